@@ -1,0 +1,109 @@
+"""The recipe file: how one run is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from ptv2kit.config.base import Name, Section
+
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Backbone(Section):
+    """The frozen language model."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Hub id, local folder, or `mini` (the MiniLM that the extra `mini` installs)."""
+    revision: str | None = None
+    """Commit, branch or tag on the hub; a commit makes a run reproducible."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Precision of the frozen weights; prompt and head stay in fp32."""
+    dropout: Probability | None = None
+    """Dropout on the backbone's hidden states while training; null keeps the model's own value."""
+    pooling: Literal["auto", "pooler", "first", "mean"] = "auto"
+    """What a sequence head reads: the model's own frozen pooler, the first token, or the mean over tokens; `auto`
+    takes the pooler if the weights have one, else the first token. Token heads ignore it."""
+
+
+class Prompt(Section):
+    """The trained keys and values in front of every layer's own."""
+
+    length: PositiveInt = 16
+    """Prompt vectors per layer; higher costs memory and time in every attention."""
+    dropout: Probability = 0.1
+    """Dropout on the prompt while training, with its own mask for each example."""
+    init_scale: PositiveFloat = 0.02
+    """Standard deviation of the normal distribution that the prompt starts from."""
+    positions: Literal["shifted", "unshifted"] = "shifted"
+    """Whether tokens are counted from after the prompt, as in the official code."""
+
+
+class Train(Section):
+    """Optimization."""
+
+    epochs: PositiveInt
+    """Passes over the training split."""
+    batch_size: PositiveInt = 32
+    """Examples per optimizer step."""
+    micro_batch_size: PositiveInt | Literal["auto"] = "auto"
+    """Examples per forward pass; gradients are accumulated up to `batch_size`. `auto`: the whole batch."""
+    eval_batch_size: PositiveInt = 64
+    """Examples per forward pass in evaluation."""
+    learning_rate: PositiveFloat
+    """Highest rate of the prompt and, unless said otherwise, of the head."""
+    head_learning_rate: PositiveFloat | None = None
+    """Highest rate of the head; null: `learning_rate`."""
+    schedule: Literal["linear", "exponential", "constant"] = "linear"
+    """Rate after the warm-up: linear to zero, times `decay` after each epoch, or constant."""
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    """Factor per epoch of the exponential schedule."""
+    warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of all steps in which the rate rises linearly from zero."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay of AdamW."""
+    max_gradient_norm: NonNegativeFloat = 1.0
+    """Gradients are scaled down to this norm; 0 turns it off."""
+    patience: PositiveInt | None = None
+    """Stop after so many epochs without a better score; null: train to the end."""
+    max_length: PositiveInt | None = None
+    """Replaces the task's `input.max_length`."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 11
+    """Seed of initial values, shuffling and dropout."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; `auto` takes a GPU if there is one."""
+
+
+class Expectation(Section):
+    """A published or earlier value that the run should reach."""
+
+    metric: str
+    """One of the task's metrics."""
+    value: float
+    """The value to reach, on the metric's scale of 0 to 100."""
+    tolerance: NonNegativeFloat = 0.0
+    """How far below `value` still counts as reached."""
+    source: str = ""
+    """Where the value was published."""
+
+
+class Recipe(Section):
+    """One run."""
+
+    recipe: Name
+    """Name of the recipe; its runs lie in `runs/<recipe>/`."""
+    description: str = ""
+    """What the run is for."""
+    task: str
+    """A task's name, or the path of a task file, relative to this file."""
+    backbone: Backbone
+    """The frozen language model."""
+    method: Literal["p_tuning_v2"] = "p_tuning_v2"
+    """What is trained."""
+    prompt: Prompt = Field(default_factory=Prompt)
+    """The trained prompt."""
+    train: Train
+    """Optimization."""
+    expect: Annotated[tuple[Expectation, ...], Field(strict=False)] = ()
+    """Values that the run should reach; a miss ends with exit code 5."""

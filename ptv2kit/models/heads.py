@@ -1,0 +1,110 @@
+"""Heads: from hidden states to logits and a loss. One for each kind of unit that a label scheme scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IGNORED = -100
+"""Label of a position that is not scored."""
+
+
+@final
+@dataclass(frozen=True)
+class BackboneOutput:
+    """What a head may read.
+
+    Args:
+        hidden: last hidden state, float32 `[batch, length, hidden]`.
+        pooled: output of the backbone's own pooler `[batch, hidden]`, if it has one.
+        attention_mask: `[batch, length]`, 1 at real tokens.
+    """
+
+    hidden: Tensor
+    pooled: Tensor | None
+    attention_mask: Tensor
+
+
+class Head(nn.Module, ABC):
+    """Turns hidden states into logits, and logits into a loss."""
+
+    @abstractmethod
+    def forward(self, output: BackboneOutput) -> Tensor:
+        """Logits; their shape is the head's own."""
+
+    def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy summed over the scored positions, a scalar.
+
+        Args:
+            logits: `[..., classes]`.
+            labels: `[...]`, `IGNORED` where a position is not scored.
+        """
+        return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+
+    def target_count(self, labels: Tensor) -> int:
+        """How many positions `loss_sum` adds up."""
+        return int((labels != IGNORED).sum())
+
+
+@final
+class SequenceHead(Head):
+    """Pool → dropout → linear, as the official BERT and RoBERTa classes do with the frozen pooler.
+
+    Args:
+        hidden_size: width of the backbone.
+        classes: number of logits.
+        dropout: before the linear layer.
+        pooling: the backbone's own pooler, its first token, or the mean over real tokens.
+    """
+
+    def __init__(
+        self, hidden_size: int, classes: int, dropout: float, pooling: Literal["pooler", "first", "mean"]
+    ) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.dropout = nn.Dropout(dropout)
+        self.linear = _linear(hidden_size, classes)
+
+    def forward(self, output: BackboneOutput) -> Tensor:
+        """Logits `[batch, classes]`."""
+        if self.pooling == "pooler":
+            assert output.pooled is not None
+            pooled = output.pooled
+        elif self.pooling == "first":
+            pooled = output.hidden[:, 0]
+        else:
+            mask = output.attention_mask.unsqueeze(-1).to(output.hidden.dtype)
+            pooled = (output.hidden * mask).sum(1) / mask.sum(1)
+        return self.linear(self.dropout(pooled))
+
+
+@final
+class TokenHead(Head):
+    """Dropout → linear on every token.
+
+    Args:
+        hidden_size: width of the backbone.
+        classes: number of logits.
+        dropout: before the linear layer.
+    """
+
+    def __init__(self, hidden_size: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = _linear(hidden_size, classes)
+
+    def forward(self, output: BackboneOutput) -> Tensor:
+        """Logits `[batch, length, classes]`."""
+        return self.linear(self.dropout(output.hidden))
+
+
+def _linear(hidden_size: int, classes: int) -> nn.Linear:
+    """A linear layer with the official initial values: N(0, 0.02), bias 0."""
+    linear = nn.Linear(hidden_size, classes)
+    nn.init.normal_(linear.weight, std=0.02)
+    nn.init.zeros_(linear.bias)
+    return linear
