@@ -80,6 +80,8 @@ class Expectation(Section):
 
     metric: str
     """One of the task's metrics."""
+    split: Literal["validation", "test"] = "validation"
+    """The split that is scored."""
     value: float
     """The value to reach, on the metric's scale of 0 to 100."""
     tolerance: NonNegativeFloat = 0.0

@@ -50,7 +50,7 @@ class HubSource(Section):
     revision: str | None = None
     """Commit, branch or tag; a commit makes a run reproducible."""
     splits: FileSplits
-    """The repository's name of each split; a file `<data root>/<task>/<split>.jsonl.gz` is read instead if it exists."""
+    """The repository's name of each split; `<data root>/<task>/<split>.jsonl.gz` is read instead if it exists."""
 
 
 class JsonlSource(Section):

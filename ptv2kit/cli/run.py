@@ -1,0 +1,325 @@
+"""`ptv2kit run`: train a recipe."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from ptv2kit.errors import ExpectationMissedError, InterruptedRunError, OutOfMemoryError, Problem, TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from ptv2kit.config.load import ResolvedRecipe
+    from ptv2kit.models.model import ParameterCount
+    from ptv2kit.reporting.results import Outcome
+    from ptv2kit.reporting.run_folder import RunFolder
+    from ptv2kit.training.prepare import Prepared
+    from ptv2kit.training.trainer import TrainingEvents
+
+EXAMPLES = """examples:
+  ptv2kit run recipes/quickstart.yaml
+  ptv2kit run recipes/mini-wikigold.yaml --data-root data train.seed=12 prompt.length=64
+  ptv2kit run recipes/mini-wikigold.yaml --data-root data --dry-run
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "run",
+        help="train a recipe",
+        description="Train the prompt of a recipe, score it, and keep everything in a new folder runs/<recipe>/….",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="recipe (YAML)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a value of the recipe")
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        default=Path(os.environ["PTV2KIT_DATA"]) if os.environ.get("PTV2KIT_DATA") else None,
+        metavar="DIR",
+        help="where data files are looked up first (default: $PTV2KIT_DATA)",
+    )
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    parser.add_argument("--dry-run", action="store_true", help="check everything but the rows, print the resolved YAML")
+    parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr, only errors")
+    parser.set_defaults(handler=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train the recipe that `args` names.
+
+    Raises:
+        ProjectError: see `ptv2kit/errors.py`; its exit code is the command's.
+    """
+    from ptv2kit.config.load import load_recipe
+
+    resolved = load_recipe(args.file, args.overrides)
+    from rich.console import Console
+
+    messages = Console(stderr=True, quiet=args.quiet, highlight=False)
+    _silence_libraries()
+    if args.dry_run:
+        return _dry_run(resolved, args, messages)
+
+    from ptv2kit.reporting.console import RowsConsole
+    from ptv2kit.reporting.run_folder import require_writable
+    from ptv2kit.training.prepare import prepare
+    from ptv2kit.training.trainer import seed_everything
+
+    require_writable(args.runs_dir)
+    with RowsConsole(messages) as rows:
+        prepared = prepare(resolved.recipe, resolved.task.task, resolved.task.path, args.data_root, rows.on_rows)
+    for name, split in prepared.splits.items():
+        cut = f", {split.truncated:,} of them cut off at max_length" if split.truncated else ""
+        messages.print(f"{name}: {len(split.data.rows):,} rows from {split.data.source}{cut}", soft_wrap=True)
+    seed_everything(prepared.recipe.train.seed)
+    model = prepared.build_model()
+    _print_parameters(messages, prepared.recipe.backbone.name, model.parameter_count())
+
+    folder = _create_folder(resolved, prepared, args)
+    messages.print(f"run folder: {folder.path}", soft_wrap=True)
+    try:
+        outcome = _train(prepared, model, folder, messages)
+    except OSError as error:
+        raise TrainingError(
+            f"the run folder cannot be written: {error.strerror or error}",
+            location=str(folder.path),
+            hint="the last prompt that was written whole is still there",
+        ) from error
+    _report(outcome, folder, as_json=args.json, quiet=args.quiet)
+    return 0
+
+
+def _train(prepared: Prepared, model: Any, folder: RunFolder, messages: Console) -> Outcome:
+    """Train, score the splits with the best prompt, and write everything down."""
+    import torch
+
+    from ptv2kit.evaluation.evaluate import evaluate
+    from ptv2kit.reporting.console import TrainingConsole
+    from ptv2kit.reporting.results import Outcome
+    from ptv2kit.reporting.run_folder import RunRecorder
+    from ptv2kit.training.checkpoints import load_prompt, save_prompt
+    from ptv2kit.training.trainer import Trainer
+
+    recipe, splits = prepared.recipe, prepared.splits
+    facts = {
+        "recipe": recipe.recipe,
+        "task": prepared.task.task,
+        "backbone": recipe.backbone.name,
+        "names": list(prepared.scheme.names),
+        "prompt_length": recipe.prompt.length,
+    }
+
+    def keep(tensors: dict[str, Any], epoch: int, values: dict[str, float]) -> None:
+        save_prompt(folder.path / "prompt", tensors, {**facts, "epoch": epoch, "validation": values})
+
+    try:
+        with TrainingConsole(messages, prepared.task.metrics[0], recipe.train.epochs) as console:
+            trainer = Trainer(
+                model,
+                prepared.scheme,
+                splits["train"],
+                splits["validation"],
+                recipe.train,
+                prepared.device,
+                _Both(console, RunRecorder(folder, every=10)),
+                keep,
+            )
+            result = trainer.train()
+            scores = {} if result.best is None else {"validation": result.best.scores}
+            if result.best is not None:
+                _write_predictions(folder, prepared, "validation", result.best.predictions)
+            if "test" in splits and not result.interrupted:
+                model.load_trained_state(load_prompt(folder.path / "prompt")[0])
+                test = evaluate(
+                    model,
+                    prepared.scheme,
+                    splits["test"],
+                    recipe.train.eval_batch_size,
+                    prepared.device,
+                    console.on_evaluating,
+                )
+                scores["test"] = test.scores
+                _write_predictions(folder, prepared, "test", test.predictions)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        folder.log(f"out of memory: {error}")
+        raise OutOfMemoryError(
+            f"out of memory on {prepared.device}",
+            hint=f"set train.micro_batch_size below {recipe.train.batch_size}, or lower prompt.length",
+        ) from error
+    except TrainingError as error:
+        folder.log(str(error))
+        raise TrainingError([*error.problems, Problem("what was kept", location=str(folder.path))]) from error
+    outcome = Outcome(
+        recipe=recipe,
+        task=prepared.task,
+        status="interrupted" if result.interrupted else "finished",
+        parameters=model.parameter_count(),
+        best_epoch=result.best_epoch,
+        epochs=result.epochs,
+        seconds=result.seconds,
+        scores=scores,
+        history=result.history,
+    )
+    folder.write_json("results.json", outcome.to_json())
+    folder.write_text("README.md", outcome.model_card())
+    folder.log(f"{outcome.status} after {outcome.epochs} epochs")
+    return outcome
+
+
+def _report(outcome: Outcome, folder: RunFolder, *, as_json: bool, quiet: bool) -> None:
+    """Print the result, and end with an error if the run was interrupted or missed what it should reach."""
+    from rich.console import Console
+
+    from ptv2kit.reporting.console import duration, scores_table
+
+    if as_json:
+        sys.stdout.write(json.dumps({"run": str(folder.path), **outcome.to_json()}, indent=2) + "\n")
+    else:
+        console = Console(highlight=False)
+        for split, scores in outcome.scores.items():
+            console.print(scores_table(scores, f"{outcome.recipe.recipe}: {split}, epoch {outcome.best_epoch}"))
+        if not quiet:
+            console.print(f"{outcome.epochs} epochs in {duration(outcome.seconds)}")
+        console.print(f"run: {folder.path}", soft_wrap=True)
+    if outcome.status == "interrupted":
+        raise InterruptedRunError(f"interrupted; the best prompt so far is in '{folder.path / 'prompt'}'")
+    missed = outcome.missed()
+    if missed:
+        raise ExpectationMissedError([Problem(sentence) for sentence in missed])
+
+
+def _dry_run(resolved: ResolvedRecipe, args: argparse.Namespace, messages: Console) -> int:
+    """Check configuration, files and backbone; print the resolved YAML of recipe and task."""
+    from ptv2kit.config.load import resolved_yaml
+    from ptv2kit.reporting.run_folder import require_writable
+    from ptv2kit.training.prepare import check_backbone, choose_device, locate_data
+
+    require_writable(args.runs_dir)
+    choose_device(resolved.recipe.train.device)
+    located = locate_data(resolved.task.task, resolved.task.path, args.data_root)
+    spec, _ = check_backbone(resolved.recipe, resolved.task.task)
+    for split, path in located.items():
+        messages.print(f"{split}: {path or 'from the hub'}", soft_wrap=True)
+    messages.print(f"backbone: {spec.source}, {len(spec.layers)} layers", soft_wrap=True)
+    messages.print("dry run: nothing was trained or written")
+    sys.stdout.write(resolved_yaml(resolved.recipe) + "---\n" + resolved_yaml(resolved.task.task))
+    return 0
+
+
+def _create_folder(resolved: ResolvedRecipe, prepared: Prepared, args: argparse.Namespace) -> RunFolder:
+    """The run's folder, with what was asked for and where it came from."""
+    from ptv2kit import __version__
+    from ptv2kit.config.load import resolved_yaml
+    from ptv2kit.reporting.run_folder import RunFolder, environment, run_key
+
+    recipe, task = prepared.recipe, prepared.task
+    data = {
+        name: {"source": split.data.source, "sha256": split.data.fingerprint, "rows": len(split.data.rows)}
+        for name, split in prepared.splits.items()
+    }
+    key = run_key(
+        {
+            "recipe": recipe.model_dump(mode="json", exclude={"description", "expect", "task"}),
+            "task": task.model_dump(mode="json", exclude={"description", "licence"}),
+            "data": {name: entry["sha256"] for name, entry in data.items()},
+            "ptv2kit": __version__,
+        }
+    )
+    folder = RunFolder.create(args.runs_dir, recipe.recipe, key)
+    folder.write_text("recipe.resolved.yaml", resolved_yaml(recipe.model_copy(update={"task": "task.resolved.yaml"})))
+    folder.write_text("task.resolved.yaml", resolved_yaml(_with_absolute_paths(prepared, args.data_root, resolved)))
+    folder.write_json(
+        "provenance.json",
+        {
+            "key": key,
+            "recipe": str(resolved.path),
+            "task": str(resolved.task.path),
+            "overrides": list(args.overrides),
+            "data_root": None if args.data_root is None else str(args.data_root),
+            "data": data,
+            "origins": {
+                section: {".".join(map(str, path)): str(origin) for path, origin in origins.items()}
+                for section, origins in (("recipe", resolved.origins), ("task", resolved.task.origins))
+            },
+        },
+    )
+    folder.write_json("environment.json", environment())
+    return folder
+
+
+def _with_absolute_paths(prepared: Prepared, data_root: Path | None, resolved: ResolvedRecipe) -> Any:
+    """The task with the files that were read, so that it can be run again from the run's folder."""
+    from ptv2kit.training.prepare import locate_data
+
+    task = prepared.task
+    located = locate_data(task, resolved.task.path, data_root)
+    if task.data.source == "hub":
+        return task
+    splits = task.data.splits.model_copy(
+        update={split: str(path.absolute()) for split, path in located.items() if path}
+    )
+    return task.model_copy(update={"data": task.data.model_copy(update={"splits": splits})})
+
+
+def _write_predictions(folder: RunFolder, prepared: Prepared, split: Any, predictions: Sequence[Any]) -> None:
+    rows = prepared.splits[split].data.rows
+    folder.write_lines(
+        f"predictions/{split}.jsonl",
+        (
+            {
+                "row": prediction.row,
+                "location": rows[prediction.row].location,
+                "label": prediction.label,
+                "probability": round(prediction.probability, 6),
+                "reference": prediction.reference,
+            }
+            for prediction in predictions
+        ),
+    )
+
+
+def _print_parameters(messages: Console, backbone: str, count: ParameterCount) -> None:
+    messages.print(
+        f"backbone {backbone}: {count.frozen:,} parameters, frozen; trained: {count.trained:,} "
+        f"(prompt {count.prompt:,} + head {count.head:,}), {count.share:.2%} of the backbone"
+    )
+
+
+def _silence_libraries() -> None:
+    """Keep other libraries' progress bars and notes off the terminal; their errors still raise."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+@final
+class _Both:
+    """Passes each event to several receivers."""
+
+    def __init__(self, *receivers: TrainingEvents) -> None:
+        self._receivers = receivers
+
+    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
+        for receiver in self._receivers:
+            receiver.on_step(step, total_steps, epoch, loss, learning_rate)
+
+    def on_evaluating(self, done: int, total: int) -> None:
+        for receiver in self._receivers:
+            receiver.on_evaluating(done, total)
+
+    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
+        for receiver in self._receivers:
+            receiver.on_evaluation(epoch, values, best, seconds)

@@ -1,0 +1,39 @@
+"""Which rows share a batch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+_POOL = 50
+
+
+def grouped_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
+    """Shuffled batches of rows of similar length, so that little of a batch is padding.
+
+    Rows are shuffled, cut into pools of 50 batches, sorted by length within a pool, cut into batches, and the
+    batches are shuffled.
+
+    Args:
+        lengths: tokens of each row.
+        batch_size: rows per batch; the last one of all may be smaller.
+        seed: of both shuffles; the same seed gives the same batches.
+
+    Returns:
+        Indices of rows, each exactly once, longest row of a batch first.
+    """
+    generator = random.Random(seed)
+    order = list(range(len(lengths)))
+    generator.shuffle(order)
+    batches: list[list[int]] = []
+    for start in range(0, len(order), _POOL * batch_size):
+        pool = sorted(order[start : start + _POOL * batch_size], key=lambda row: -lengths[row])
+        batches += [pool[at : at + batch_size] for at in range(0, len(pool), batch_size)]
+    generator.shuffle(batches)
+    return batches
+
+
+def sorted_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Batches for evaluation: longest rows first, each row exactly once."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

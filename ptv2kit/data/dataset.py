@@ -1,0 +1,69 @@
+"""A task's splits, read and encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from ptv2kit.data.schemes.base import Feature, LabelScheme
+from ptv2kit.data.sources import SplitData
+from ptv2kit.errors import DataError, Problem
+
+_SHOWN = 20
+_REPORT_EVERY = 500
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many rows are done, and how many there are."""
+
+
+@final
+@dataclass(frozen=True)
+class EncodedSplit:
+    """A split that is ready for the model.
+
+    Args:
+        data: rows, where they came from, and their fingerprint.
+        features: one or more for each row.
+    """
+
+    data: SplitData
+    features: tuple[Feature, ...]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Sub-words of each feature."""
+        return [len(feature.input_ids) for feature in self.features]
+
+    @property
+    def truncated(self) -> int:
+        """Features that were longer than `max_length`."""
+        return sum(feature.truncated for feature in self.features)
+
+
+def encode_split(scheme: LabelScheme, data: SplitData, progress: Progress) -> EncodedSplit:
+    """Encode all rows of a split.
+
+    Args:
+        scheme: of the task.
+        data: the rows.
+        progress: told about the work every few hundred rows.
+
+    Raises:
+        DataError: with the faults of all rows; the first 20 are spelled out.
+    """
+    features: list[Feature] = []
+    problems: list[Problem] = []
+    for index, row in enumerate(data.rows):
+        if index % _REPORT_EVERY == 0:
+            progress(f"encoding {data.name}", index, len(data.rows))
+        try:
+            features.append(scheme.encode(row, index))
+        except DataError as error:
+            problems += error.problems
+    progress(f"encoding {data.name}", len(data.rows), len(data.rows))
+    if len(problems) > _SHOWN:
+        problems[_SHOWN:] = [Problem(f"and {len(problems) - _SHOWN} more", location=data.source)]
+    if problems:
+        raise DataError(problems)
+    return EncodedSplit(data, tuple(features))

@@ -1,0 +1,114 @@
+"""One row of a data set, and where it came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast, final
+
+from ptv2kit.errors import DataError, did_you_mean
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The values of one row.
+
+    Args:
+        values: column to value; values may be nested.
+        location: `path:line` of a file of lines, else `path: row 7`; both count from 1.
+    """
+
+    values: Mapping[str, Any]
+    location: str
+
+    def value(self, column: str) -> Any:
+        """The value of `column`; `a.b` is field `b` of column `a` unless a column is called `a.b`, `a.0` is an item.
+
+        Raises:
+            DataError: there is no such column.
+        """
+        try:
+            return _descend(self.values, column)
+        except KeyError:
+            hint = did_you_mean(column, _columns(self.values))
+            raise DataError(f"no column '{column}'", location=self.location, hint=hint) from None
+
+    def text(self, column: str) -> str:
+        """The text of `column`; numbers become their digits.
+
+        Raises:
+            DataError: there is no such column, or it holds neither text nor a finite number.
+        """
+        value = self.value(column)
+        if isinstance(value, str):
+            return value
+        is_integer = isinstance(value, int) and not isinstance(value, bool)
+        if is_integer or (isinstance(value, float) and math.isfinite(value)):
+            return str(value)
+        raise DataError(f"column '{column}' must hold text. Got {_kind(value)}", location=self.location)
+
+    def words(self, column: str) -> list[str]:
+        """The words of `column`.
+
+        Raises:
+            DataError: there is no such column, or it does not hold a list of one text or more.
+        """
+        value = self.value(column)
+        if not isinstance(value, list) or not value:
+            raise DataError(f"column '{column}' must hold a list of words. Got {_kind(value)}", location=self.location)
+        items = cast(list[object], value)
+        for position, item in enumerate(items, start=1):
+            if not isinstance(item, str):
+                raise DataError(
+                    f"column '{column}' must hold a list of words. Item {position} of {len(items)} is {_kind(item)}",
+                    location=self.location,
+                )
+        return cast(list[str], items)
+
+
+def _descend(value: object, path: str) -> Any:
+    head, dot, rest = path.partition(".")
+    if isinstance(value, Mapping):
+        fields = cast(Mapping[str, object], value)
+        if path in fields:
+            return fields[path]
+        if dot and head in fields:
+            return _descend(fields[head], rest)
+    elif isinstance(value, list) and head.isdecimal():
+        items = cast(list[object], value)
+        if int(head) < len(items):
+            return _descend(items[int(head)], rest) if dot else items[int(head)]
+    raise KeyError(path)
+
+
+def _columns(values: Mapping[str, object]) -> list[str]:
+    names: list[str] = []
+    for name, value in values.items():
+        names.append(name)
+        if isinstance(value, Mapping):
+            names += [f"{name}.{field}" for field in cast(Mapping[str, object], value)]
+    return list(dict.fromkeys(names))
+
+
+def _kind(value: object) -> str:
+    """What a message calls `value`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f"the text {_short(value)}"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list):
+        length = len(cast(list[object], value))
+        return f"a list of {length} {'item' if length == 1 else 'items'}" if length else "an empty list"
+    return f"a value of type {type(value).__name__}"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")

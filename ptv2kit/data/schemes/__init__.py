@@ -1,0 +1,30 @@
+"""The label schemes, one module each: encode, collate, decode, score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ptv2kit.config.task import ClassesTask, Iob2Task
+from ptv2kit.data.rows import Row
+from ptv2kit.data.schemes.base import LabelScheme
+from ptv2kit.data.schemes.classes import ClassesScheme
+from ptv2kit.data.schemes.iob2 import Iob2Scheme
+from ptv2kit.data.tokens import Subwords
+
+
+def build_scheme(task: ClassesTask | Iob2Task, subwords: Subwords, train_rows: Sequence[Row]) -> LabelScheme:
+    """The scheme of a task.
+
+    Args:
+        task: the task.
+        subwords: the backbone's tokenizer.
+        train_rows: where `labels.names: from_train` looks.
+
+    Raises:
+        DataError: the labels cannot be found in the training rows.
+    """
+    match task:
+        case ClassesTask():
+            return ClassesScheme(task, subwords, train_rows)
+        case Iob2Task():
+            return Iob2Scheme(task, subwords, train_rows)

@@ -1,0 +1,146 @@
+"""Scheme `classes`: one of several classes for a text or a pair of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import torch
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+from torch import Tensor
+
+from ptv2kit.config.task import ClassesTask
+from ptv2kit.config.template import parse_template
+from ptv2kit.data.rows import Row
+from ptv2kit.data.schemes.base import IGNORED, Batch, Feature, LabelScheme, Prediction, Scores, TypeScore, pad_inputs
+from ptv2kit.data.templates import render
+from ptv2kit.data.tokens import Subwords
+from ptv2kit.errors import DataError, did_you_mean
+
+_f1_score: Any = f1_score  # scikit-learn's stubs want zero_division to be text
+_by_class: Any = precision_recall_fscore_support
+
+
+@final
+class ClassesScheme(LabelScheme):
+    """Encodes texts by template and scores classes.
+
+    Args:
+        task: the task.
+        subwords: the backbone's tokenizer.
+        train_rows: where `names: from_train` finds the classes.
+
+    Raises:
+        DataError: a training row has no label, or there are fewer than two classes.
+    """
+
+    def __init__(self, task: ClassesTask, subwords: Subwords, train_rows: Sequence[Row]) -> None:
+        self._task = task
+        self._subwords = subwords
+        self._text = parse_template(task.input.text)
+        self._pair = None if task.input.pair is None else parse_template(task.input.pair)
+        self._open = task.labels.names == "from_train"
+        self._names = self._find_names(train_rows)
+        self._index = {name: index for index, name in enumerate(self._names)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes."""
+        return self._names
+
+    def encode(self, row: Row, index: int) -> Feature:
+        """The rendered texts as sub-words; see `LabelScheme.encode`."""
+        name = self._class_of(row)
+        text = render(self._text, row)
+        pair = None if self._pair is None else render(self._pair, row)
+        encoding = self._subwords.encode_texts(text, pair, self._task.input.truncate)
+        return Feature(
+            row=index,
+            input_ids=encoding.ids,
+            token_type_ids=encoding.segments,
+            labels=self._index.get(name, IGNORED),
+            reference=name,
+            truncated=encoding.truncated,
+        )
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        """Labels `[batch]`."""
+        labels = torch.tensor([feature.labels for feature in features])
+        return Batch(*pad_inputs(features, self._subwords.pad_id), labels)
+
+    def decode(self, features: Sequence[Feature], logits: Tensor) -> list[Prediction]:
+        """The most probable class of each row; logits `[batch, classes]`."""
+        probabilities, classes = logits.softmax(-1).max(-1)
+        return [
+            Prediction(feature.row, self._names[index], probability, feature.reference)
+            for feature, index, probability in zip(features, classes.tolist(), probabilities.tolist(), strict=True)
+        ]
+
+    def score(self, predictions: Sequence[Prediction]) -> Scores:
+        """Accuracy, macro F1 over the classes that occur, and both sides of F1 by class (scikit-learn)."""
+        found = [str(prediction.label) for prediction in predictions]
+        right = [str(prediction.reference) for prediction in predictions]
+        values = {
+            "accuracy": 100 * float(accuracy_score(right, found)),
+            "macro_f1": 100 * float(_f1_score(right, found, average="macro", zero_division=0)),
+        }
+        names = list(dict.fromkeys([*self._names, *sorted(set(right))]))
+        columns = _by_class(right, found, labels=names, zero_division=0)
+        types = tuple(
+            TypeScore(name, 100 * float(precision), 100 * float(recall), 100 * float(f1), int(support))
+            for name, precision, recall, f1, support in zip(names, *columns, strict=True)
+        )
+        return Scores({metric: values[metric] for metric in self._task.metrics}, types)
+
+    def _find_names(self, train_rows: Sequence[Row]) -> tuple[str, ...]:
+        names = self._task.labels.names
+        if isinstance(names, dict):
+            return tuple(dict.fromkeys(names.values()))
+        if isinstance(names, tuple):
+            return names
+        found = sorted({_plain(row, row.value(self._task.labels.column)) for row in train_rows})
+        if len(found) < 2:
+            raise DataError(
+                f"column '{self._task.labels.column}' of the training split holds only one class, '{found[0]}'",
+                hint="list the classes in labels.names",
+            )
+        return tuple(found)
+
+    def _class_of(self, row: Row) -> str:
+        """The row's class. One that `from_train` has not seen is kept: it is scored, and can only be missed."""
+        column = self._task.labels.column
+        value = row.value(column)
+        names = self._task.labels.names
+        if isinstance(names, dict):
+            key = _plain(row, value)
+            if key not in names:
+                raise self._unknown(row, key, list(names))
+            return names[key]
+        if isinstance(names, str):
+            return _plain(row, value)
+        if isinstance(value, int):
+            if not 0 <= value < len(names):
+                raise DataError(
+                    f"column '{column}' holds {int(value)}, but 'labels.names' has classes 0 to {len(names) - 1}",
+                    location=row.location,
+                )
+            return names[value]
+        if value not in names:
+            raise self._unknown(row, _plain(row, value), list(names))
+        return str(value)
+
+    def _unknown(self, row: Row, found: str, known: list[str]) -> DataError:
+        return DataError(
+            f"label '{found}' in column '{self._task.labels.column}' is not in 'labels.names'",
+            location=row.location,
+            hint=did_you_mean(found, known),
+        )
+
+
+def _plain(row: Row, value: object) -> str:
+    """A label's text: booleans as `true` and `false`, integers as digits."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int):
+        return str(value)
+    raise DataError(f"a label must be text, an integer or a boolean. Got {value!r}", location=row.location)

@@ -1,0 +1,7 @@
+"""Where rows come from: one module a format, and `read_split`, which knows them all."""
+
+from __future__ import annotations
+
+from ptv2kit.data.sources.split import SplitData, locate_split, read_rows, read_split
+
+__all__ = ["SplitData", "locate_split", "read_rows", "read_split"]

@@ -1,0 +1,64 @@
+"""One token a line in columns, a blank line after each sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ptv2kit.config.task import ConllSource
+from ptv2kit.data.rows import Row
+from ptv2kit.data.sources.lines import read_lines
+from ptv2kit.errors import DataError
+
+_DOCUMENT_START = "-DOCSTART-"
+# ASCII only: `str.split()` would also part a token at a no-break space, which occurs inside tokens of web text.
+_SEPARATORS = {"whitespace": re.compile(r"[ \t]+"), "tab": re.compile(r"\t"), "space": re.compile(r" ")}
+
+
+def read_conll(path: Path, source: ConllSource) -> Iterator[Row]:
+    """One row for each sentence, with a list of texts for each column; its location is the line of its first token.
+
+    Raises:
+        DataError: the file is unreadable, or a line has too few columns or an empty one.
+    """
+    first_line = 0
+    tokens: list[list[str]] = []
+    for number, line in read_lines(path):
+        content = line.rstrip("\r\n")
+        if source.comment is not None and content.startswith(source.comment):
+            continue
+        if not content.strip(" \t") or content.startswith(_DOCUMENT_START):
+            if tokens:
+                yield _sentence(tokens, source, f"{path}:{first_line}")
+            tokens = []
+            continue
+        if not tokens:
+            first_line = number
+        tokens.append(_token(content, source, f"{path}:{number}"))
+    if tokens:
+        yield _sentence(tokens, source, f"{path}:{first_line}")
+
+
+def _sentence(tokens: list[list[str]], source: ConllSource, location: str) -> Row:
+    columns = (list(values) for values in zip(*tokens, strict=True))
+    return Row(dict(zip(source.columns, columns, strict=True)), location)
+
+
+def _token(content: str, source: ConllSource, location: str) -> list[str]:
+    """The values of one line in the order of `source.columns`."""
+    text = content.strip(" \t") if source.separator == "whitespace" else content
+    fields = _SEPARATORS[source.separator].split(text)
+    values: list[str] = []
+    for name, index in source.columns.items():
+        if not -len(fields) <= index < len(fields):
+            raise DataError(
+                f"column '{name}' has index {index}, but the line has {len(fields)} "
+                f"{'column' if len(fields) == 1 else 'columns'}",
+                location=location,
+                hint=f"'data.separator' is {source.separator}; indices count from 0, or from -1 at the end",
+            )
+        if not fields[index]:
+            raise DataError(f"column '{name}' is empty", location=location)
+        values.append(fields[index])
+    return values

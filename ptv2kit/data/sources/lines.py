@@ -1,0 +1,69 @@
+"""Lines of UTF-8 text, from plain files and from gzip."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+
+from ptv2kit.errors import DataError
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Line numbers from 1, and lines with their line ends. A byte order mark is dropped; only `\\n` ends a line.
+
+    Raises:
+        DataError: the file cannot be read, its gzip data is damaged, or a line is not UTF-8.
+    """
+    number = 0
+    try:
+        with _open(path) as file:
+            for number, raw in enumerate(file, start=1):
+                yield number, _decode(raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw, path, number)
+    # BadGzipFile is an OSError without strerror, so it has to come first.
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(
+            f"the gzip data is damaged; it could be read up to line {number}: {error}", location=str(path)
+        ) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """The error for a file that the operating system does not let us read."""
+    return DataError(f"cannot be read: {error.strerror or error}", location=str(path))
+
+
+def fingerprint_of_file(path: Path) -> str:
+    """SHA-256 of the file's bytes, in hexadecimal.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _open(path: Path) -> gzip.GzipFile | BufferedReader:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _decode(raw: bytes, path: Path, number: int) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        is_gzip = number == 1 and raw.startswith(_GZIP_MAGIC)
+        raise DataError(
+            f"not UTF-8: byte 0x{raw[error.start]:02x} at byte {error.start + 1} of the line",
+            location=f"{path}:{number}",
+            hint="this is gzip; its name has to end in '.gz'" if is_gzip else "save the file as UTF-8",
+        ) from error

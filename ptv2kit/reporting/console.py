@@ -1,0 +1,173 @@
+"""Progress and results on a terminal, or line by line where there is none. Everything goes to the given console."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import final
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from ptv2kit.data.schemes.base import Scores
+
+_LINE_SECONDS = 10.0
+
+
+@final
+class _StateColumn(ProgressColumn):
+    """Loss, learning rate, metric and best, as far as they are known."""
+
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields.get("state", "")), style="cyan")
+
+
+@final
+class TrainingConsole:
+    """Shows how a training goes on: a live bar on a terminal, otherwise a line every ten seconds and after each epoch.
+
+    Args:
+        console: of stderr.
+        metric: name of the metric that chooses the best epoch.
+        epochs: of the whole run.
+    """
+
+    def __init__(self, console: Console, metric: str, epochs: int) -> None:
+        self._console = console
+        self._metric = metric
+        self._epochs = epochs
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _StateColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._progress.add_task("epoch 0", total=None, state="")
+        self._started = time.monotonic()
+        self._last_line = self._started
+        self._losses: list[float] = []
+        self._rate = 0.0
+        self._now = ""
+
+    def __enter__(self) -> TrainingConsole:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
+        """Move the bar; off a terminal write a line now and then."""
+        self._losses.append(loss)
+        self._rate = learning_rate
+        mean = sum(self._losses[-20:]) / len(self._losses[-20:])
+        state = f"loss {mean:.4f}  rate {learning_rate:.1e}{self._now}"
+        self._progress.update(
+            self._bar,
+            total=total_steps,
+            completed=step,
+            description=f"epoch {min(int(epoch) + 1, self._epochs)}/{self._epochs}",
+            state=state,
+        )
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_line >= _LINE_SECONDS:
+            self._last_line = now
+            left = (now - self._started) / step * (total_steps - step)
+            self._console.print(f"step {step}/{total_steps}  {state}  left {duration(left)}", soft_wrap=True)
+
+    def on_evaluating(self, done: int, total: int) -> None:
+        """Say that the validation split is being predicted."""
+        self._progress.update(self._bar, state=f"evaluating {done}/{total}{self._now}")
+
+    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
+        """A line for each epoch."""
+        loss = sum(self._losses) / max(1, len(self._losses))
+        self._losses = []
+        self._last_line = time.monotonic()
+        shown = "  ".join(f"{name} {value:.2f}" for name, value in values.items())
+        self._now = f"  {self._metric} {values[self._metric]:.2f}"
+        self._console.print(
+            f"epoch {epoch:>3}/{self._epochs}  loss {loss:.4f}  rate {self._rate:.1e}  {shown}"
+            + ("  [green]best[/green]" if best else ""),
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+@final
+class RowsConsole:
+    """Shows how rows are read and encoded; off a terminal a line when a split is done.
+
+    Args:
+        console: of stderr.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._bars: dict[str, int] = {}
+
+    def __enter__(self) -> RowsConsole:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def on_rows(self, what: str, done: int, total: int) -> None:
+        """Move the bar of `what`."""
+        if what not in self._bars:
+            self._bars[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._progress.task_ids[list(self._bars).index(what)], completed=done)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `1:02:03` or `2:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def scores_table(scores: Scores, title: str) -> Table:
+    """The result by class or span type, and the task's metrics below."""
+    table = Table(title=title, title_justify="left", show_footer=False)
+    table.add_column("type")
+    for name in ("precision", "recall", "F1", "in data"):
+        table.add_column(name, justify="right")
+    for row in scores.types:
+        table.add_row(row.name, *_numbers(row.precision, row.recall, row.f1), str(row.support))
+    table.add_section()
+    for name, value in scores.values.items():
+        table.add_row(name, "", "", f"{value:.2f}", str(sum(row.support for row in scores.types)), style="bold")
+    return table
+
+
+def _numbers(*values: float) -> Sequence[str]:
+    return [f"{value:.2f}" for value in values]

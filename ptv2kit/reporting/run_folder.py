@@ -1,0 +1,155 @@
+"""A run's folder: what was asked for, with what, how it went, what came out. Never overwritten, written atomically."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, final
+
+from ptv2kit import __version__
+from ptv2kit.errors import ConfigError
+from ptv2kit.files import write_atomically
+
+_PACKAGES = ("torch", "transformers", "safetensors", "datasets", "seqeval", "scikit-learn", "pydantic", "omegaconf")
+
+
+def run_key(content: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that stand for everything that decides a run's outcome.
+
+    Args:
+        content: resolved recipe and task, fingerprints of the data, version of the code.
+    """
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def require_writable(root: Path) -> None:
+    """Make sure that run folders can be made below `root`, and leave nothing behind.
+
+    Raises:
+        ConfigError: a file lies in the way, or the disk refuses.
+    """
+    existing = root.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"run folders cannot be written below '{root}': {error.strerror or error} ('{existing}')",
+            hint="choose another folder with --runs-dir",
+        ) from error
+
+
+@final
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that was made for one run.
+
+    Args:
+        path: `<runs>/<recipe>/<time>-<key>`.
+    """
+
+    path: Path
+
+    @staticmethod
+    def create(root: Path, recipe: str, key: str) -> RunFolder:
+        """Make a new folder; a second run within the same second gets a number.
+
+        Raises:
+            ConfigError: the folder cannot be made.
+        """
+        stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{key}"
+        number = 1
+        while True:
+            path = root / recipe / (stamp if number == 1 else f"{stamp}-{number}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                number += 1
+            except OSError as error:
+                raise ConfigError(
+                    f"the run folder '{path}' cannot be made: {error.strerror or error}",
+                    hint="choose another folder with --runs-dir",
+                ) from error
+            else:
+                return RunFolder(path)
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a file of this folder, whole or not at all."""
+        path = self.path / name
+        write_atomically(path, text.encode())
+        return path
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Write a JSON file, whole or not at all."""
+        return self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
+        """Write a JSON Lines file, whole or not at all."""
+        return self.write_text(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add a line to `metrics.jsonl`."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def log(self, message: str) -> None:
+        """Add a line with the time (UTC) to `log.txt`."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {message}\n")
+
+
+@final
+class RunRecorder:
+    """Writes how a training goes on into `metrics.jsonl` and `log.txt`.
+
+    Args:
+        folder: of the run.
+        every: optimizer steps between two lines of `metrics.jsonl`.
+    """
+
+    def __init__(self, folder: RunFolder, every: int) -> None:
+        self._folder = folder
+        self._every = every
+        self._losses: list[float] = []
+
+    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
+        """The mean loss since the last line."""
+        self._losses.append(loss)
+        if step % self._every == 0 or step == total_steps:
+            mean = sum(self._losses) / len(self._losses)
+            self._losses = []
+            row = {"kind": "train", "step": step, "epoch": epoch, "loss": mean, "learning_rate": learning_rate}
+            self._folder.append_metrics(row)
+
+    def on_evaluating(self, done: int, total: int) -> None:
+        """Nothing to keep."""
+
+    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
+        """The metrics of an epoch."""
+        self._folder.append_metrics(
+            {"kind": "validation", "epoch": epoch, **values, "best": best, "seconds": round(seconds, 3)}
+        )
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+        self._folder.log(f"epoch {epoch}: {shown}{' (best)' if best else ''}")
+
+
+def environment() -> dict[str, Any]:
+    """Versions of what a run was made with, and the machine's kind."""
+    return {
+        "ptv2kit": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "packages": {name: version(name) for name in _PACKAGES},
+    }

@@ -1,0 +1,44 @@
+"""Optimizer and learning rate."""
+
+from __future__ import annotations
+
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from ptv2kit.config.recipe import Train
+from ptv2kit.models.model import PromptedModel
+
+
+def build_optimizer(model: PromptedModel, settings: Train) -> AdamW:
+    """AdamW over prompt and head, each with its own learning rate.
+
+    Betas 0.9 and 0.999, epsilon 1e-8, as in the official scripts.
+    """
+    head_rate = settings.head_learning_rate or settings.learning_rate
+    return AdamW(
+        [
+            {"params": list(model.prompt.parameters()), "lr": settings.learning_rate},
+            {"params": list(model.head.parameters()), "lr": head_rate},
+        ],
+        weight_decay=settings.weight_decay,
+    )
+
+
+def rate_factor(settings: Train, step: int, steps_per_epoch: int) -> float:
+    """What the learning rate is multiplied by in optimizer step `step`, counted from 0."""
+    total = settings.epochs * steps_per_epoch
+    warmup = round(settings.warmup_ratio * total)
+    if step < warmup:
+        return (step + 1) / warmup
+    match settings.schedule:
+        case "linear":
+            return max(0.0, (total - step) / max(1, total - warmup))
+        case "exponential":
+            return settings.decay ** (step // steps_per_epoch)
+        case "constant":
+            return 1.0
+
+
+def build_scheduler(optimizer: AdamW, settings: Train, steps_per_epoch: int) -> LambdaLR:
+    """The schedule of `rate_factor`; it is stepped after each optimizer step."""
+    return LambdaLR(optimizer, lambda step: rate_factor(settings, step, steps_per_epoch))

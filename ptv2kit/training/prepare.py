@@ -1,0 +1,127 @@
+"""From a resolved recipe to what is trained: checks first what is cheap, so that a fault shows before costly work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+
+from ptv2kit.config.recipe import Recipe
+from ptv2kit.config.task import ClassesTask, Iob2Task, SplitName
+from ptv2kit.data.dataset import EncodedSplit, Progress, encode_split
+from ptv2kit.data.schemes import build_scheme
+from ptv2kit.data.schemes.base import LabelScheme
+from ptv2kit.data.sources import locate_split, read_split
+from ptv2kit.data.tokens import Subwords
+from ptv2kit.errors import ConfigError, DataError
+from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
+from ptv2kit.models.model import PromptedModel, build_model, check_length
+
+_SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+
+@final
+@dataclass(frozen=True)
+class Prepared:
+    """Everything but the weights.
+
+    Args:
+        recipe: how it is trained.
+        task: what is learned.
+        device: where to compute.
+        spec: the backbone's facts.
+        scheme: of the task.
+        splits: encoded, by name; `test` only if the task has one.
+    """
+
+    recipe: Recipe
+    task: ClassesTask | Iob2Task
+    device: torch.device
+    spec: BackboneSpec
+    scheme: LabelScheme
+    splits: Mapping[SplitName, EncodedSplit]
+
+    def build_model(self) -> PromptedModel:
+        """Load the backbone and put a fresh prompt and head on it; seed the generators first."""
+        return build_model(self.recipe, self.task, self.spec, len(self.scheme.names)).to(self.device)
+
+
+def locate_data(task: ClassesTask | Iob2Task, task_path: Path, data_root: Path | None) -> dict[SplitName, Path | None]:
+    """The file of each split that the task names, None where the hub is asked.
+
+    Raises:
+        DataError: a file is missing; all missing files are named.
+    """
+    found: dict[SplitName, Path | None] = {}
+    problems: list[Any] = []
+    for split in _SPLITS:
+        if getattr(task.data.splits, split) is None:
+            continue
+        try:
+            found[split] = locate_split(task, split, task_path=task_path, data_root=data_root)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+    return found
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of `train.device`.
+
+    Raises:
+        ConfigError: a GPU was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("train.device is cuda, but torch finds no GPU", hint="set train.device to auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def check_backbone(recipe: Recipe, task: ClassesTask | Iob2Task) -> tuple[BackboneSpec, int]:
+    """The backbone's facts and the longest input, checked against each other.
+
+    Raises:
+        ConfigError: the backbone is not supported, or has no positions for the longest input.
+        DataError: it cannot be had.
+    """
+    spec = find_backbone(recipe.backbone)
+    max_length = recipe.train.max_length or task.input.max_length
+    check_length(recipe, spec, max_length)
+    return spec, max_length
+
+
+def prepare(
+    recipe: Recipe, task: ClassesTask | Iob2Task, task_path: Path, data_root: Path | None, progress: Progress
+) -> Prepared:
+    """Find the backbone, read and encode all splits.
+
+    Args:
+        recipe: how it is trained.
+        task: what is learned.
+        task_path: the task's file; data files are looked up beside it.
+        data_root: where data files are looked up first.
+        progress: told about long work.
+
+    Raises:
+        ConfigError: settings do not fit each other, the backbone or the machine.
+        DataError: the data or the backbone cannot be had, or the data is malformed.
+    """
+    device = choose_device(recipe.train.device)
+    located = locate_data(task, task_path, data_root)
+    spec, max_length = check_backbone(recipe, task)
+    subwords = Subwords(load_tokenizer(spec, words=isinstance(task, Iob2Task)), max_length)
+    data = {split: read_split(task, split, task_path=task_path, data_root=data_root) for split in located}
+    scheme = build_scheme(task, subwords, data["train"].rows)
+    splits: dict[SplitName, EncodedSplit] = {}
+    problems: list[Any] = []
+    for split in data:
+        try:
+            splits[split] = encode_split(scheme, data[split], progress)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+    return Prepared(recipe, task, device, spec, scheme, splits)
