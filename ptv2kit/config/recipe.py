@@ -34,8 +34,11 @@ class Prompt(Section):
     """Prompt vectors per layer; higher costs memory and time in every attention."""
     dropout: Probability = 0.1
     """Dropout on the prompt while training, with its own mask for each example."""
+    init: Literal["normal", "tokens"] = "normal"
+    """What the prompt starts from: a normal distribution, as in the official code, or the keys and values that the
+    backbone computes for tokens of the training split, which learns faster on small backbones."""
     init_scale: PositiveFloat = 0.02
-    """Standard deviation of the normal distribution that the prompt starts from."""
+    """Standard deviation of the normal distribution; `init: tokens` does not use it."""
     positions: Literal["shifted", "unshifted"] = "shifted"
     """Whether tokens are counted from after the prompt, as in the official code."""
 

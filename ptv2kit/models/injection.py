@@ -8,6 +8,8 @@ the layer's attention module: recomputation under gradient checkpointing finds i
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -45,11 +47,16 @@ class AttentionLayer:
 
 @final
 class PromptSlot(nn.Module):
-    """What the next forward pass of one attention module puts in front of its keys and values."""
+    """What the next forward pass of one attention module puts in front of its keys and values.
+
+    While `recording`, the module's own keys and values are kept in `recorded`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.prompt: LayerPrompt | None = None
+        self.recording = False
+        self.recorded: LayerPrompt | None = None
 
 
 def prompted_attention(
@@ -80,6 +87,8 @@ def prompted_attention(
     slot = module.get_submodule(_SLOT)
     assert isinstance(slot, PromptSlot)
     assert attention_mask is not None or not module.is_causal, "a causal layer was given no mask"
+    if slot.recording:
+        slot.recorded = (key.detach(), value.detach())
     if slot.prompt is not None:
         prompt_key, prompt_value = slot.prompt
         batch_size = key.shape[0]
@@ -163,3 +172,20 @@ class Injection:
             raise ValueError(f"the backbone has {len(self._slots)} layers. Got prompts for {len(prompts)}")
         for index, slot in enumerate(self._slots):
             slot.prompt = None if prompts is None else prompts[index]
+
+    @contextmanager
+    def recording(self) -> Generator[list[LayerPrompt]]:
+        """Nothing is put in front; the list holds each layer's own keys and values once the context is left."""
+        recorded: list[LayerPrompt] = []
+        self.set(None)
+        for slot in self._slots:
+            slot.recording = True
+        try:
+            yield recorded
+        finally:
+            for slot in self._slots:
+                slot.recording = False
+        for slot in self._slots:
+            assert slot.recorded is not None, "no forward pass was made"
+            recorded.append(slot.recorded)
+            slot.recorded = None

@@ -96,6 +96,33 @@ class PromptedModel(nn.Module):
             output.last_hidden_state.float(), None if pooled is None else pooled.float(), attention_mask
         )
 
+    @torch.no_grad()
+    def start_prompt_from_tokens(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> None:
+        """Let the prompt start as the keys and values that the backbone computes for real tokens.
+
+        Tokens are taken row after row, padding left out, and over again if there are fewer than the prompt is long.
+
+        Args:
+            input_ids: `[batch, length]`.
+            attention_mask: `[batch, length]`, 1 at real tokens.
+            token_type_ids: `[batch, length]`, or None where the backbone has no segments.
+        """
+        training = self.training
+        self.eval()
+        segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        positions = position_ids(self._family, attention_mask, 0, self._pad_token_id)
+        with self._injection.recording() as recorded:
+            self.backbone(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, **segments)
+        self.train(training)
+        real = attention_mask.bool()
+        repeats = -(-self.prompt.length // int(real.sum()))
+        for parameter, layer in zip(self.prompt.layers, recorded, strict=True):
+            # [batch, kv_heads, length, head_dim] → [tokens, kv_heads, head_dim]
+            tokens = torch.stack([part.transpose(1, 2)[real] for part in layer])
+            parameter.copy_(tokens.repeat(1, repeats, 1, 1)[:, : self.prompt.length].transpose(1, 2))
+
     def trained_state(self) -> dict[str, Tensor]:
         """Copies on the CPU of everything that is trained: `prompt.layers.<i>` and `head.*`."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}

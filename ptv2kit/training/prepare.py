@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, final
 
@@ -13,8 +15,8 @@ from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import ClassesTask, Iob2Task, SplitName
 from ptv2kit.data.dataset import EncodedSplit, Progress, encode_split
 from ptv2kit.data.schemes import build_scheme
-from ptv2kit.data.schemes.base import LabelScheme
-from ptv2kit.data.sources import locate_split, read_split
+from ptv2kit.data.schemes.base import Feature, LabelScheme
+from ptv2kit.data.sources import SplitData, locate_split, read_split
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
@@ -46,7 +48,18 @@ class Prepared:
 
     def build_model(self) -> PromptedModel:
         """Load the backbone and put a fresh prompt and head on it; seed the generators first."""
-        return build_model(self.recipe, self.task, self.spec, len(self.scheme.names)).to(self.device)
+        model = build_model(self.recipe, self.task, self.spec, len(self.scheme.names)).to(self.device)
+        if self.recipe.prompt.init == "tokens":
+            batch = self.scheme.collate(self._first_tokens(self.recipe.prompt.length)).to(self.device)
+            model.start_prompt_from_tokens(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        return model
+
+    def _first_tokens(self, count: int) -> list[Feature]:
+        """Training examples, in an order that the seed decides, with at least `count` tokens in all if there are."""
+        features = list(self.splits["train"].features)
+        random.Random(self.recipe.train.seed).shuffle(features)
+        lengths = accumulate(len(feature.input_ids) for feature in features)
+        return features[: 1 + sum(length < count for length in lengths)]
 
 
 def locate_data(task: ClassesTask | Iob2Task, task_path: Path, data_root: Path | None) -> dict[SplitName, Path | None]:
@@ -113,7 +126,9 @@ def prepare(
     located = locate_data(task, task_path, data_root)
     spec, max_length = check_backbone(recipe, task)
     subwords = Subwords(load_tokenizer(spec, words=isinstance(task, Iob2Task)), max_length)
-    data = {split: read_split(task, split, task_path=task_path, data_root=data_root) for split in located}
+    data: dict[SplitName, SplitData] = {
+        split: read_split(task, split, task_path=task_path, data_root=data_root) for split in located
+    }
     scheme = build_scheme(task, subwords, data["train"].rows)
     splits: dict[SplitName, EncodedSplit] = {}
     problems: list[Any] = []

@@ -92,9 +92,7 @@ def test_equals_the_official_implementation(
         tensor.numel() for name, tensor in golden.items() if name.startswith("param.")
     )
 
-    output = model.encode(
-        golden["input.input_ids"], golden["input.attention_mask"], golden.get("input.token_type_ids")
-    )
+    output = model.encode(golden["input.input_ids"], golden["input.attention_mask"], golden.get("input.token_type_ids"))
     logits = model.head(output)
     labels = golden["input.labels"]
     if case["task"] == "token_classification":

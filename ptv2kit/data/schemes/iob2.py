@@ -92,7 +92,7 @@ class Iob2Scheme(LabelScheme):
         right = [list(prediction.reference) for prediction in predictions]
         values = {"span_f1": 0.0, "token_accuracy": 100 * float(accuracy_score(right, found))}
         types: list[TypeScore] = []
-        if any(tag != OUTSIDE for tags in (*found, *right) for tag in tags):
+        if any(tag.startswith("B-") for tags in (*found, *right) for tag in tags):
             report = _seqeval_report(right, found, output_dict=True, mode="strict", scheme=IOB2, zero_division=0)
             for name, row in report.items():
                 score = TypeScore(

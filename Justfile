@@ -1,0 +1,37 @@
+# Everyday commands. `just` itself comes with the extra `dev` (PyPI package rust-just); activate the environment first.
+
+# List the commands
+default:
+    @just --list
+
+# Install for development, with the tested versions
+install:
+    pip install -c constraints.txt -e '.[dev]'
+
+# Train the quickstart recipe
+quickstart:
+    ptv2kit run recipes/quickstart.yaml
+
+# Quick tests
+test *arguments:
+    pytest {{ arguments }}
+
+# Tests that take longer
+test-slow:
+    pytest -m slow
+
+# Style and formatting
+lint:
+    ruff check .
+    ruff format --check .
+
+# Strict types
+types:
+    pyright --pythonpath "$(command -v python)"
+
+# All that CI checks
+check: lint types test test-slow
+
+# Write the quickstart data again; the result is committed
+quickstart-data:
+    python tasks/quickstart/generate.py

@@ -1,0 +1,215 @@
+"""What the injected prompt does to a model, whatever the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel
+
+from ptv2kit.config.recipe import Backbone
+from ptv2kit.errors import ConfigError
+from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_backbone, position_ids
+from ptv2kit.models.heads import TokenHead
+from ptv2kit.models.injection import find_layers
+from ptv2kit.models.model import PromptedModel
+from ptv2kit.models.prompts import DeepPrompt
+
+LENGTH = 6
+SIZES = {
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "num_attention_heads": 3,
+    "num_hidden_layers": 3,
+    "vocab_size": 60,
+    "max_position_embeddings": 64,
+}
+TYPES = ["bert", "electra", "roberta", "xlm-roberta"]
+
+
+def save_tiny(folder: Path, model_type: str, **settings: object) -> Path:
+    """A tiny random backbone on disk."""
+    config = AutoConfig.for_model(model_type, **{**SIZES, "pad_token_id": 1, **settings})
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def prompted(folder: Path, *, dropout: float = 0.0, shift: bool = True) -> tuple[PromptedModel, BackboneSpec]:
+    spec = find_backbone(Backbone(name=str(folder)))
+    torch.manual_seed(1)
+    prompt = DeepPrompt(spec.layers, LENGTH, dropout, init_scale=1.0)
+    head = TokenHead(SIZES["hidden_size"], 5, dropout=0.0)
+    return PromptedModel(spec, load_backbone(spec), prompt, head, shift_positions=shift), spec
+
+
+def batch_of(*lengths: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(5, 60, (len(lengths), max(lengths)), generator=generator)
+    mask = torch.tensor([[1] * length + [0] * (max(lengths) - length) for length in lengths])
+    return ids.masked_fill(mask == 0, 1), mask
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_padded_batch_equals_its_rows_alone(model_type: str, tmp_path: Path) -> None:
+    model, _ = prompted(save_tiny(tmp_path, model_type))
+    model.eval()
+    ids, mask = batch_of(9, 4, 6)
+    together = model(ids, mask)
+    for row, length in enumerate((9, 4, 6)):
+        alone = model(ids[row : row + 1, :length], mask[row : row + 1, :length])
+        torch.testing.assert_close(together[row : row + 1, :length], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_gradients_reach_every_layer_and_nothing_of_the_backbone(model_type: str, tmp_path: Path) -> None:
+    model, spec = prompted(save_tiny(tmp_path, model_type), dropout=0.1)
+    ids, mask = batch_of(9, 4)
+    model.train()(ids, mask).square().sum().backward()
+    assert len(model.prompt.layers) == SIZES["num_hidden_layers"] == len(spec.layers)
+    for parameter in model.prompt.layers:
+        assert parameter.grad is not None
+        keys, values = parameter.grad
+        assert keys.abs().sum() > 0
+        assert values.abs().sum() > 0
+    assert all(not p.requires_grad and p.grad is None for p in model.backbone.parameters())
+
+
+def test_every_layers_prompt_changes_the_logits(tmp_path: Path) -> None:
+    model, _ = prompted(save_tiny(tmp_path, "bert"))
+    model.eval()
+    before = model(*batch_of(9, 4))
+    for parameter in model.prompt.layers:
+        kept = parameter.detach().clone()
+        with torch.no_grad():
+            parameter.mul_(-1)
+        assert (model(*batch_of(9, 4)) - before).abs().max() > 1e-3
+        with torch.no_grad():
+            parameter.copy_(kept)
+    torch.testing.assert_close(model(*batch_of(9, 4)), before)
+
+
+def test_without_prompts_the_backbone_is_untouched(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, "bert")
+    model, spec = prompted(folder)
+    model.eval()
+    model._injection.set(None)
+    ids, mask = batch_of(9, 4)
+    ours = model.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+    stock = AutoModel.from_pretrained(folder).eval()(input_ids=ids, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(ours[mask.bool()], stock[mask.bool()], atol=1e-5, rtol=1e-5)
+    assert spec.layers[0].kv_heads == SIZES["num_attention_heads"]
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(tmp_path: Path) -> None:
+    model, _ = prompted(save_tiny(tmp_path, "bert"))
+    ids, mask = batch_of(9, 4)
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        model(ids, mask).square().sum().backward()
+        return [parameter.grad.clone() for parameter in model.prompt.layers]
+
+    model.eval()
+    plain = gradients()
+    model.backbone.activation_checkpointing_enable({"use_reentrant": False})
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        module.training = True
+    for stock, ours in zip(plain, gradients(), strict=True):
+        torch.testing.assert_close(stock, ours, atol=1e-6, rtol=1e-6)
+
+
+def test_each_example_has_its_own_prompt_dropout(tmp_path: Path) -> None:
+    spec = find_backbone(Backbone(name=str(save_tiny(tmp_path, "bert"))))
+    torch.manual_seed(0)
+    prompt = DeepPrompt(spec.layers, LENGTH, dropout=0.5, init_scale=1.0)
+    key, value = prompt.train()(3)[0]
+    assert key.shape == (3, 3, LENGTH, 8)
+    dropped_keys, dropped_values = key == 0, value == 0
+    assert not torch.equal(dropped_keys[0], dropped_keys[1])
+    assert not torch.equal(dropped_keys[0], dropped_values[0])
+    assert prompt.eval()(3)[0][0].shape == (1, 3, LENGTH, 8)
+
+
+def test_positions_follow_the_official_code() -> None:
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    from ptv2kit.models.backbones import FAMILIES
+
+    assert position_ids(FAMILIES["bert"], mask, 4, 0).tolist() == [[4, 5, 6], [4, 5, 6]]
+    assert position_ids(FAMILIES["roberta"], mask, 4, 1).tolist() == [[6, 7, 8], [6, 7, 1]]
+
+
+def test_starting_from_tokens_makes_the_prompt_a_copy_of_them(tmp_path: Path) -> None:
+    """A prompt of the keys and values of a text, unshifted, is as if that text had been read before without a trace."""
+    model, _ = prompted(save_tiny(tmp_path, "bert"), shift=False)
+    model.eval()
+    ids, mask = batch_of(4, 3)
+    model.start_prompt_from_tokens(ids, mask)
+    with model._injection.recording() as recorded:
+        model.backbone(input_ids=ids, attention_mask=mask)
+    for parameter, (key, value) in zip(model.prompt.layers, recorded, strict=True):
+        for part, own in zip(parameter, (key, value), strict=True):
+            expected = torch.cat([own[0, :, :4], own[1, :, :2]], dim=1)
+            torch.testing.assert_close(part, expected)
+
+
+def test_a_model_type_that_is_not_supported_is_refused_by_name_before_weights_are_read(tmp_path: Path) -> None:
+    AutoConfig.for_model("funnel").save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="type 'funnel', which is not supported"):
+        find_backbone(Backbone(name=str(tmp_path)))
+
+
+def test_a_model_that_bypasses_the_attention_interface_is_refused() -> None:
+    config = AutoConfig.for_model("mpnet", **SIZES)
+    with pytest.raises(ConfigError, match="'mpnet' does not use transformers' attention interface"):
+        find_layers(config)
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = save_tiny(tmp_path, "bert")
+    weights = load_file(folder / "model.safetensors")
+    lost = "encoder.layer.1.attention.self.key.weight"
+    save_file({name: w for name, w in weights.items() if name != lost}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=f"lack 1 tensors, first '{lost}'"):
+        load_backbone(find_backbone(Backbone(name=str(folder))))
+
+
+def test_a_pooler_that_the_weights_lack_is_taken_out(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = save_tiny(tmp_path, "bert")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: w for name, w in weights.items() if not name.startswith("pooler")}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    model, _ = prompted(folder)
+    assert model.encode(*batch_of(3, 2)).pooled is None
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # raised within PEFT
+def test_equals_pefts_prefix_tuning(tmp_path: Path) -> None:
+    """PEFT shifts positions by the prompt's length; its prompt is [length, layers·2·hidden], keys first."""
+    from peft import PrefixTuningConfig, get_peft_model
+    from transformers import AutoModelForTokenClassification
+
+    folder = save_tiny(tmp_path, "bert", pad_token_id=0)
+    stock = AutoModelForTokenClassification.from_pretrained(folder, num_labels=5)
+    settings = PrefixTuningConfig(task_type="TOKEN_CLS", num_virtual_tokens=LENGTH)
+    theirs = get_peft_model(stock, settings).eval()
+    ours, spec = prompted(folder)
+    ours.eval()
+    weight = theirs.prompt_encoder["default"].embedding.weight
+    per_layer = weight.view(LENGTH, len(spec.layers), 2, 3, 8).permute(1, 2, 3, 0, 4)
+    classifier = theirs.base_model.classifier.modules_to_save["default"]
+    ours.load_trained_state(
+        {f"prompt.layers.{index}": tensor for index, tensor in enumerate(per_layer)}
+        | {"head.linear.weight": classifier.weight, "head.linear.bias": classifier.bias}
+    )
+    ids, mask = batch_of(9, 4)
+    real = mask.bool()
+    logits = theirs(input_ids=ids, attention_mask=mask).logits
+    torch.testing.assert_close(ours(ids, mask)[real], logits[real], atol=1e-5, rtol=1e-5)

@@ -1,0 +1,81 @@
+"""The trained tensors on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ptv2kit.errors import ConfigError, DataError
+from ptv2kit.files import write_atomically
+from ptv2kit.training.checkpoints import load_prompt, save_prompt
+from ptv2kit.training.prepare import Prepared
+
+TENSORS = {"prompt.layers.0": torch.arange(6.0).view(2, 3)}
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    save_prompt(tmp_path / "prompt", TENSORS, {"epoch": 3})
+    tensors, facts = load_prompt(tmp_path / "prompt")
+    assert torch.equal(tensors["prompt.layers.0"], TENSORS["prompt.layers.0"])
+    assert facts["epoch"] == 3
+    assert sorted(path.name for path in (tmp_path / "prompt").iterdir()) == ["prompt.json", "prompt.safetensors"]
+
+
+def test_only_trained_tensors_are_saved(prepared: Prepared, tmp_path: Path) -> None:
+    model = prepared.build_model()
+    save_prompt(tmp_path, model.trained_state(), {})
+    saved = load_file(tmp_path / "prompt.safetensors")
+    assert sorted(saved) == ["head.linear.bias", "head.linear.weight", "prompt.layers.0", "prompt.layers.1"]
+    assert sum(tensor.numel() for tensor in saved.values()) == model.parameter_count().trained
+
+
+@pytest.mark.parametrize("name", ["prompt.safetensors", "prompt.json"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    save_prompt(tmp_path, TENSORS, {})
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=f"holds no whole prompt: .*{name}"):
+        load_prompt(tmp_path)
+
+
+def test_an_edited_or_torn_file_is_refused(tmp_path: Path) -> None:
+    save_prompt(tmp_path, TENSORS, {})
+    path = tmp_path / "prompt.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"prompt\.safetensors: error: the checksum in prompt\.json is not that"):
+        load_prompt(tmp_path)
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    save_prompt(tmp_path, TENSORS, {})
+    facts = json.loads((tmp_path / "prompt.json").read_text())
+    (tmp_path / "prompt.json").write_text(json.dumps({**facts, "format_version": 99}))
+    with pytest.raises(DataError, match="expected format ptv2kit-prompt 1"):
+        load_prompt(tmp_path)
+
+
+def test_tensors_of_another_model_are_refused(prepared: Prepared) -> None:
+    model = prepared.build_model()
+    state = model.trained_state()
+    with pytest.raises(ConfigError, match=r"'prompt\.layers\.0' has shape \(1, 2\)\. Expected \(2, 4, 4, 8\)"):
+        model.load_trained_state({**state, "prompt.layers.0": torch.zeros(1, 2)})
+    state.pop("head.linear.bias")
+    with pytest.raises(ConfigError, match=r"'head\.linear\.bias' is in only one of them"):
+        model.load_trained_state(state)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

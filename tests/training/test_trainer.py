@@ -1,0 +1,156 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ptv2kit.config.recipe import Train
+from ptv2kit.errors import TrainingError
+from ptv2kit.training.optimization import rate_factor
+from ptv2kit.training.prepare import Prepared
+from ptv2kit.training.trainer import Trainer, TrainingResult, seed_everything
+from tests.training.conftest import prepare_with
+
+
+class Recorder:
+    """Keeps every event; raises `fault` when the given step is reached."""
+
+    def __init__(self, fault: BaseException | None = None, at: int = 0) -> None:
+        self.steps: list[tuple[float, float]] = []
+        self.evaluations: list[tuple[int, bool]] = []
+        self.kept: list[tuple[dict[str, torch.Tensor], int]] = []
+        self._fault, self._at = fault, at
+
+    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
+        self.steps.append((loss, learning_rate))
+        if self._fault is not None and step == self._at:
+            raise self._fault
+
+    def on_evaluating(self, done: int, total: int) -> None:
+        assert 0 < done <= total
+
+    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
+        self.evaluations.append((epoch, best))
+
+    def keep(self, tensors: dict[str, torch.Tensor], epoch: int, values: dict[str, float]) -> None:
+        self.kept.append((tensors, epoch))
+
+
+def train(prepared: Prepared, recorder: Recorder) -> tuple[TrainingResult, Any]:
+    seed_everything(prepared.recipe.train.seed)
+    model = prepared.build_model()
+    splits = prepared.splits
+    trainer = Trainer(
+        model,
+        prepared.scheme,
+        splits["train"],
+        splits["validation"],
+        prepared.recipe.train,
+        prepared.device,
+        recorder,
+        recorder.keep,
+    )
+    return trainer.train(), model
+
+
+def test_it_learns_and_keeps_the_best_epoch(backbone: Path, task_file: Path) -> None:
+    recorder = Recorder()
+    prepared = prepare_with(backbone, task_file, epochs=12)
+    before = {name: value.clone() for name, value in prepared.build_model().backbone.state_dict().items()}
+    result, model = train(prepared, recorder)
+    assert result.best is not None
+    assert result.best.scores.values["span_f1"] == 100.0
+    assert recorder.steps[-1][0] < 0.2 * recorder.steps[0][0]
+    assert result.best_epoch == max(epoch for epoch, best in recorder.evaluations if best)
+    assert recorder.kept[-1][1] == result.best_epoch
+    for name, value in model.backbone.state_dict().items():
+        torch.testing.assert_close(value, before[name], atol=0, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_tensors_and_another_seed_does_not(backbone: Path, task_file: Path) -> None:
+    runs = [Recorder(), Recorder(), Recorder()]
+    for recorder, seed in zip(runs, (1, 1, 2), strict=True):
+        train(prepare_with(backbone, task_file, seed=seed), recorder)
+    assert runs[0].steps == runs[1].steps != runs[2].steps
+    for name, value in runs[0].kept[0][0].items():
+        assert torch.equal(value, runs[1].kept[0][0][name])
+
+
+@pytest.mark.parametrize("micro", [1, 3])
+def test_accumulated_micro_batches_equal_the_whole_batch(backbone: Path, task_file: Path, micro: int) -> None:
+    """Rows of unequal length: the mean is over the tokens of the whole batch."""
+    still = {"dropout": 0.0}
+    whole, parts = Recorder(), Recorder()
+    for recorder, size in ((whole, "auto"), (parts, micro)):
+        prepared = prepare_with(backbone, task_file, prompt=still, micro_batch_size=size, epochs=2)
+        prepared.spec.config.hidden_dropout_prob = prepared.spec.config.attention_probs_dropout_prob = 0.0
+        train(prepared, recorder)
+    assert [loss for loss, _ in whole.steps] == pytest.approx([loss for loss, _ in parts.steps], abs=1e-5)
+
+
+def test_patience_ends_the_training(backbone: Path, task_file: Path) -> None:
+    result, _ = train(prepare_with(backbone, task_file, epochs=40, patience=2), Recorder())
+    assert result.epochs == result.best_epoch + 2 < 40
+
+
+def test_ctrl_c_keeps_what_is_there(backbone: Path, task_file: Path) -> None:
+    early = Recorder(KeyboardInterrupt(), at=2)
+    result, _ = train(prepare_with(backbone, task_file), early)
+    assert (result.interrupted, result.best, [epoch for _, epoch in early.kept]) == (True, None, [0])
+    late = Recorder(KeyboardInterrupt(), at=5)
+    result, _ = train(prepare_with(backbone, task_file), late)
+    assert (result.interrupted, result.best_epoch, [epoch for _, epoch in late.kept]) == (True, 1, [1])
+
+
+def test_a_loss_that_is_no_number_stops_before_the_prompt_is_spoilt(backbone: Path, task_file: Path) -> None:
+    recorder = Recorder()
+    with pytest.raises(TrainingError, match=r"became (nan|inf) in step \d+ of 9; the prompt"):
+        train(prepare_with(backbone, task_file, learning_rate=1e30, max_gradient_norm=0.0), recorder)
+    assert all(math.isfinite(float(value.abs().max())) for value in recorder.kept[-1][0].values())
+
+
+def test_starting_from_tokens_uses_the_training_rows(backbone: Path, task_file: Path) -> None:
+    first, second = (prepare_with(backbone, task_file, prompt={"init": "tokens"}, seed=seed) for seed in (1, 2))
+    same = [prepared.build_model().prompt.layers[0] for prepared in (first, first, second)]
+    assert torch.equal(same[0], same[1])
+    assert not torch.equal(same[0], same[2])
+
+
+def test_the_head_has_its_own_learning_rate(backbone: Path, task_file: Path) -> None:
+    prepared = prepare_with(backbone, task_file, learning_rate=1e-30, head_learning_rate=0.1)
+    seed_everything(11)
+    start = prepared.build_model().trained_state()
+    recorder = Recorder()
+    train(prepared, recorder)
+    end = recorder.kept[-1][0]
+    assert torch.equal(end["prompt.layers.0"], start["prompt.layers.0"])
+    assert not torch.equal(end["head.linear.weight"], start["head.linear.weight"])
+
+
+def test_schedules() -> None:
+    def rates(**settings: Any) -> list[float]:
+        train = Train(epochs=2, learning_rate=1.0, **settings)
+        return [rate_factor(train, step, steps_per_epoch=5) for step in range(10)]
+
+    assert rates() == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    assert rates(warmup_ratio=0.2)[:4] == pytest.approx([0.5, 1.0, 1.0, 0.875])
+    assert rates(schedule="constant") == [1.0] * 10
+    assert rates(schedule="exponential", decay=0.5) == [1.0] * 5 + [0.5] * 5
+
+
+def test_linear_schedule_equals_transformers() -> None:
+    from torch.optim import SGD
+    from transformers import get_linear_schedule_with_warmup
+
+    optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_linear_schedule_with_warmup(optimizer, 0, 10)
+    settings = Train(epochs=2, learning_rate=1.0)
+    for step in range(10):
+        assert theirs.get_last_lr()[0] == pytest.approx(rate_factor(settings, step, 5))
+        optimizer.step()
+        theirs.step()
