@@ -220,6 +220,7 @@ def _dry_run(resolved: ResolvedRecipe, args: argparse.Namespace, messages: Conso
 def _create_folder(resolved: ResolvedRecipe, prepared: Prepared, args: argparse.Namespace) -> RunFolder:
     """The run's folder, with what was asked for and where it came from."""
     from ptv2kit import __version__
+    from ptv2kit.config.explain import explain
     from ptv2kit.config.load import resolved_yaml
     from ptv2kit.reporting.run_folder import RunFolder, environment, run_key
 
@@ -249,8 +250,8 @@ def _create_folder(resolved: ResolvedRecipe, prepared: Prepared, args: argparse.
             "data_root": None if args.data_root is None else str(args.data_root),
             "data": data,
             "origins": {
-                section: {".".join(map(str, path)): str(origin) for path, origin in origins.items()}
-                for section, origins in (("recipe", resolved.origins), ("task", resolved.task.origins))
+                name: {row.key: row.origin for row in explain(section) if row.origin != "default"}
+                for name, section in (("recipe", resolved), ("task", resolved.task))
             },
         },
     )

@@ -16,4 +16,6 @@ class Section(BaseModel):
     Docstrings below a field are its description in the JSON Schema and in the key reference.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )

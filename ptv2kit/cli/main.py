@@ -1,0 +1,77 @@
+"""The command `ptv2kit`: finds the verb, prints errors, decides the exit code. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ptv2kit import __version__
+from ptv2kit.cli import explain, run, validate
+from ptv2kit.errors import ProjectError
+
+EPILOG = """examples:
+  ptv2kit run recipes/quickstart.yaml
+  ptv2kit run recipes/mini-wikigold.yaml --data-root data train.seed=12
+  ptv2kit validate recipes/*.yaml tasks/*.yaml
+  ptv2kit explain recipes/quickstart.yaml train
+
+exit codes: 0 ok, 1 failed run or internal error, 2 configuration or usage, 3 data or network, 4 out of memory,
+5 expectation missed, 130 interrupted
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="ptv2kit",
+        description="P-Tuning v2 from YAML: deep prompts on a frozen language model.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ptv2kit {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    subparsers = parser.add_subparsers(metavar="VERB", required=True)
+    for verb in (run, validate, explain):
+        verb.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: words after `ptv2kit`; None: the process's own.
+
+    Returns:
+        The exit code.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        return args.handler(args)
+    except ProjectError as error:
+        if args.debug:
+            traceback.print_exc()
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing was trained", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away; without this, Python would complain once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last resort of a command line
+        if args.debug:
+            traceback.print_exc()
+        print(f"error: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+        print("  hint: run again with 'ptv2kit --debug …' and report what it prints", file=sys.stderr)
+        return 1
+
+
+def entry_point() -> NoReturn:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Every resolved value and where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
+from ptv2kit.config.merge import dotted, leaves
+from ptv2kit.errors import ConfigError, did_you_mean
+
+
+@final
+@dataclass(frozen=True)
+class Explained:
+    """A value of a resolved file.
+
+    Args:
+        key: dotted.
+        value: plain.
+        origin: `path:line:column`, `command line` or `default`.
+    """
+
+    key: str
+    value: Any
+    origin: str
+
+
+def explain(resolved: ResolvedRecipe | ResolvedTask, key: str = "") -> list[Explained]:
+    """All values of a recipe or task, or those at and below `key`.
+
+    Raises:
+        ConfigError: there is no such key.
+    """
+    section = resolved.recipe if isinstance(resolved, ResolvedRecipe) else resolved.task
+    rows = [
+        Explained(dotted(path), value, str(resolved.merged.origin(path) or "default"))
+        for path, value in leaves(section.model_dump(mode="json"))
+    ]
+    if not key:
+        return rows
+    found = [row for row in rows if row.key == key or row.key.startswith((f"{key}.", f"{key}["))]
+    if not found:
+        raise ConfigError(f"there is no key '{key}'", hint=did_you_mean(key, [row.key for row in rows]))
+    return found

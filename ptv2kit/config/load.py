@@ -1,0 +1,207 @@
+"""Recipes and tasks from files: every problem of all files at once, or objects that are whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import yaml
+from pydantic import TypeAdapter
+
+from ptv2kit.config.base import Section
+from ptv2kit.config.merge import Merged, Override, merge_file
+from ptv2kit.config.recipe import Recipe
+from ptv2kit.config.task import ClassesTask, Iob2Task, Task, TaskBase, TextInput, scheme_of
+from ptv2kit.config.validate import known_keys, validate
+from ptv2kit.config.yaml import Position, load_document, scalar
+from ptv2kit.errors import ConfigError, Problem, did_you_mean
+
+_RECIPE: TypeAdapter[Any] = TypeAdapter(Recipe)
+_TASK: TypeAdapter[Any] = TypeAdapter(Task)
+_PARTS_OF_A_SCHEME = ("input", "labels", "metrics")
+
+
+@final
+@dataclass(frozen=True)
+class ResolvedTask:
+    """A task and where it came from.
+
+    Args:
+        task: validated.
+        path: its file.
+        merged: the values that were written, and where.
+    """
+
+    task: ClassesTask | Iob2Task
+    path: Path
+    merged: Merged
+
+
+@final
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe with its task, and where they came from.
+
+    Args:
+        recipe: validated.
+        task: of the recipe.
+        path: its file.
+        merged: the values that were written, and where.
+    """
+
+    recipe: Recipe
+    task: ResolvedTask
+    path: Path
+    merged: Merged
+
+
+def load_file(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe | ResolvedTask:
+    """A recipe or a task; the file's first key says which.
+
+    Raises:
+        ConfigError: see `load_recipe`; or the first key is neither.
+    """
+    document = load_document(path)
+    kind = next(iter(document.values), "")
+    if kind == "extends":
+        kind = next((key for key in ("recipe", "task") if key in document.values), "recipe")
+    if kind == "recipe":
+        return load_recipe(path, overrides)
+    if kind == "task":
+        return load_task(path, overrides)
+    place = document.keys.get((kind,), Position(str(path), 1, 1, ""))
+    hint = "suites are not supported yet" if kind == "suite" else ""
+    raise ConfigError([place.problem("the first key must be 'recipe' or 'task'", hint)])
+
+
+def load_task(path: Path, overrides: Sequence[str] = ()) -> ResolvedTask:
+    """Load and validate a task file.
+
+    Args:
+        path: the file.
+        overrides: `key=value` each.
+
+    Raises:
+        ConfigError: with every problem of the file.
+    """
+    task, merged, problems = _task(path, overrides)
+    if problems:
+        raise ConfigError(problems)
+    return ResolvedTask(task, path, merged)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
+    """Load and validate a recipe file and the task that it names.
+
+    Args:
+        path: the file.
+        overrides: `key=value` each; they win over the file.
+
+    Raises:
+        ConfigError: with every problem of both files.
+    """
+    merged = merge_file(path, overrides)
+    recipe, problems = validate(_RECIPE, merged, known_keys(Recipe))
+    problems = [*merged.problems, *problems]
+    task: Any = None
+    task_path: Path | None = None
+    task_merged: Merged | None = None
+    name = merged.values.get("task")
+    if isinstance(name, str):
+        try:
+            task_path = _find_task(name, merged)
+            task, task_merged, task_problems = _task(task_path, ())
+            problems += task_problems
+        except ConfigError as error:
+            problems += error.problems
+    if recipe is not None and task is not None:
+        problems += _check_expectations(recipe, task, merged)
+    if problems:
+        raise ConfigError(problems)
+    assert recipe is not None
+    assert task is not None
+    assert task_path is not None
+    assert task_merged is not None
+    return ResolvedRecipe(recipe, ResolvedTask(task, task_path, task_merged), path, merged)
+
+
+def resolved_yaml(section: Section) -> str:
+    """A recipe or task with all its defaults as YAML, which loads again to an equal object."""
+    return yaml.dump(section.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+def _task(path: Path, overrides: Sequence[str]) -> tuple[Any, Merged, list[Problem]]:
+    merged = merge_file(path, overrides)
+    task, problems = validate(_TASK, merged, known_keys(Task))
+    if task is None and scheme_of(merged.values) not in ("classes", "iob2"):
+        rest = {key: value for key, value in merged.values.items() if key not in _PARTS_OF_A_SCHEME}
+        without_scheme = Merged(merged.path, rest, merged.layers, ())
+        problems += validate(TypeAdapter(TaskBase), without_scheme, known_keys(Task))[1]
+    if task is not None:
+        problems += _check_task(task, merged)
+    return task, merged, [*merged.problems, *problems]
+
+
+def _check_task(task: ClassesTask | Iob2Task, merged: Merged) -> list[Problem]:
+    """What no single field can know."""
+    problems: list[Problem] = []
+    lists: list[tuple[tuple[str, ...], Any]] = [(("labels", "names"), task.labels.names), (("metrics",), task.metrics)]
+    for path, names in lists:
+        if isinstance(names, tuple) and len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            problems.append(merged.place(path).problem(f"'{'.'.join(path)}' names '{twice}' twice"))
+    if isinstance(task.input, TextInput) and task.input.truncate == "pair" and task.input.pair is None:
+        place = merged.place(("input", "truncate"))
+        problems.append(place.problem("'input.truncate' is pair, but there is no 'input.pair'"))
+    return problems
+
+
+def _check_expectations(recipe: Recipe, task: ClassesTask | Iob2Task, merged: Merged) -> list[Problem]:
+    problems: list[Problem] = []
+    for index, expectation in enumerate(recipe.expect):
+        if expectation.metric not in task.metrics:
+            message = f"'expect[{index}].metric' is '{expectation.metric}', which task '{task.task}' does not measure"
+            place = merged.place(("expect", index, "metric"))
+            problems.append(place.problem(message, did_you_mean(expectation.metric, list(task.metrics))))
+        if expectation.split == "test" and task.data.splits.test is None:
+            place = merged.place(("expect", index, "split"))
+            problems.append(place.problem(f"'expect[{index}].split' is test, but task '{task.task}' has no test split"))
+    return problems
+
+
+def _find_task(name: str, merged: Merged) -> Path:
+    """The file of a task: a path, or a name that is looked up in `tasks/` beside the recipe, above it, and here."""
+    origin = merged.place(("task",))
+    base = Path() if isinstance(origin, Override) else Path(origin.path).parent
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = base / name
+        if not path.is_file():
+            raise ConfigError([origin.problem(f"task file '{path}' does not exist")])
+        return path
+    folders = list(dict.fromkeys(folder / "tasks" for folder in (base, *base.absolute().parents, Path())))
+    for folder in folders:
+        path = folder / f"{name}.yaml"
+        if path.is_file():
+            return path
+    known = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
+    hint = did_you_mean(name, known) or "give the path of a task file, or put it into a folder 'tasks'"
+    raise ConfigError([origin.problem(f"there is no task '{name}'", hint)])
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what our own loader reads back unchanged."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """Quoted if plain text would be read as something else."""
+        escaped = text.replace("${", "\\${")
+        plain = isinstance(scalar(escaped), str) and "\n" not in escaped
+        return self.represent_scalar("tag:yaml.org,2002:str", escaped, style=None if plain else '"')
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Our loader takes none."""
+        return True
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)

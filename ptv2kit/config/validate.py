@@ -1,0 +1,231 @@
+"""Pydantic's errors as problems at a line and column, in the words of the YAML file."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from ptv2kit.config.base import Section
+from ptv2kit.config.merge import Merged, dotted
+from ptv2kit.config.yaml import KeyPath
+from ptv2kit.errors import Problem, did_you_mean
+
+UPSTREAM: Mapping[str, str] = {
+    "pre_seq_len": "prompt.length",
+    "num_virtual_tokens": "prompt.length",
+    "prefix_projection": "prompt.init, or a shorter prompt: reparameterization is not supported yet",
+    "prefix_hidden_size": "prompt.init, or a shorter prompt: reparameterization is not supported yet",
+    "hidden_dropout_prob": "prompt.dropout for the prompt, backbone.dropout for the backbone and the head",
+    "model_name_or_path": "backbone.name",
+    "task_name": "task",
+    "dataset_name": "task",
+    "lr": "train.learning_rate",
+    "num_train_epochs": "train.epochs",
+    "num_epochs": "train.epochs",
+    "per_device_train_batch_size": "train.batch_size",
+    "per_device_eval_batch_size": "train.eval_batch_size",
+    "gradient_accumulation_steps": "train.micro_batch_size: batch_size / micro_batch_size passes are accumulated",
+    "max_seq_length": "train.max_length, or input.max_length of the task",
+    "max_grad_norm": "train.max_gradient_norm",
+    "lr_scheduler_type": "train.schedule",
+    "warmup_steps": "train.warmup_ratio",
+    "early_stopping_patience": "train.patience",
+    "num_labels": "labels.names of the task",
+}
+"""Names of the official scripts, of transformers' Trainer and of PEFT, and what they are here."""
+
+_EXPECTED = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+_BOUNDS = {
+    "greater_than": ("greater than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+def validate(adapter: TypeAdapter[Any], merged: Merged, known: Iterable[str]) -> tuple[Any, list[Problem]]:
+    """Validate merged values.
+
+    Args:
+        adapter: of the expected type.
+        merged: the values and where they stand.
+        known: every key that the type has, dotted; for hints.
+
+    Returns:
+        The validated object, or None and every problem.
+    """
+    try:
+        return adapter.validate_python(merged.values), []
+    except ValidationError as error:
+        return None, _problems(error.errors(include_url=False), merged, list(known))
+
+
+def known_keys(annotation: Any, prefix: str = "") -> list[str]:
+    """Every key below a section's type, dotted, unions joined."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        keys: list[str] = []
+        for name, field in annotation.model_fields.items():
+            keys += [f"{prefix}{name}", *known_keys(field.annotation, f"{prefix}{name}.")]
+        return keys
+    return list(dict.fromkeys(key for part in get_args(annotation) for key in known_keys(part, prefix)))
+
+
+def describe(value: Any) -> str:
+    """A value as a message calls it: `text 'ten'`, `a list`, `7`."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return f"text '{value}'"
+        case dict():
+            return "a mapping"
+        case list() | tuple():
+            return "a list"
+        case _:
+            return str(value)
+
+
+def _problems(errors: list[Any], merged: Merged, known: list[str]) -> list[Problem]:
+    groups: dict[KeyPath, dict[str, list[Any]]] = {}
+    for error in errors:
+        path, branch_path, branch = _yaml_path(error, merged.values)
+        error["path"] = path
+        groups.setdefault(branch_path if branch else path, {}).setdefault(branch, []).append(error)
+    found: list[Problem] = []
+    for path, branches in groups.items():
+        plain = branches.pop("", [])
+        found += [_problem(error, merged, known) for error in plain]
+        fitting = [
+            branch
+            for branch in branches.values()
+            if not any(error["path"] == path and _is_type_error(error) for error in branch)
+        ]
+        if fitting:
+            found += [_problem(error, merged, known) for error in fitting[0]]
+        elif branches:
+            choices = " or ".join(dict.fromkeys(_expectation(branch[0]) for branch in branches.values()))
+            value = next(iter(branches.values()))[0]["input"]
+            message = f"'{dotted(path)}' must be {choices}, found {describe(value)}"
+            found.append(merged.place(path).problem(message))
+    return found
+
+
+def _yaml_path(error: Any, values: Any) -> tuple[KeyPath, KeyPath, str]:
+    """The way to the fault in the YAML, and to the union and its branch that pydantic names on the way, if any."""
+    path: KeyPath = ()
+    branch_path: KeyPath = ()
+    branch = ""
+    node = values
+    parts = list(error["loc"])
+    for index, part in enumerate(parts):
+        if (isinstance(node, dict) and part in node) or (
+            isinstance(node, list) and isinstance(part, int) and part < len(node)
+        ):
+            node = node[part]
+            path = (*path, part)
+        elif error["type"] == "missing" and index == len(parts) - 1:
+            path = (*path, part)
+        elif re.search(r"[\[\-]|^(int|str|float|bool)$", str(part)) and part != "[key]":
+            branch_path, branch = path, str(part)
+    return path, branch_path, branch
+
+
+def _is_type_error(error: Any) -> bool:
+    return error["type"] in _EXPECTED or error["type"] == "literal_error"
+
+
+def _expectation(error: Any) -> str:
+    if error["type"] == "literal_error":
+        return str(error["ctx"]["expected"])
+    return _EXPECTED[error["type"]]
+
+
+def _problem(error: Any, merged: Merged, known: list[str]) -> Problem:
+    path: KeyPath = error["path"]
+    name, kind, context = dotted(path), error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return merged.key(path).problem(f"unknown key '{name}'", _unknown_key_hint(path, known))
+    if kind == "missing":
+        return merged.key(path[:-1]).problem(f"missing key '{name}'")
+    value = error["input"]
+    place = merged.place(path)
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return _tag_problem(path, kind, context, merged)
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", context["expected"])
+        message = f"'{name}' must be {'one of: ' if len(choices) > 1 else ''}{', '.join(choices)}"
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+        return place.problem(f"{message}; found {describe(value)}", hint if hint.startswith("did") else "")
+    if kind in _EXPECTED:
+        return place.problem(f"'{name}' must be {_EXPECTED[kind]}, found {describe(value)}", _type_hint(kind, value))
+    if kind in _BOUNDS:
+        words, key = _BOUNDS[kind]
+        return place.problem(f"'{name}' must be {words} {context[key]:g}, found {describe(value)}")
+    if kind in ("too_short", "string_too_short"):
+        unit = "items" if kind == "too_short" else "characters"
+        return place.problem(f"'{name}' must have at least {context['min_length']} {unit}")
+    if kind == "string_pattern_mismatch":
+        return place.problem(f"'{name}' must be letters, digits, '_', '.' and '-', found {describe(value)}")
+    if kind == "finite_number":
+        return place.problem(f"'{name}' must be a finite number, found {describe(value)}")
+    return place.problem(f"'{name}': {str(error['msg']).removeprefix('Value error, ')}")
+
+
+def _tag_problem(path: KeyPath, kind: str, context: Any, merged: Merged) -> Problem:
+    """The key that says which kind of section it is, such as `data.source`, is missing or unknown."""
+    key = str(context["discriminator"]).strip("'")
+    tag_path: KeyPath = ("labels", "scheme") if key == "scheme_of()" else (*path, key)
+    name = dotted(tag_path)
+    if kind == "union_tag_not_found":
+        labels_missing = tag_path[0] not in merged.values
+        return merged.key(tag_path[:-1]).problem(f"missing key '{dotted(tag_path[:-1]) if labels_missing else name}'")
+    choices = re.findall(r"'([^']*)'", context["expected_tags"])
+    hint = did_you_mean(str(context["tag"]), choices)
+    message = f"'{name}' must be one of: {', '.join(choices)}; found text '{context['tag']}'"
+    return merged.place(tag_path).problem(message, hint if hint.startswith("did") else "")
+
+
+def _unknown_key_hint(path: KeyPath, known: list[str]) -> str:
+    leaf = str(path[-1])
+    if leaf == "trust_remote_code":
+        return "code from a model repository is never run; there is no such key"
+    if leaf in UPSTREAM:
+        return f"here it is {UPSTREAM[leaf]}"
+    names = [str(part) for part in path if not isinstance(part, int)]
+    parent = ".".join(names[:-1])
+    siblings = [key for key in known if key.rpartition(".")[0] == parent]
+    close = difflib.get_close_matches(leaf, [key.rpartition(".")[2] for key in siblings], n=1)
+    if close:
+        return f"did you mean '{parent + '.' if parent else ''}{close[0]}'?"
+    by_leaf: dict[str, str] = {}
+    for key in known:
+        by_leaf.setdefault(key.rpartition(".")[2], key)
+    elsewhere = difflib.get_close_matches(leaf, list(by_leaf), n=1, cutoff=0.8)
+    if elsewhere:
+        return f"did you mean '{by_leaf[elsewhere[0]]}'?"
+    return "known here: " + ", ".join(key.rpartition(".")[2] for key in siblings) if siblings else ""
+
+
+def _type_hint(kind: str, value: Any) -> str:
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return f'quote it: "{describe(value)}"'
+    if kind in ("tuple_type", "list_type") and isinstance(value, str):
+        return f"write [{value}]"
+    return ""
