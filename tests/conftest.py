@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import BertConfig, BertModel, BertTokenizer
 
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ada", "alan", "met", "paris", "rome", "in", "left", "for"]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -15,3 +19,37 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder ../shared with golden numbers and real data is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random BERT with a vocabulary of its own."""
+    folder = tmp_path_factory.mktemp("backbone")
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(VOCABULARY),
+            hidden_size=32,
+            intermediate_size=48,
+            num_attention_heads=4,
+            num_hidden_layers=2,
+            max_position_embeddings=64,
+        )
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def task_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Names of people and places; the data lies beside it."""
+    folder = tmp_path_factory.mktemp("task")
+    rows = [
+        {"words": [person, verb, *rest, place], "tags": ["B-PER", "O", *["O"] * len(rest), "B-LOC"]}
+        for person in ("ada", "alan")
+        for place in ("paris", "rome")
+        for verb, rest in (("met", ["ada", "in"]), ("left", ["for"]), ("left", []))
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "task.yaml"

@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="recipe or task (YAML)")
     parser.add_argument("words", nargs="*", metavar="key | key=value", help="what to show; what to replace first")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of columns")
-    parser.set_defaults(handler=run)
+    parser.set_defaults(handler=run, trailing="words")
 
 
 def run(args: argparse.Namespace) -> int:

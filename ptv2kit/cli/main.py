@@ -49,7 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and (not args.trailing or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse gives up on words that stand behind an option, such as `run FILE --dry-run key=value`
+        setattr(args, args.trailing, [*getattr(args, args.trailing), *rest])
     try:
         return args.handler(args)
     except ProjectError as error:

@@ -52,7 +52,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--dry-run", action="store_true", help="check everything but the rows, print the resolved YAML")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr, only errors")
-    parser.set_defaults(handler=run)
+    parser.set_defaults(handler=run, trailing="overrides")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -232,7 +232,7 @@ def _create_folder(resolved: ResolvedRecipe, prepared: Prepared, args: argparse.
     key = run_key(
         {
             "recipe": recipe.model_dump(mode="json", exclude={"description", "expect", "task"}),
-            "task": task.model_dump(mode="json", exclude={"description", "licence"}),
+            "task": task.model_dump(mode="json", exclude={"description": True, "licence": True, "data": {"splits"}}),
             "data": {name: entry["sha256"] for name, entry in data.items()},
             "ptv2kit": __version__,
         }

@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recipe or task (YAML)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
-    parser.set_defaults(handler=run)
+    parser.set_defaults(handler=run, trailing="files")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     problems: list[Problem] = []
     reports: list[dict[str, Any]] = []
-    for path in args.files:
+    for path in map(Path, args.files):
         found: tuple[Problem, ...] = ()
         kind = ""
         try:

@@ -88,7 +88,7 @@ def load_task(path: Path, overrides: Sequence[str] = ()) -> ResolvedTask:
     """
     task, merged, problems = _task(path, overrides)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(_in_order(problems))
     return ResolvedTask(task, path, merged)
 
 
@@ -119,7 +119,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
     if recipe is not None and task is not None:
         problems += _check_expectations(recipe, task, merged)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(_in_order(problems))
     assert recipe is not None
     assert task is not None
     assert task_path is not None
@@ -171,6 +171,17 @@ def _check_expectations(recipe: Recipe, task: ClassesTask | Iob2Task, merged: Me
     return problems
 
 
+def _in_order(problems: Sequence[Problem]) -> list[Problem]:
+    """The first file's problems first, each file's from top to bottom."""
+    files = list(dict.fromkeys(problem.location.split(":")[0] for problem in problems))
+
+    def place(problem: Problem) -> tuple[int, list[int]]:
+        file, *numbers = problem.location.split(":")
+        return files.index(file), [int(number) for number in numbers if number.isdigit()]
+
+    return sorted(problems, key=place)
+
+
 def _find_task(name: str, merged: Merged) -> Path:
     """The file of a task: a path, or a name that is looked up in `tasks/` beside the recipe, above it, and here."""
     origin = merged.place(("task",))
@@ -190,6 +201,7 @@ def _find_task(name: str, merged: Merged) -> Path:
     raise ConfigError([origin.problem(f"there is no task '{name}'", hint)])
 
 
+@final
 class _Dumper(yaml.SafeDumper):
     """Writes what our own loader reads back unchanged."""
 

@@ -105,6 +105,8 @@ def describe(value: Any) -> str:
 def _problems(errors: list[Any], merged: Merged, known: list[str]) -> list[Problem]:
     groups: dict[KeyPath, dict[str, list[Any]]] = {}
     for error in errors:
+        if error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]:
+            continue  # its items are counted after validation, and they have errors of their own
         path, branch_path, branch = _yaml_path(error, merged.values)
         error["path"] = path
         groups.setdefault(branch_path if branch else path, {}).setdefault(branch, []).append(error)

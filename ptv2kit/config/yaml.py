@@ -66,6 +66,7 @@ class Document:
     places: Mapping[KeyPath, Position]
 
 
+@final
 class _Loader(yaml.SafeLoader):
     """PyYAML's parser without its YAML 1.1 guesses: every plain scalar arrives as text."""
 
@@ -146,7 +147,7 @@ class _Reader:
         except yaml.reader.ReaderError as error:
             line = self._text[: error.position].count("\n") + 1
             raise ConfigError(
-                f"character {error.character!r} is not allowed in YAML", location=f"{self._name}:{line}"
+                f"character U+{ord(self._text[error.position]):04X} is not allowed in YAML", location=f"{self._name}:{line}"
             ) from error
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark

@@ -1,9 +1,9 @@
-"""Write the quickstart data: a harbour logbook in which the context, not the word, decides the type of a name.
+"""Write the quickstart data: a harbour logbook in which the context decides the type of a name, not the word.
 
     python tasks/quickstart/generate.py [--seed 11] [--out DIR]
 
-Every sentence comes from the grammar below, one rule or sentence frame a line. Its notation: ``(a|b|)`` is one
-of the alternatives, ``$rule`` one production of a rule or one name, and a word of ``SLOTS`` an entity mention.
+Every sentence comes from the grammar below, one rule or sentence frame a line. ``(a|b|)`` is one of the
+alternatives, ``$rule`` one production of a rule or one name, and a word of ``SLOTS`` an entity mention.
 """
 
 from __future__ import annotations
@@ -19,66 +19,62 @@ from typing import final
 
 SPLIT_SIZES = {"train": 700, "validation": 250}
 MIN_TOKENS, MAX_TOKENS = 4, 40
-# A split draws a name's word from its own list, or with this probability from the list of both splits.
-SHARED_NAME_SHARE = 0.22
+# A split draws a name from its own lists, or with this probability from the lists of both splits.
+SHARED_NAME_SHARE = 0.35
 # So often a frame of the validation split is one that the training split never uses.
-HELD_OUT_FRAME_SHARE = 0.3
+HELD_OUT_FRAME_SHARE = 0.2
 # In so many sentences several entities bear one name, whatever their type: Morgan sails the Morgan to Morgan.
 NAMESAKE_SHARE = 0.2
 
 
 def read_rules(text: str) -> dict[str, str]:
-    """Map the name of each rule to its right side; a line that starts with ``|`` goes on with the rule above."""
+    """Map the name of each rule to its right side. A line that starts with ``|`` continues the rule above."""
     lines = re.sub(r"\n\s*\|", "|", text).strip().splitlines()
     return dict(line.split(": ", 1) for line in lines)
 
 
-# Words of names. A "core" is surname, vessel, place and company alike; a "noun" is also an ordinary word.
+# Words of names. A "core" is surname, vessel, place and company alike: a shared one, or a stem with ending.
+# A "noun" is also an ordinary word.
 NAMES = read_rules("""
 shared core: Morgan|Lorne|Ashby|May|Hartley|Selby|Marlow|Preston|Carrow|Winter|Sunday|Church
 shared first: May|June|April|Grace|Rose|Tom|Ellen|Jack|Clara|August
 shared noun: Hope|Heron|Star|Rose|Anchor|Patience|Lantern|March
-train core: Alder|Barlow|Bexley|Birch|Brandt|Burke|Calder|Colby|Corran|Dalby|Denholm|Drake|Dunmore|Eastley
-  |Farrow|Fenwick|Forsyth|Garrick|Gable|Glenn|Hale|Harlan|Holt|Ingram|Jarrow|Keane|Kestrel|Kirby|Lambert|Lang
-  |Ludlow|Maddox|Marsh|Mercer|Norwood|Orford|Paxton|Penrose|Quill|Ramsey|Redfern|Rowan|Sable|Saxby|Stroud
-  |Tarrant|Thorne|Vance|Walton|Weir|Whitby
+train stem: Bar|Bram|Bran|Cald|Clay|Dal|Den|East|Far|Fen|Graf|Hal|Hay|Hol|Kirk|Lang|Lud|Mid|Nor|Ox|Pen|Pres
+  |Rams|Red|Rock|Sax|Stan|Thorn|Tid|Wad|Wal|Whit|Wood
 train first: Alice|Ben|Bruno|Cora|Daniel|Edith|Farid|Greta|Hugo|Ivan|Joan|Karim|Lena|Marcus|Nadia|Oscar|Paula
-train noun: Albatross|Arrow|Badger|Beacon|Comet|Compass|Dolphin|Falcon|Harvest|Lily|Meadow|Raven|Robin
-validation core: Abbott|Arden|Bellamy|Blythe|Carver|Corwen|Dacre|Dearing|Elgin|Ellery|Fane|Garside|Halford
-  |Hollis|Irvine|Jessop|Kelso|Kinross|Langton|Lomax|Merrick|Moss|Nairn|Oakley|Pell|Radley|Rushton|Seaton
-  |Stanhope|Sutton|Tamsin|Tolland|Urquhart|Verity|Wendover|Wick|Wyatt|York
+  |Ralph|Samir|Tess|Viktor|Wanda
+train noun: Albatross|Arrow|Badger|Beacon|Comet|Compass|Dolphin|Falcon|Harvest|Lily|Meadow|Otter|Pearl|Raven
+  |Robin|Sparrow|Thistle|Willow
+validation stem: Ald|Bex|Bir|Brock|Cran|Dun|El|Gar|Hex|Hunt|Kel|Lin|Mel|Nev|Pem|Rad|Shel|Stock|Sut|Wen|Wil
 validation first: Agnes|Boris|Celia|David|Emil|Fiona|Gus|Hannah|Ines|Jonas|Kate|Leo|Miriam|Noah|Olga|Peter
 validation noun: Bramble|Cricket|Curlew|Diamond|Ember|Fox|Gannet|Juniper|Magpie|Needle|Plough|Puffin|Seal
+ending: by|combe|dale|field|ford|ham|hurst|land|ley|more|ton|well|wick|worth
 """)
 
 # A slot is what a mention looks like; repeated forms are more frequent. Two types have several slots.
 SLOTS = read_rules("""
-PERSON: $core|$core|$core|$first|$first $core|$first $core|$initial $core|$first (van der|de|Saint) $core
-  |(Old|Young|Big) $first
+PERSON: $core|$core|$first|$first|$first $core|$first $core|$first $core|$initial $core|$first van der $core
 SURNAME: $core
-VESSEL: $core|$core|$core|$first $core|$first $core|$noun|$noun|(Little|Sweet) $first
-  |(Grey|Golden|Northern) $noun|(Pride|Spirit|Rose) of $core|$core (Star|II|Express)
-  |$noun of the (North|Isles)|Port $core|$core & $core
-PLACE: $core|$core|$core|$core|(Port|Cape|Upper|North) $core|Isle of $core
-  |$core (Bay|Quay|Point|Reach|Bridge)|$core on the Hill|Saint $first|$noun (Rock|Creek|Island)|$noun
-  |$first $core (Bay|Rock)
-COMPANY: $core|$core|$core|$core & (Sons|Daughter|Partners|$core)|$first $core|$noun
-  |$core (Line|Freight|Shipping|Chandlers|Rope Works|Marine Insurance)|Port $core (Salvage|Towage) Company
-  |(Bank|Trust) of $core|$noun (Freight|Brothers|and Company)|$core Bay
+VESSEL: $core|$core|$core|$first $core|$noun|$noun|$noun|(Little|Sweet) $first|(Grey|Golden) $noun
+  |(Pride|Spirit) of $core|$core (Star|Express)
+PLACE: $core|$core|$core|$core|$noun|(Port|Cape|Upper) $core|Isle of $core|Saint $first|$noun Creek
+  |$core (Bay|Quay|Bridge)
+COMPANY: $core|$core|$core|$noun|$core & (Sons|Partners|$core)|$first $core|Bank of $core
+  |$core (Line|Freight|Shipping|Rope Works|Marine Insurance)|$noun (Freight|Brothers)
+  |Port $core Towage Company
 DAY: $weekday|$weekday|$weekday $part|$day $month|$month $day|the $nth of $month|$weekday the $nth
-  |$weekday , $day $month
-HOUR: $clock|$clock|half past $number|(ten|five|twenty) (to|past) $number|(noon|midnight)
+HOUR: $clock|half past $number|(ten|five|twenty) (to|past) $number|(noon|midnight)
   |$number (o'clock|in the $part)|$number
 MONTH: $month|$month|(early|late) $month|$month $year|the $week week of $month
-PAST: yesterday|yesterday $part|last $weekday|last $month|this $part|$number (days|weeks|months) ago
-FUTURE: tonight|tomorrow|tomorrow $part|next $weekday|next $month|this $part
+PAST: yesterday|yesterday $part|last $weekday|last $month|$number (days|weeks|months) ago
+FUTURE: tonight|tomorrow|tomorrow $part|next $weekday|next $month
 FIRST: $first
 """)
 PERSON_SLOTS = ("SURNAME", "FIRST")
 TIME_SLOTS = ("DAY", "HOUR", "MONTH", "PAST", "FUTURE")
 RULES = read_rules("""
 weekday: Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday
-month: January|February|March|April|May|June|July|August|September|October|November
+month: January|February|March|April|May|June|July|August|September|October|November|December
 week: first|second|last
 part: morning|evening|afternoon
 number: two|three|four|five|six|seven|eight|nine|ten|eleven
@@ -86,9 +82,9 @@ tally: two|four|five|six|seven|nine|eleven|12|20|24|36|48|60
 count: $tally $goods|$tally $goods|$tally $goods|$tally $ordinary pins
 goods: (crates|sacks|tins) of (lemons|flour|Greek olives|Irish butter|paint|second grade coffee)
   |(barrels|drums) of (Diesel|tar|March beer|salt fish)|coils of rope|English saws|spare lamps
-who: PERSON|PERSON|PERSON|PERSON|PERSON of COMPANY|PERSON formerly of $ship|our friend PERSON
-ship: the VESSEL|the VESSEL|the VESSEL|VESSEL|VESSEL|the VESSEL that COMPANY own|the (ketch|tug) VESSEL
-town: PLACE|PLACE|PLACE|PLACE|PLACE|PLACE just below PLACE|the village of PLACE
+who: PERSON|PERSON|PERSON|PERSON|PERSON|PERSON|PERSON from the COMPANY office|our friend PERSON
+ship: the VESSEL|the VESSEL|the VESSEL|the VESSEL|VESSEL|the VESSEL that COMPANY own|the (ketch|tug) VESSEL
+town: PLACE|PLACE|PLACE|PLACE|PLACE|PLACE just below PLACE|nearby PLACE
 firm: COMPANY|COMPANY|COMPANY|COMPANY|COMPANY with PERSON as chairman|the insurers COMPANY
 then: on DAY|on DAY|at HOUR|at HOUR|PAST|PAST|in MONTH|on DAY at HOUR|before DAY
 due: on DAY|on DAY|at HOUR|at HOUR|FUTURE|FUTURE|in MONTH|on DAY at HOUR|before DAY
@@ -96,8 +92,8 @@ role: second mate|cook|pilot|harbour master|Customs officer|diver|ship 's doctor
 title: Captain|Mr|Mrs|Doctor|Skipper|poor
 wait: in the fog|without a word|as usual|against all advice|for the third time|in a hurry
 open: Note :|Log , DAY :|Log , HOUR :|as far as I know ,|P.S.|after a (quiet|rough) night ,
-  |according to $who ,|Reminder :|good news :|word from $town is that|I hear that|FIRST says that
-  |to be clear ,|with Sea State 4 and no radio ,|if the VHF log is right ,
+  |according to $title SURNAME ,|Reminder :|good news :|the mayor of PLACE writes that|I hear that
+  |FIRST says that|to be clear ,|with Sea State 4 and no radio ,|if the VHF log is right ,
 join: , and|, but|; meanwhile|, so|because|although|, while|and|;|--
 close: (or so they say|I think|we hope|weather permitting)|, over|-- please pass it on|, says PERSON
   |, which suits us|[ see Form B ]|-- written on DAY|, PERSON told me PAST
@@ -127,15 +123,15 @@ PERSON (walked home from|walked all the way from|was born in|never left) $town
 $role PERSON wants better pay from $firm
 PERSON rowed out to $ship with $count
 we waited for ($who to finish (the soup|a third coffee)|$ship to clear the breakwater)
-we waited for ($firm to answer our tender|$town to come out of the fog)
+we waited for ($firm to answer our tender|the fog over $town to lift)
 nobody (trusts PERSON with knives|trusts $ship in a swell|lives in $town|buys shares in $firm) any more
 $ship (docked|dropped anchor|ran aground) (at|off) $town (|$then)
 the hull of $ship (leaks|was scraped|needs paint)
 we (towed|boarded|repainted) $ship (|$then)
 $ship (is (taking on|unloading) $count|sits (low in the water|on the slipway) with no mast)
 $ship (lost her (rudder|mainmast|best anchor) (off PLACE|in the gale)|radioed for a tug (|at HOUR))
-$firm (chartered|sold|scrapped) $ship (|$then)
-$firm (sacked|promoted|sued) $who (|$then)
+$firm have (chartered $ship|scrapped $ship|sold $ship (|to COMPANY))
+the board of $firm (sacked|promoted) $who (|$then)
 $firm closed their office in $town (|$then)
 there are $count in the (hold of $ship|shops of $town)
 $ship sailed for $town (|$then) under $title SURNAME
@@ -144,20 +140,20 @@ $ship , outbound with $count , (overtook|nearly rammed) $ship
 it (rained|snowed|hailed) in $town (all night|$then)
 $town has (no crane|two bakeries|a new lighthouse|a mayor called SURNAME)
 the (market in $town (opens|closes)|tide at $town turns) at HOUR
-we (anchored off $town (|with $ship)|passed $town to (port|starboard) at HOUR)
-PLACE lies $number miles (north|west) of PLACE
+we (anchored off $town (|alongside $ship)|passed the lights of $town at HOUR)
+PLACE is $number miles by (road|rail) from PLACE
 the bus from $town (is full|was late $then|broke down (|PAST))
 fuel is cheaper in PLACE than in PLACE
 $firm (raised|doubled|cut) their (rates|fees) (|in MONTH)
 our contract with $firm (ends|runs out) (on DAY|in MONTH|FUTURE)
-$firm (hired|laid off) $number (riggers|clerks) (|in PLACE)
+$firm have (hired|laid off) $number (riggers|clerks) (|in PLACE)
 the lawyers at $firm (want|lost) our papers
 COMPANY (merged with|bought out|undercut) COMPANY (|in MONTH)
 the COMPANY (office|invoice|agent) is (a mess|wrong about $count)
 the VESSEL (crew|lifeboat|anchor chain) is (a mess|missing $count)
 the PLACE (ferry landing|mayor|town hall) is (a mess|short of $count)
 we insure $ship with $firm
-COMPANY and COMPANY both bid for the (dredging|mail) contract
+the firms COMPANY and COMPANY both bid for the (dredging|mail) contract
 the directors of $firm (resigned|met in $town) (|$then)
 $firm went bankrupt (|$then) and owe us for $count
 (Customs|the dentist|the pilot|the night shift) (will (be here|come aboard) $due|left $then|came $then)
@@ -174,14 +170,14 @@ did $who ever find (the key|those glasses|the other boot) ?
 crew list : PERSON , PERSON , PERSON and PERSON .
 in dry dock : VESSEL , VESSEL and VESSEL .
 unpaid invoices : COMPANY , COMPANY and COMPANY .
-DAY , HOUR : wind backing , $ship in sight (off PLACE|to port) .
+DAY , HOUR : wind backing , $ship under full sail (off PLACE|to port) .
 VESSEL , VESSEL , this is VESSEL , do you read me ?
 dear (PERSON|Sir) , (the parcel with $count is still in $town|may I keep $count) ? Yours , FIRST
 could $firm send their invoice again (|$due) ?
 ETA PLACE HOUR , ETD DAY .
 who left $count in the bow of $ship ?
 (ports of call : PLACE , PLACE , PLACE|route : from PLACE to PLACE by way of PLACE) .
-(thank you|hello) , FIRST , can you (meet (me|$who) $due|find $who) ?
+(thank you|hello) , FIRST , can you meet (me|$who) $due ?
 To Do : ring COMPANY about the policy , fuel $ship , feed PERSON 's cat .
 Found : one glove , one Bible , $count . Ask the $role .
 Rule $number : no (whistling|smoking) near the $ordinary cage !
@@ -203,12 +199,12 @@ my cousin keeps goats in the hills above $town
 we hiked from PLACE to PLACE with $count
 $firm pay their staff late (|again)
 the auditors found $count missing from the books of $firm
-COMPANY won the contract to dredge PLACE
+COMPANY have won the contract to dredge the mouth of PLACE harbour
 the meeting was moved to DAY
 the $ordinary pie must be eaten before HOUR
 """.strip().splitlines()
 HELD_OUT_STANDALONE = """
-has anyone told PERSON that COMPANY refused the claim ?
+has anyone told PERSON that COMPANY have refused the claim ?
 passengers : PERSON , PERSON and PERSON , all bound for PLACE .
 why is $ship still tied up at PLACE ?
 Wanted : one $role , no later than DAY , to sail on $ship .
@@ -220,7 +216,7 @@ May we (keep|sell) the $ordinary and $count ? Not OK .
 @final
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence. ``tags`` are IOB2, one per token; ``frames`` are the grammar lines that it was made from."""
+    """One sentence. ``tags`` are IOB2, one per token; ``frames`` are the grammar lines it was made from."""
 
     tokens: tuple[str, ...]
     tags: tuple[str, ...]
@@ -240,8 +236,7 @@ class Writer:
 
     def sentence(self) -> Sentence:
         """Draw one sentence, of any length."""
-        namesake = self._pick(NAMES[f"{self._split} core"].split("|"))
-        self._namesake = namesake if self._chance(NAMESAKE_SHARE) else None
+        self._namesake = self._name("core") if self._chance(NAMESAKE_SHARE) else None
         self._mentions.clear()
         if self._chance(0.28):
             frames = (self._frame(STANDALONE, HELD_OUT_STANDALONE),)
@@ -268,6 +263,8 @@ class Writer:
                 tagged += self._mention(word)
             elif word == "$ordinary":
                 tagged.append((self._name("noun").lower(), "O"))
+            elif word == "$core" and self._namesake is not None and self._chance(0.6):
+                tagged.append((self._namesake, "O"))
             elif word in ("$core", "$first", "$noun"):
                 tagged.append((self._name(word[1:]), "O"))
             elif word.startswith("$"):
@@ -285,10 +282,12 @@ class Writer:
                 return [(word, f"{'I' if i else 'B'}-{entity_type}") for i, word in enumerate(words)]
 
     def _name(self, kind: str) -> str:
-        if kind == "core" and self._namesake is not None and self._chance(0.6):
-            return self._namesake
-        source = "shared" if self._chance(SHARED_NAME_SHARE) else self._split
-        return self._pick(NAMES[f"{source} {kind}"].split("|"))
+        if self._chance(SHARED_NAME_SHARE):
+            return self._pick(NAMES[f"shared {kind}"].split("|"))
+        if kind == "core":
+            stems, endings = NAMES[f"{self._split} stem"].split("|"), NAMES["ending"].split("|")
+            return self._pick(stems) + self._pick(endings)
+        return self._pick(NAMES[f"{self._split} {kind}"].split("|"))
 
     def _recase(self, tokens: list[str]) -> list[str]:
         style = self._random.random()
@@ -340,7 +339,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for split, sentences in make_splits(arguments.seed).items():
-        (arguments.out / f"{split}.jsonl").write_text(to_jsonl(split, sentences), encoding="utf-8", newline="\n")
+        path = arguments.out / f"{split}.jsonl"
+        path.write_text(to_jsonl(split, sentences), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

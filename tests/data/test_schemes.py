@@ -22,7 +22,10 @@ from ptv2kit.data.sources import SplitData
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError
 
-WORDS = "the quick brown fox jump ##s ##ed over lazy dog in new york city ada love ##lace is it true yes no".split()
+WORDS = [
+    *["the", "quick", "brown", "fox", "jump", "##s", "##ed", "over", "lazy", "dog", "in", "new", "york", "city"],
+    *["ada", "love", "##lace", "is", "it", "true", "yes", "no"],
+]
 TASKS: TypeAdapter[Any] = TypeAdapter(Task)
 SOURCE = {"source": "jsonl", "splits": {"train": "a", "validation": "b"}}
 
@@ -107,7 +110,10 @@ def test_labels_are_read_in_every_documented_form(
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("yess", "data.jsonl:1: error: label 'yess' in column 'label' is not in 'labels.names'\n  hint: did you mean 'yes'?"),
+        (
+            "yess",
+            "data.jsonl:1: error: label 'yess' in column 'label' is not in 'labels.names'\n  hint: did you mean 'yes'?",
+        ),
         (2, "data.jsonl:1: error: column 'label' holds 2, but 'labels.names' has classes 0 to 1"),
         (None, "data.jsonl:1: error: a label must be text, an integer or a boolean. Got None"),
     ],
@@ -155,7 +161,10 @@ def test_words_beyond_max_length_are_predicted_outside_and_count_as_missed(token
     ("row_tags", "message"),
     [
         (["O", "I-PER"], "tag 2 of 2, 'I-PER', is not IOB2: it continues no PER span, the tag before it is 'O'"),
-        (["B-LOC", "I-PER"], "tag 2 of 2, 'I-PER', is not IOB2: it continues no PER span, the tag before it is 'B-LOC'"),
+        (
+            ["B-LOC", "I-PER"],
+            "tag 2 of 2, 'I-PER', is not IOB2: it continues no PER span, the tag before it is 'B-LOC'",
+        ),
         (["O", "S-PER"], "tag 2 of 2, 'S-PER', is not IOB2"),
         (["O", "PER"], "tag 2 of 2, 'PER', is not IOB2"),
         (["O", "B-ORG"], "span type 'ORG' of tag 2 is not in 'labels.names'"),
@@ -192,6 +201,7 @@ def test_span_f1_is_seqevals_strict_iob2(tokenizer: BertTokenizer) -> None:
     scores = scheme.score([Prediction(0, found, 1.0, right)])
     assert scores.values["span_f1"] == pytest.approx(100 * 2 / 3)
     assert scores.values["token_accuracy"] == 75.0
+    assert {type(value) for value in scores.values.values()} == {float}  # NumPy's numbers are no JSON
     assert {row.name: (row.f1, row.support) for row in scores.types} == {"LOC": (0.0, 1), "PER": (100.0, 1)}
 
 

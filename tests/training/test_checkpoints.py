@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.files import write_atomically
 from ptv2kit.training.checkpoints import load_prompt, save_prompt
-from ptv2kit.training.prepare import Prepared
+from tests.training.tiny import prepare_with
 
 TENSORS = {"prompt.layers.0": torch.arange(6.0).view(2, 3)}
 
@@ -25,8 +25,8 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "prompt").iterdir()) == ["prompt.json", "prompt.safetensors"]
 
 
-def test_only_trained_tensors_are_saved(prepared: Prepared, tmp_path: Path) -> None:
-    model = prepared.build_model()
+def test_only_trained_tensors_are_saved(backbone: Path, task_file: Path, tmp_path: Path) -> None:
+    model = prepare_with(backbone, task_file).build_model()
     save_prompt(tmp_path, model.trained_state(), {})
     saved = load_file(tmp_path / "prompt.safetensors")
     assert sorted(saved) == ["head.linear.bias", "head.linear.weight", "prompt.layers.0", "prompt.layers.1"]
@@ -57,8 +57,8 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         load_prompt(tmp_path)
 
 
-def test_tensors_of_another_model_are_refused(prepared: Prepared) -> None:
-    model = prepared.build_model()
+def test_tensors_of_another_model_are_refused(backbone: Path, task_file: Path) -> None:
+    model = prepare_with(backbone, task_file).build_model()
     state = model.trained_state()
     with pytest.raises(ConfigError, match=r"'prompt\.layers\.0' has shape \(1, 2\)\. Expected \(2, 4, 4, 8\)"):
         model.load_trained_state({**state, "prompt.layers.0": torch.zeros(1, 2)})

@@ -14,7 +14,7 @@ from ptv2kit.errors import TrainingError
 from ptv2kit.training.optimization import rate_factor
 from ptv2kit.training.prepare import Prepared
 from ptv2kit.training.trainer import Trainer, TrainingResult, seed_everything
-from tests.training.conftest import prepare_with
+from tests.training.tiny import prepare_with
 
 
 class Recorder:

@@ -95,9 +95,8 @@ class Iob2Scheme(LabelScheme):
         if any(tag.startswith("B-") for tags in (*found, *right) for tag in tags):
             report = _seqeval_report(right, found, output_dict=True, mode="strict", scheme=IOB2, zero_division=0)
             for name, row in report.items():
-                score = TypeScore(
-                    name, 100 * row["precision"], 100 * row["recall"], 100 * row["f1-score"], int(row["support"])
-                )
+                precision, recall, f1 = (100 * float(row[key]) for key in ("precision", "recall", "f1-score"))
+                score = TypeScore(name, precision, recall, f1, int(row["support"]))
                 if name == "micro avg":
                     values["span_f1"] = score.f1
                 elif name not in ("macro avg", "weighted avg"):

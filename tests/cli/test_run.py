@@ -1,0 +1,303 @@
+"""`ptv2kit run` from end to end on a tiny task, and what it does with bad input."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from ptv2kit.cli.main import main
+
+TASK = """task: tiny
+data: {source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl}}
+input: {words: words, max_length: 16}
+labels: {scheme: iob2, column: tags, names: [LOC, PER]}
+"""
+
+
+@dataclass
+class Project:
+    """A folder with recipe, task and data, and the command run in it."""
+
+    folder: Path
+    capsys: pytest.CaptureFixture[str]
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        code = main(["run", "recipe.yaml", *words])
+        captured = self.capsys.readouterr()
+        return code, captured.out, captured.err
+
+    def change(self, name: str, old: str, new: str) -> None:
+        text = (self.folder / name).read_text()
+        assert old in text
+        (self.folder / name).write_text(text.replace(old, new))
+
+    @property
+    def runs(self) -> list[Path]:
+        return sorted(self.folder.glob("runs/*/*"))
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path,
+    backbone: Path,
+    task_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Project:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PTV2KIT_DATA", raising=False)
+    (tmp_path / "rows.jsonl").write_text((task_file.parent / "rows.jsonl").read_text())
+    (tmp_path / "tiny.yaml").write_text(TASK)
+    (tmp_path / "recipe.yaml").write_text(
+        f"recipe: tiny\ntask: tiny.yaml\nbackbone: {{name: {backbone}}}\nprompt: {{length: 4}}\n"
+        "train: {epochs: 3, batch_size: 4, learning_rate: 0.05}\n"
+    )
+    return Project(tmp_path, capsys)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_a_whole_folder(project: Project) -> None:
+    code, out, err = project.run()
+    assert code == 0
+    [run] = project.runs
+    assert "backbone" in err
+    assert "% of the backbone" in err
+    assert "epoch   3/3" in err
+    assert "span_f1" in out
+    assert f"run: runs/tiny/{run.name}" in out
+    assert sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()) == [
+        "README.md",
+        "environment.json",
+        "log.txt",
+        "metrics.jsonl",
+        "predictions/validation.jsonl",
+        "prompt/prompt.json",
+        "prompt/prompt.safetensors",
+        "provenance.json",
+        "recipe.resolved.yaml",
+        "results.json",
+        "task.resolved.yaml",
+    ]
+    results = read_json(run / "results.json")
+    assert results["status"] == "finished"
+    assert results["epochs"] == len(results["history"]) == 3
+    best = results["history"][results["best_epoch"] - 1]
+    assert results["metrics"]["validation"] == best
+    assert results["parameters"]["prompt"] == 2 * 2 * 4 * 32
+    names = set(load_file(run / "prompt" / "prompt.safetensors"))
+    assert names == {"prompt.layers.0", "prompt.layers.1", "head.linear.weight", "head.linear.bias"}
+    predictions = [json.loads(line) for line in (run / "predictions" / "validation.jsonl").read_text().splitlines()]
+    assert [row["location"] for row in predictions] == [f"rows.jsonl:{n}" for n in range(1, 13)]
+    origins = read_json(run / "provenance.json")["origins"]["recipe"]
+    assert origins["train.epochs"] == "recipe.yaml:5:17"
+
+
+def test_the_resolved_recipe_runs_again_with_the_same_result_and_key(project: Project) -> None:
+    project.run()
+    [first] = project.runs
+    assert main(["run", str(first / "recipe.resolved.yaml")]) == 0
+    second = next(run for run in project.runs if run != first)
+    assert second.name.split("-")[2] == first.name.split("-")[2]
+    for name in ("metrics", "history", "types"):
+        assert read_json(first / "results.json")[name] == read_json(second / "results.json")[name]
+    prompts = [(run / "prompt" / "prompt.safetensors").read_bytes() for run in (first, second)]
+    assert prompts[0] == prompts[1]
+
+
+def test_a_dry_run_writes_nothing(project: Project) -> None:
+    code, out, err = project.run("--dry-run", "train.seed=5")
+    assert code == 0
+    assert "seed: 5" in out
+    assert "dry run: nothing was trained" in err
+    assert not (project.folder / "runs").exists()
+
+
+def test_json_and_quiet(project: Project) -> None:
+    code, out, err = project.run("--json", "--quiet")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["recipe"] == "tiny"
+
+
+def test_a_test_split_is_scored_with_the_best_prompt(project: Project) -> None:
+    project.change("tiny.yaml", "validation: rows.jsonl}", "validation: rows.jsonl, test: rows.jsonl}")
+    code, out, _ = project.run()
+    assert code == 0
+    [run] = project.runs
+    metrics = read_json(run / "results.json")["metrics"]
+    assert metrics["test"] == metrics["validation"]
+    assert "tiny: test" in out
+
+
+def test_a_missed_expectation_ends_with_5_after_everything_is_written(project: Project) -> None:
+    recipe = project.folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text() + "expect: [{metric: span_f1, value: 101, source: nobody}]\n")
+    code, _, err = project.run()
+    assert code == 5
+    assert "error: validation span_f1: expected 101, found " in err
+    [run] = project.runs
+    assert read_json(run / "results.json")["expect"][0]["value"] == 101
+
+
+def test_classes_train_from_csv(project: Project) -> None:
+    (project.folder / "rows.csv").write_text("text,label\nada left,PER\nrome,LOC\nalan left,PER\nparis,LOC\n")
+    (project.folder / "tiny.yaml").write_text(
+        "task: tiny\ndata: {source: csv, splits: {train: rows.csv, validation: rows.csv}}\n"
+        'input: {text: "{text}"}\nlabels: {scheme: classes, column: label}\nmetrics: [accuracy, macro_f1]\n'
+    )
+    code, out, _ = project.run("train.max_length=16", "train.epochs=8")
+    assert code == 0
+    assert "accuracy" in out
+    assert "macro_f1" in out
+
+
+BAD_ROW = '{"words": ["ada"], "tags": ["I-PER"]}\n'
+
+
+def truncated_gzip() -> bytes:
+    return gzip.compress(b'{"words": ["ada"], "tags": ["O"]}\n' * 5000)[:-20]
+
+
+@pytest.mark.parametrize(
+    ("files", "changes", "code", "message"),
+    [
+        ({}, [("recipe.yaml", "length: 4", "lenght: 4")], 2, "recipe.yaml:4:10: error: unknown key 'prompt.lenght'"),
+        ({}, [("recipe.yaml", "epochs: 3", "epochs: three")], 2, "recipe.yaml:5:17: error: 'train.epochs' must be an"),
+        ({}, [("recipe.yaml", "epochs: 3", "epochs: 3, epochs: 4")], 2, "recipe.yaml:5:20: error: duplicate key"),
+        ({}, [("tiny.yaml", "train: rows.jsonl", "train: none.jsonl")], 3, "none.jsonl"),
+        ({}, [("tiny.yaml", "words: words", "words: wrods")], 3, "rows.jsonl:1: error: no column 'wrods'"),
+        ({}, [("tiny.yaml", "[LOC, PER]", "[LOC, PRE]")], 3, "rows.jsonl:1: error: span type 'PER' of tag 1 is not in"),
+        ({"rows.jsonl": BAD_ROW}, [], 3, "rows.jsonl:1: error: tag 1 of 1, 'I-PER', is not IOB2"),
+        (
+            {"rows.jsonl": '{"words": ["a", "b"], "tags": ["O"]}'},
+            [],
+            3,
+            "rows.jsonl:1: error: 2 words in",
+        ),
+        ({"rows.jsonl": ""}, [], 3, "split 'train' is empty"),
+        ({"rows.jsonl": "\n{]\n"}, [], 3, "rows.jsonl:2: error: "),
+        (
+            {"rows.jsonl.gz": truncated_gzip()},
+            [("tiny.yaml", "rows.jsonl", "rows.jsonl.gz")],
+            3,
+            "rows.jsonl.gz",
+        ),
+        ({"rows.jsonl.gz": b"no gzip"}, [("tiny.yaml", "rows.jsonl", "rows.jsonl.gz")], 3, "rows.jsonl.gz"),
+        ({}, [("recipe.yaml", "{name: ", "{name: ./none} #")], 2, "error: backbone folder './none' does not exist"),
+        (
+            {},
+            [("recipe.yaml", "length: 4", "length: 60")],
+            2,
+            "max_length 16 + prompt length 60 exceed the 64 positions",
+        ),
+        (
+            {},
+            [("recipe.yaml", "epochs: 3", "device: cuda, epochs: 3")],
+            2,
+            "train.device is cuda, but torch finds no GPU",
+        ),
+        ({"runs": "a file"}, [], 2, "run folders cannot be written below 'runs'"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_written(
+    project: Project, files: dict[str, str | bytes], changes: list[tuple[str, str, str]], code: int, message: str
+) -> None:
+    if "cuda" in message and __import__("torch").cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    for name, content in files.items():
+        (project.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    for name, old, new in changes:
+        project.change(name, old, new)
+    found, out, err = project.run()
+    assert found == code, err
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert project.runs == []
+
+
+def test_an_unknown_backbone_is_a_data_error(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    path = project.folder / "recipe.yaml"
+    path.write_text(path.read_text().replace("backbone: {name: ", "backbone: {name: nobody/nothing-here} # "))
+    code, _, err = project.run()
+    assert code == 3
+    assert "error: backbone 'nobody/nothing-here' is no local folder and could not be had from the hub" in err
+    assert project.runs == []
+
+
+def test_a_folder_that_refuses_is_named(project: Project) -> None:
+    if os.geteuid() == 0:
+        closed = Path("/proc/ptv2kit")  # even the superuser cannot make folders there
+    else:
+        closed = project.folder / "closed"
+        closed.mkdir(mode=0o500)
+    code, _, err = project.run("--runs-dir", str(closed))
+    assert code == 2
+    assert f"run folders cannot be written below '{closed}'" in err
+
+
+def test_data_is_found_under_the_data_root_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = project.folder / "root"
+    root.mkdir()
+    (project.folder / "rows.jsonl").rename(root / "rows.jsonl")
+    assert project.run("--dry-run")[0] == 3
+    assert project.run("--dry-run", "--data-root", "root")[0] == 0
+    monkeypatch.setenv("PTV2KIT_DATA", "root")
+    assert project.run("--dry-run")[0] == 0
+
+
+def test_divergence_ends_with_1_and_keeps_the_last_good_prompt(project: Project) -> None:
+    code, _, err = project.run("train.learning_rate=1e30", "train.max_gradient_norm=0")
+    assert code == 1
+    assert "error: the loss became nan in step" in err
+    assert "hint: lower train.learning_rate (now 1e+30)" in err
+    [run] = project.runs
+    assert (run / "prompt" / "prompt.safetensors").is_file()
+    assert "became nan" in (run / "log.txt").read_text()
+
+
+def test_a_full_disk_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ptv2kit.training.checkpoints.save_prompt", full)
+    code, _, err = project.run()
+    assert code == 1
+    assert "the run folder cannot be written: No space left on device" in err
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_ends_with_130(project: Project) -> None:
+    command = [sys.executable, "-m", "ptv2kit", "run", "recipe.yaml", "train.epochs=100000"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch   3/"):
+                process.send_signal(signal.SIGINT)
+                break
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "interrupted; the best prompt so far is in" in err
+    [run] = project.runs
+    results = read_json(run / "results.json")
+    assert results["status"] == "interrupted"
+    assert results["epochs"] >= 3
+    assert (run / "prompt" / "prompt.safetensors").is_file()
+    assert "span_f1" in out

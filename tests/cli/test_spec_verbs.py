@@ -1,0 +1,120 @@
+"""`validate`, `explain` and the frame of the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ptv2kit import __version__
+from ptv2kit.cli.main import build_parser, main
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = str(ROOT / "recipes" / "quickstart.yaml")
+SHIPPED = sorted(str(path) for folder in ("recipes", "tasks") for path in (ROOT / folder).glob("*.yaml"))
+
+
+def test_every_shipped_file_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", *SHIPPED]) == 0
+    assert capsys.readouterr().out.count(": ok (") == len(SHIPPED) > 10
+
+
+def test_problems_of_all_files_go_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("task: a\n")
+    second.write_text("a: 1\na: 2\n")
+    assert main(["validate", str(first), QUICKSTART, str(second)]) == 2
+    out, err = capsys.readouterr()
+    assert out == f"{QUICKSTART}: ok (recipe)\n"
+    assert f"{first}:1:1: error: missing key 'labels'" in err
+    assert f"{second}:2:1: error: duplicate key 'a'" in err
+
+
+def test_validate_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text("a: 1\na: 2\n")
+    assert main(["validate", str(path), "--json"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is False
+    [problem] = report["files"][0]["problems"]
+    assert problem == {
+        "location": f"{path}:2:1",
+        "message": "duplicate key 'a'",
+        "hint": "it is set before, in line 1",
+    }
+
+
+def test_explain_shows_value_and_origin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", QUICKSTART, "train.seed", "backbone.name", "train.seed=5"]) == 0
+    seed, name = capsys.readouterr().out.splitlines()
+    assert seed.split() == ["train.seed", "5", "command", "line"]
+    assert name.startswith("backbone.name")
+    assert "base/mini.yaml:" in name
+
+
+def test_explain_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", QUICKSTART, "train.decay", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"train.decay": {"value": 0.95, "origin": "default"}}
+
+
+def test_explain_of_an_unknown_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", QUICKSTART, "train.epoch"]) == 2
+    assert "hint: did you mean 'train.epochs'?" in capsys.readouterr().err
+
+
+def test_overrides_may_stand_behind_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", QUICKSTART, "--json", "train.seed", "train.seed=5"]) == 0
+    assert json.loads(capsys.readouterr().out)["train.seed"]["value"] == 5
+
+
+@pytest.mark.parametrize("words", [["fly"], [], ["run"], ["run", QUICKSTART, "--fast"], ["explain"]])
+def test_wrong_usage_ends_with_2(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+
+
+def test_every_verb_has_help_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("run", "validate", "explain"):
+        with pytest.raises(SystemExit) as caught:
+            build_parser().parse_args([verb, "--help"])
+        assert caught.value.code == 0
+        assert f"  ptv2kit {verb} " in capsys.readouterr().out
+
+
+def test_an_internal_error_is_one_line_and_debug_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("ptv2kit.config.load.load_file", broken)
+    assert main(["explain", QUICKSTART]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: internal error: RuntimeError: boom\n  hint: ")
+    assert "Traceback" not in err
+    assert main(["--debug", "explain", QUICKSTART]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["validate", QUICKSTART], ["explain", QUICKSTART]])
+def test_configuration_verbs_load_no_heavy_library(words: list[str]) -> None:
+    script = (
+        "import sys\nfrom ptv2kit.cli.main import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'sklearn', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    if words == ["--version"]:
+        assert done.stdout == f"ptv2kit {__version__}\n"
+
+
+def test_the_module_runs_like_the_command() -> None:
+    command = [sys.executable, "-m", "ptv2kit", "validate", QUICKSTART]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{QUICKSTART}: ok (recipe)\n")

@@ -1,0 +1,294 @@
+"""Recipes and tasks from files: merging, validation, messages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from ptv2kit.config.explain import explain
+from ptv2kit.config.load import ResolvedTask, load_file, load_recipe, load_task, resolved_yaml
+from ptv2kit.config.recipe import Recipe
+from ptv2kit.config.task import Task
+from ptv2kit.errors import ConfigError
+
+TASK = """task: tiny
+data: {source: jsonl, splits: {train: a.jsonl, validation: b.jsonl}}
+input: {text: "{question}", pair: "{passage}", truncate: pair}
+labels: {scheme: classes, column: label, names: ["no", "yes"]}
+metrics: [accuracy]
+"""
+RECIPE = """recipe: one
+task: tiny
+backbone: {name: mini}
+train:
+  epochs: 2
+  learning_rate: 5e-3
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a task, a recipe, and nothing of our own tasks in sight."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "recipes" / "base").mkdir(parents=True)
+    (tmp_path / "tasks" / "tiny.yaml").write_text(TASK)
+    (tmp_path / "recipes" / "one.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def problems_of(path: Path, text: str, *overrides: str) -> str:
+    """What is printed when `text` is loaded."""
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_file(path, overrides)
+    assert caught.value.exit_code == 2
+    return str(caught.value).replace(f"{path.parents[1]}/", "")
+
+
+def test_precedence_is_default_parent_file_command_line(project: Path) -> None:
+    (project / "recipes" / "base" / "root.yaml").write_text("train: {batch_size: 8, seed: 1}\nprompt: {length: 4}\n")
+    (project / "recipes" / "base" / "mini.yaml").write_text("extends: root.yaml\nprompt: {length: 5, dropout: 0.5}\n")
+    path = project / "recipes" / "one.yaml"
+    path.write_text(RECIPE.replace("task: tiny\n", "task: tiny\nextends: base/mini.yaml\n") + "  seed: 2\n")
+    resolved = load_recipe(path, ["train.seed=3", "prompt.dropout=0"])
+    found = {row.key: (row.value, row.origin) for row in explain(resolved)}
+    base = project / "recipes" / "base"
+    assert found["train.weight_decay"] == (0.0, "default")
+    assert found["train.batch_size"] == (8, f"{base}/root.yaml:1:21")
+    assert found["prompt.length"] == (5, f"{base}/mini.yaml:2:18")
+    assert found["train.epochs"] == (2, f"{path}:6:11")
+    assert found["train.seed"] == (3, "command line")
+    assert found["prompt.dropout"] == (0.0, "command line")
+    assert [row.key for row in explain(resolved, "prompt")] == [key for key in found if key.startswith("prompt.")]
+
+
+def test_lists_are_replaced(project: Path) -> None:
+    parent = project / "tasks" / "parent.yaml"
+    parent.write_text(TASK.replace("[accuracy]", "[accuracy, macro_f1]"))
+    child = project / "tasks" / "child.yaml"
+    child.write_text("extends: parent.yaml\ntask: child\nmetrics: [macro_f1]\n")
+    assert load_task(child).task.metrics == ("macro_f1",)
+
+
+def test_interpolation(project: Path) -> None:
+    path = project / "recipes" / "one.yaml"
+    path.write_text(RECIPE + "  batch_size: ${train.epochs}\ndescription: ${recipe} on ${task}\n")
+    recipe = load_recipe(path).recipe
+    assert (recipe.train.batch_size, recipe.description) == (2, "one on tiny")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("${oc.env:HOME}", "only '${key}' is allowed, no resolver such as 'oc.env:'"),
+        ("${oc.decode:1}", "only '${key}' is allowed, no resolver such as 'oc.env:'"),
+        ("${train.epoch}", "cannot interpolate '${train.epoch}': Interpolation key 'train.epoch' not found"),
+        ("${description}", "cannot interpolate '${description}': "),
+    ],
+)
+def test_bad_interpolation_has_a_position(project: Path, text: str, message: str) -> None:
+    found = problems_of(project / "recipes" / "one.yaml", RECIPE + f"description: {text}\n")
+    assert found.startswith("recipes/one.yaml:7:14: error: cannot interpolate")
+    assert message in found
+
+
+def test_every_problem_of_recipe_and_task_is_shown_at_once(project: Path) -> None:
+    (project / "tasks" / "tiny.yaml").write_text(TASK.replace("column:", "colunm:").replace("[accuracy]", "[acuracy]"))
+    text = """recipe: one
+task: tiny
+backbone: {name: mini, dtyp: bf16}
+prompt: {lenght: 16}
+learning_rate: 2
+train:
+  epochs: ten
+  micro_batch_size: big
+"""
+    assert problems_of(project / "recipes" / "one.yaml", text).replace(str(project) + "/", "") == (
+        """recipes/one.yaml:3:24: error: unknown key 'backbone.dtyp'
+    backbone: {name: mini, dtyp: bf16}
+                           ^
+  hint: did you mean 'backbone.dtype'?
+recipes/one.yaml:4:10: error: unknown key 'prompt.lenght'
+    prompt: {lenght: 16}
+             ^
+  hint: did you mean 'prompt.length'?
+recipes/one.yaml:5:1: error: unknown key 'learning_rate'
+    learning_rate: 2
+    ^
+  hint: did you mean 'train.learning_rate'?
+recipes/one.yaml:6:1: error: missing key 'train.learning_rate'
+    train:
+    ^
+recipes/one.yaml:7:11: error: 'train.epochs' must be an integer, found text 'ten'
+    epochs: ten
+            ^
+recipes/one.yaml:8:21: error: 'train.micro_batch_size' must be an integer or 'auto', found text 'big'
+    micro_batch_size: big
+                      ^
+tasks/tiny.yaml:4:1: error: missing key 'labels.column'
+    labels: {scheme: classes, colunm: label, names: ["no", "yes"]}
+    ^
+tasks/tiny.yaml:4:27: error: unknown key 'labels.colunm'
+    labels: {scheme: classes, colunm: label, names: ["no", "yes"]}
+                              ^
+  hint: did you mean 'labels.column'?
+tasks/tiny.yaml:5:11: error: 'metrics[0]' must be one of: accuracy, macro_f1; found text 'acuracy'
+    metrics: [acuracy]
+              ^
+  hint: did you mean 'accuracy'?"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("epochs: 2", "epochs: 2.5", ":5:11: error: 'train.epochs' must be an integer, found 2.5"),
+        ("epochs: 2", "epochs: true", ":5:11: error: 'train.epochs' must be an integer, found true"),
+        ("epochs: 2", "epochs: 0", ":5:11: error: 'train.epochs' must be greater than 0, found 0"),
+        ("epochs: 2", "epochs:", ":5:10: error: 'train.epochs' must be an integer, found nothing"),
+        ("5e-3", ".inf", ":6:18: error: 'train.learning_rate' must be a finite number, found inf"),
+        ("5e-3", "'5e-3'", ":6:18: error: 'train.learning_rate' must be a number, found text '5e-3'"),
+        ("{name: mini}", "mini", ":3:11: error: 'backbone' must be a mapping, found text 'mini'"),
+        (
+            "{name: mini}",
+            "{name: 7}",
+            "must be text, found 7\n    backbone: {name: 7}\n                     ^\n  hint: quote",
+        ),
+        ("one", "a/b", ":1:9: error: 'recipe' must be letters, digits, '_', '.' and '-', found text 'a/b'"),
+        ("task: tiny", "task: tinny", ":2:7: error: there is no task 'tinny'"),
+        ("task: tiny", "task: tinny", "hint: did you mean 'tiny'?"),
+        ("task: tiny", "task: none/t.yaml", ":2:7: error: task file 'recipes/none/t.yaml' does not exist"),
+        ("task: tiny", "task: [tiny]", ":2:7: error: 'task' must be text, found a list"),
+        ("epochs: 2", "pre_seq_len: 2", ":5:3: error: unknown key 'train.pre_seq_len'"),
+        ("epochs: 2", "pre_seq_len: 2", "hint: here it is prompt.length"),
+        ("epochs: 2", "num_virtual_tokens: 2", "hint: here it is prompt.length"),
+        ("epochs: 2", "lr: 2", "hint: here it is train.learning_rate"),
+        ("epochs: 2", "trust_remote_code: true", "hint: code from a model repository is never run"),
+        ("recipe: one", "extends: none.yaml\nrecipe: one", "names a file that does not exist: 'recipes/none.yaml'"),
+        ("recipe: one", "extends: one.yaml\nrecipe: one", "'extends' goes in a circle: recipes/one.yaml → recipes/one"),
+        ("recipe: one", "extends: [a]\nrecipe: one", "'extends' must be the path of one YAML file"),
+        ("recipe: one\n", "", ":1:1: error: the first key must be 'recipe' or 'task'"),
+        ("recipe: one", "suite: one", "hint: suites are not supported yet"),
+    ],
+)
+def test_messages_of_recipes(project: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, message: str) -> None:
+    text = RECIPE.replace(old, new)
+    if "first key" in message:
+        text = "backbone: {name: mini}\n"
+    path = Path("recipes/one.yaml")
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_file(path)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("source: jsonl", "source: jsonll", ":2:16: error: 'data.source' must be one of: hub, jsonl, csv, tsv"),
+        ("source: jsonl", "source: jsonll", "hint: did you mean 'jsonl'?"),
+        ("source: jsonl, ", "", ":2:1: error: missing key 'data.source'"),
+        ("scheme: classes", "scheme: clases", ":4:18: error: 'labels.scheme' must be one of: classes, iob2; found"),
+        ("scheme: classes, ", "", ":4:1: error: missing key 'labels.scheme'"),
+        ('["no", "yes"]', '["no"]', ":4:49: error: 'labels.names' must have at least 2 items"),
+        ('["no", "yes"]', "[no, no]", ":4:49: error: 'labels.names' names 'no' twice"),
+        ('["no", "yes"]', "7", "'labels.names' must be 'from_train' or a list or a mapping, found 7"),
+        ('["no", "yes"]', "[0, 1]", "'labels.names[0]' must be text, found 0"),
+        ("{question}", "{question", "'input.text': '{' at character 1 has no partner; write '{{' for the brace"),
+        ("{question}", "{question!r}", "'input.text': '{question!r}' is no column name"),
+        (', pair: "{passage}"', "", "'input.truncate' is pair, but there is no 'input.pair'"),
+        ("input: {", "input: {words: x, ", "unknown key 'input.words'"),
+    ],
+)
+def test_messages_of_tasks(project: Path, old: str, new: str, message: str) -> None:
+    assert message in problems_of(project / "tasks" / "tiny.yaml", TASK.replace(old, new))
+
+
+def test_an_unknown_scheme_does_not_hide_the_rest(project: Path) -> None:
+    text = TASK.replace("scheme: classes", "scheme: clases").replace("task: tiny", "task: tiny\nversoin: 2")
+    found = problems_of(project / "tasks" / "tiny.yaml", text)
+    assert "unknown key 'versoin'" in found
+    assert "'labels.scheme' must be one of" in found
+
+
+def test_expectations_are_checked_against_the_task(project: Path) -> None:
+    text = RECIPE + "expect: [{metric: acuracy, value: 1}, {metric: accuracy, split: test, value: 1}]\n"
+    found = problems_of(project / "recipes" / "one.yaml", text)
+    assert "'expect[0].metric' is 'acuracy', which task 'tiny' does not measure" in found
+    assert "hint: did you mean 'accuracy'?" in found
+    assert "'expect[1].split' is test, but task 'tiny' has no test split" in found
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "train.lr=1",
+            "command line: error: unknown key 'train.lr'\n    train.lr=1\n  hint: here it is train.learning_rate",
+        ),
+        ("train.epochs=ten", "command line: error: 'train.epochs' must be an integer, found text 'ten'"),
+        ("train", "command line: error: an override is written 'key=value'"),
+        ("=1", "command line: error: an override is written 'key=value'"),
+        ("train.epochs=[1", "command line:1:3: error: no valid YAML"),
+    ],
+)
+def test_overrides_are_checked_like_files(project: Path, override: str, message: str) -> None:
+    assert message in problems_of(project / "recipes" / "one.yaml", RECIPE, override)
+
+
+def test_an_override_can_replace_a_whole_section(project: Path) -> None:
+    recipe = load_recipe(project / "recipes" / "one.yaml", ["prompt={length: 3}", "train.learning_rate=2e-5"]).recipe
+    assert (recipe.prompt.length, recipe.train.learning_rate) == (3, 2e-5)
+
+
+def test_explain_names_the_closest_key(project: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no key 'train\.epoch'\n  hint: did you mean 'train\.epochs'\?"):
+        explain(load_recipe(project / "recipes" / "one.yaml"), "train.epoch")
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{}\x85\u2028\u2029"), max_size=20) | (
+    st.sampled_from(["no", "1e-3", "null", "", "2026-01-01", "a: b", "# x", "${x}", "'", '"', "- a", "\t", "\n"])
+)
+
+
+@given(TEXTS, TEXTS, st.floats(1e-30, 1e30), st.lists(TEXTS, min_size=2, max_size=4, unique=True))
+def test_resolved_yaml_loads_again_to_an_equal_object(
+    tmp_path_factory: pytest.TempPathFactory, text: str, column: str, rate: float, names: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("round")
+    values: dict[str, Any] = {
+        "task": "tiny",
+        "description": text,
+        "data": {"source": "jsonl", "splits": {"train": text, "validation": column}},
+        "input": {"text": "x"},
+        "labels": {"scheme": "classes", "column": column or "c", "names": names},
+    }
+    task = TypeAdapter(Task).validate_python(values)
+    (folder / "task.yaml").write_text(resolved_yaml(task), encoding="utf-8")
+    resolved = load_file(folder / "task.yaml")
+    assert isinstance(resolved, ResolvedTask)
+    assert resolved.task == task
+    recipe = Recipe.model_validate(
+        {
+            "recipe": "r",
+            "task": "task.yaml",
+            "backbone": {"name": text or "b"},
+            "train": {"epochs": 1, "learning_rate": rate},
+        }
+    )
+    (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8")
+    assert load_recipe(folder / "recipe.yaml").recipe == recipe
+
+
+def test_the_schema_can_be_written() -> None:
+    """JSON Schema of both files exists and carries the docstrings, so that editors can show them."""
+    schema = json.dumps([TypeAdapter(Task).json_schema(), Recipe.model_json_schema()])
+    assert "Prompt vectors per layer" in schema
+    assert "Repository, such as" in schema
