@@ -146,9 +146,8 @@ class _Reader:
                 loader.dispose()
         except yaml.reader.ReaderError as error:
             line = self._text[: error.position].count("\n") + 1
-            raise ConfigError(
-                f"character U+{ord(self._text[error.position]):04X} is not allowed in YAML", location=f"{self._name}:{line}"
-            ) from error
+            code = f"U+{ord(self._text[error.position]):04X}"
+            raise ConfigError(f"character {code} is not allowed in YAML", location=f"{self._name}:{line}") from error
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             message = " ".join(part for part in (error.context, error.problem) if part)
