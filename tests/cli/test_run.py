@@ -176,7 +176,7 @@ def truncated_gzip() -> bytes:
         ({}, [("recipe.yaml", "length: 4", "lenght: 4")], 2, "recipe.yaml:4:10: error: unknown key 'prompt.lenght'"),
         ({}, [("recipe.yaml", "epochs: 3", "epochs: three")], 2, "recipe.yaml:5:17: error: 'train.epochs' must be an"),
         ({}, [("recipe.yaml", "epochs: 3", "epochs: 3, epochs: 4")], 2, "recipe.yaml:5:20: error: duplicate key"),
-        ({}, [("tiny.yaml", "train: rows.jsonl", "train: none.jsonl")], 3, "error: no file for split 'train'"),
+        ({}, [("tiny.yaml", "train: rows.jsonl", "train: none.jsonl")], 3, "of split 'train' was not found"),
         ({}, [("tiny.yaml", "words: words", "words: wrods")], 3, "rows.jsonl:1: error: no column 'wrods'"),
         ({}, [("tiny.yaml", "[LOC, PER]", "[LOC, PRE]")], 3, "rows.jsonl:1: error: span type 'PER' of tag 1 is not in"),
         ({"rows.jsonl": BAD_ROW}, [], 3, "rows.jsonl:1: error: tag 1 of 1, 'I-PER', is not IOB2"),
