@@ -293,7 +293,8 @@ def _write_predictions(folder: RunFolder, prepared: Prepared, split: Any, predic
 def _print_parameters(messages: Console, backbone: str, count: ParameterCount) -> None:
     messages.print(
         f"backbone {backbone}: {count.frozen:,} parameters, frozen; trained: {count.trained:,} "
-        f"(prompt {count.prompt:,} + head {count.head:,}), {count.share:.2%} of the backbone"
+        f"(prompt {count.prompt:,} + head {count.head:,}), {count.share:.2%} of the backbone",
+        soft_wrap=True,
     )
 
 

@@ -14,11 +14,11 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
+    TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ptv2kit.data.schemes.base import Scores
@@ -31,7 +31,7 @@ class _StateColumn(ProgressColumn):
     """Loss, learning rate, metric and best, as far as they are known."""
 
     def render(self, task: Task) -> Text:
-        return Text(str(task.fields.get("state", "")), style="cyan")
+        return Text(str(task.fields["state"]), style="cyan")
 
 
 @final
@@ -51,12 +51,11 @@ class TrainingConsole:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            _StateColumn(),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=10),
+            TaskProgressColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            _StateColumn(table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -81,7 +80,7 @@ class TrainingConsole:
         self._losses.append(loss)
         self._rate = learning_rate
         mean = sum(self._losses[-20:]) / len(self._losses[-20:])
-        state = f"loss {mean:.4f}  rate {learning_rate:.1e}{self._now}"
+        state = f"loss {mean:.3f} rate {learning_rate:.1e}{self._now}"
         self._progress.update(
             self._bar,
             total=total_steps,
@@ -106,7 +105,7 @@ class TrainingConsole:
         self._last_line = time.monotonic()
         shown = "  ".join(f"{name} {value:.2f}" for name, value in values.items())
         self._best = values[self._metric] if best else self._best
-        self._now = f"  {self._metric} {values[self._metric]:.2f}  best {self._best:.2f}"
+        self._now = f" {self._metric} {values[self._metric]:.2f} best {self._best:.2f}"
         self._console.print(
             f"epoch {epoch:>3}/{self._epochs}  loss {loss:.4f}  rate {self._rate:.1e}  {shown}"
             + ("  [green]best[/green]" if best else ""),

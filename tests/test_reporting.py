@@ -1,0 +1,132 @@
+"""What is shown of a run, and its folder."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ptv2kit.config.recipe import Recipe
+from ptv2kit.data.schemes.base import Scores, TypeScore
+from ptv2kit.reporting.console import RowsConsole, TrainingConsole, duration, scores_table
+from ptv2kit.reporting.run_folder import RunFolder, environment, run_key
+
+SCORES = Scores({"span_f1": 50.0}, (TypeScore("LOC", 40.0, 60.0, 48.0, 7), TypeScore("PER", 50.0, 50.0, 50.0, 3)))
+
+
+def console(*, terminal: bool, width: int = 80) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False)
+
+
+def text_of(shown: Console) -> str:
+    assert isinstance(shown.file, io.StringIO)
+    return shown.file.getvalue()
+
+
+def test_off_a_terminal_there_is_a_line_per_interval_and_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = console(terminal=False)
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with TrainingConsole(shown, "span_f1", epochs=2) as training:
+        for step in range(1, 7):
+            now[0] += 4.0
+            training.on_step(step, 12, step / 6, loss=0.5, learning_rate=1e-3)
+        training.on_evaluating(3, 3)
+        training.on_evaluation(1, {"span_f1": 61.254}, best=True, seconds=1.0)
+        training.on_step(7, 12, 7 / 6, loss=0.25, learning_rate=5e-4)
+        now[0] += 100.0
+        training.on_step(8, 12, 8 / 6, loss=0.25, learning_rate=5e-4)
+    assert text_of(shown).splitlines() == [
+        "step 3/12  loss 0.500 rate 1.0e-03  left 0:36",
+        "step 6/12  loss 0.500 rate 1.0e-03  left 0:24",
+        "epoch   1/2  loss 0.5000  rate 1.0e-03  span_f1 61.25  best",
+        "step 8/12  loss 0.250 rate 5.0e-04 span_f1 61.25 best 61.25  left 1:02",
+    ]
+
+
+def test_on_a_terminal_the_bar_shows_epoch_loss_rate_metric_best_and_time_left() -> None:
+    shown = console(terminal=True, width=100)
+    with TrainingConsole(shown, "span_f1", epochs=2) as training:
+        training.on_step(1, 4, 0.5, loss=0.5, learning_rate=1e-3)
+        training.on_evaluation(1, {"span_f1": 61.254}, best=True, seconds=1.0)
+        training.on_step(2, 4, 1.0, loss=0.5, learning_rate=1e-3)
+        training.on_step(3, 4, 1.5, loss=0.25, learning_rate=5e-4)
+    last = text_of(shown).rsplit("epoch 2/2", 1)[1]
+    for part in ("75%", "left", "loss 0.375", "rate 5.0e-04", "span_f1 61.25", "best 61.25"):
+        assert part in last
+
+
+def test_reading_rows_is_silent_off_a_terminal() -> None:
+    quiet, shown = console(terminal=False), console(terminal=True)
+    for target in (quiet, shown):
+        with RowsConsole(target) as rows:
+            rows.on_rows("encoding train", 0, 10)
+            rows.on_rows("encoding train", 10, 10)
+    assert text_of(quiet) == ""
+    assert "encoding train" in text_of(shown)
+
+
+def test_the_table_has_a_row_per_type_and_metric() -> None:
+    shown = console(terminal=False)
+    shown.print(scores_table(SCORES, "title"))
+    lines = [line.replace("│", " ").split() for line in text_of(shown).splitlines()]
+    assert ["LOC", "40.00", "60.00", "48.00", "7"] in lines
+    assert ["span_f1", "50.00", "10"] in lines
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.4, "1:01"), (3600, "1:00:00")])
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_two_runs_within_a_second_have_two_folders(tmp_path: Path) -> None:
+    first, second = (RunFolder.create(tmp_path, "one", "abcd0123") for _ in range(2))
+    assert first.path != second.path
+    assert first.path.is_dir()
+    assert second.path.is_dir()
+
+
+def test_the_key_stands_for_the_content() -> None:
+    assert run_key({"a": 1, "b": [2]}) == run_key({"b": [2], "a": 1}) != run_key({"a": 1, "b": [3]})
+    assert len(run_key({})) == 8
+
+
+def test_the_environment_names_what_decides_a_result() -> None:
+    found = environment()
+    assert {"torch", "transformers"} <= set(found["packages"])
+    assert "ptv2kit" in found
+
+
+def test_expectations() -> None:
+    from ptv2kit.models.model import ParameterCount
+    from ptv2kit.reporting.results import Outcome
+
+    recipe = Recipe.model_validate(
+        {
+            "recipe": "r",
+            "task": "t",
+            "backbone": {"name": "b"},
+            "train": {"epochs": 1, "learning_rate": 1.0},
+            "expect": [
+                {"metric": "span_f1", "value": 50.0},
+                {"metric": "span_f1", "value": 51.0, "tolerance": 1.0},
+                {"metric": "span_f1", "value": 51.0, "tolerance": 0.5, "source": "table 3"},
+            ],
+        }
+    )
+    from ptv2kit.config.task import Iob2Task
+
+    task = Iob2Task.model_validate(
+        {
+            "task": "t",
+            "data": {"source": "jsonl", "splits": {"train": "a", "validation": "b"}},
+            "input": {"words": "w"},
+            "labels": {"scheme": "iob2", "column": "t"},
+        }
+    )
+    outcome = Outcome(recipe, task, "finished", ParameterCount(1000, 20, 10), 1, 1, 2.0, {"validation": SCORES}, ())
+    assert outcome.missed() == ["validation span_f1: expected 51 - 0.5, found 50.00 (table 3)"]
+    assert "| validation | span_f1 | 50.00 |" in outcome.model_card()
+    assert "(3.00%)" in outcome.model_card()
