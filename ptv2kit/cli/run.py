@@ -139,18 +139,23 @@ def _train(prepared: Prepared, model: Any, folder: RunFolder, messages: Console)
             scores = {} if result.best is None else {"validation": result.best.scores}
             if result.best is not None:
                 _write_predictions(folder, prepared, "validation", result.best.predictions)
-            if "test" in splits and not result.interrupted:
+            interrupted = result.interrupted
+            if "test" in splits and not interrupted:
                 model.load_trained_state(load_prompt(folder.path / "prompt")[0])
-                test = evaluate(
-                    model,
-                    prepared.scheme,
-                    splits["test"],
-                    recipe.train.eval_batch_size,
-                    prepared.device,
-                    console.on_evaluating,
-                )
-                scores["test"] = test.scores
-                _write_predictions(folder, prepared, "test", test.predictions)
+                try:
+                    test = evaluate(
+                        model,
+                        prepared.scheme,
+                        splits["test"],
+                        recipe.train.eval_batch_size,
+                        prepared.device,
+                        console.on_evaluating,
+                    )
+                except KeyboardInterrupt:
+                    interrupted = True
+                else:
+                    scores["test"] = test.scores
+                    _write_predictions(folder, prepared, "test", test.predictions)
     except (torch.OutOfMemoryError, MemoryError) as error:
         folder.log(f"out of memory: {error}")
         raise OutOfMemoryError(
@@ -163,7 +168,7 @@ def _train(prepared: Prepared, model: Any, folder: RunFolder, messages: Console)
     outcome = Outcome(
         recipe=recipe,
         task=prepared.task,
-        status="interrupted" if result.interrupted else "finished",
+        status="interrupted" if interrupted else "finished",
         parameters=model.parameter_count(),
         best_epoch=result.best_epoch,
         epochs=result.epochs,

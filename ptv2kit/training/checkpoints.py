@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from ptv2kit.errors import DataError
@@ -19,21 +19,17 @@ FORMAT_VERSION = 1
 
 
 def save_prompt(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write `prompt.safetensors` and then `prompt.json`, which holds its checksum.
+    """Write `prompt.safetensors`, and `prompt.json` for people to read.
+
+    The tensor file holds the facts and a checksum in its own header, so that one atomic write makes it whole.
 
     Args:
         folder: is made if it is not there.
         tensors: the trained tensors, from `PromptedModel.trained_state`.
-        facts: what else to keep in `prompt.json`.
+        facts: what else to keep; plain values.
     """
-    content = save(tensors)
-    description = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        **facts,
-    }
-    write_atomically(folder / "prompt.safetensors", content)
+    description = {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": _digest(tensors), **facts}
+    write_atomically(folder / "prompt.safetensors", save(tensors, {FORMAT: json.dumps(description)}))
     write_atomically(folder / "prompt.json", (json.dumps(description, indent=2) + "\n").encode())
 
 
@@ -41,22 +37,30 @@ def load_prompt(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_prompt` wrote.
 
     Returns:
-        The tensors, and the content of `prompt.json`.
+        The tensors, and the facts with format and checksum.
 
     Raises:
-        DataError: a file is missing, is not what it should be, or does not match its checksum.
+        DataError: the file is missing, is not what it should be, or does not match its checksum.
     """
-    tensors_path, facts_path = folder / "prompt.safetensors", folder / "prompt.json"
+    path = folder / "prompt.safetensors"
     try:
-        content = tensors_path.read_bytes()
-        facts = json.loads(facts_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"this folder holds no whole prompt: {error}", location=str(folder)) from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT or facts.get("format_version") != FORMAT_VERSION:
-        raise DataError(f"expected format {FORMAT} {FORMAT_VERSION}", location=str(facts_path))
-    if hashlib.sha256(content).hexdigest() != facts.get("sha256"):
-        raise DataError("the checksum in prompt.json is not that of this file", location=str(tensors_path))
-    try:
-        return load(content), facts
-    except SafetensorError as error:
-        raise DataError(f"no safetensors file: {error}", location=str(tensors_path)) from error
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(FORMAT, "{}")
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"this file holds no whole prompt: {error}", location=str(path)) from error
+    facts: dict[str, Any] = json.loads(header)
+    if facts.get("format") != FORMAT or facts.get("format_version") != FORMAT_VERSION:
+        raise DataError(f"expected format {FORMAT} {FORMAT_VERSION}", location=str(path))
+    if facts.get("sha256") != _digest(tensors):
+        raise DataError("the tensors do not match the checksum in the file's header", location=str(path))
+    return tensors, facts
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

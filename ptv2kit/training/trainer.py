@@ -196,10 +196,10 @@ class Trainer:
         values = evaluation.scores.values
         metric = next(iter(values))
         best = self._best is None or values[metric] > self._best.scores.values[metric]
-        self._history.append(values)
         if best:
-            self._best, self._best_epoch = evaluation, epoch
             self._keep(self._model.trained_state(), epoch, values)
+            self._best, self._best_epoch = evaluation, epoch
+        self._history.append(values)
         self._events.on_evaluation(epoch, values, best, time.monotonic() - started)
 
     def _keep_something(self) -> None:
