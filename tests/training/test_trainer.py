@@ -72,6 +72,15 @@ def test_it_learns_and_keeps_the_best_epoch(backbone: Path, task_file: Path) -> 
         torch.testing.assert_close(value, before[name], atol=0, rtol=0)
 
 
+def test_a_frozen_backbone_in_bf16_trains_a_prompt_in_fp32(backbone: Path, task_file: Path) -> None:
+    recorder = Recorder()
+    result, model = train(prepare_with(backbone, task_file, dtype="bf16", epochs=12), recorder)
+    assert {parameter.dtype for parameter in model.backbone.parameters()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in recorder.kept[-1][0].values()} == {torch.float32}
+    assert result.best is not None
+    assert result.best.scores.values["span_f1"] > 90
+
+
 def test_the_same_seed_gives_the_same_tensors_and_another_seed_does_not(backbone: Path, task_file: Path) -> None:
     runs = [Recorder(), Recorder(), Recorder()]
     for recorder, seed in zip(runs, (1, 1, 2), strict=True):

@@ -11,7 +11,13 @@ from ptv2kit.config.task import Task
 from ptv2kit.training.prepare import Prepared, prepare
 
 
-def prepare_with(backbone: Path, task_file: Path, prompt: dict[str, object] | None = None, **train: object) -> Prepared:
+def prepare_with(
+    backbone: Path,
+    task_file: Path,
+    prompt: dict[str, object] | None = None,
+    dtype: str = "fp32",
+    **train: object,
+) -> Prepared:
     """The tiny task with settings of the test's choice."""
     files = {"train": "rows.jsonl", "validation": "rows.jsonl"}
     task = TypeAdapter(Task).validate_python(
@@ -26,7 +32,7 @@ def prepare_with(backbone: Path, task_file: Path, prompt: dict[str, object] | No
         {
             "recipe": "tiny",
             "task": "tiny",
-            "backbone": {"name": str(backbone)},
+            "backbone": {"name": str(backbone), "dtype": dtype},
             "prompt": {"length": 4, **(prompt or {})},
             "train": {"epochs": 3, "batch_size": 4, "learning_rate": 0.05, **train},
         }
