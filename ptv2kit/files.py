@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever finds a part of one."""
+"""Looking for files, and writing them so that nobody ever finds a part of one."""
 
 from __future__ import annotations
 
@@ -22,3 +22,19 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no file can have is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; a name that no folder can have is not."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -13,11 +13,11 @@ from ptv2kit.data.schemes.base import Scores, TypeScore
 from ptv2kit.reporting.console import RowsConsole, TrainingConsole, duration, scores_table
 from ptv2kit.reporting.run_folder import RunFolder, environment, run_key
 
-SCORES = Scores({"span_f1": 50.0}, (TypeScore("LOC", 40.0, 60.0, 48.0, 7), TypeScore("PER", 50.0, 50.0, 50.0, 3)))
+SCORES = Scores({"span_f1": 50.0}, (TypeScore("LOC", 40.0, 60.0, 48.0, 7), TypeScore("[/x]", 50.0, 50.0, 50.0, 3)))
 
 
 def console(*, terminal: bool, width: int = 80) -> Console:
-    return Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False)
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False, markup=False)
 
 
 def text_of(shown: Console) -> str:
@@ -73,6 +73,7 @@ def test_the_table_has_a_row_per_type_and_metric() -> None:
     shown.print(scores_table(SCORES, "title"))
     lines = [line.replace("│", " ").split() for line in text_of(shown).splitlines()]
     assert ["LOC", "40.00", "60.00", "48.00", "7"] in lines
+    assert ["[/x]", "50.00", "50.00", "50.00", "3"] in lines
     assert ["span_f1", "50.00", "10"] in lines
 
 

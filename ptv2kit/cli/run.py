@@ -6,13 +6,15 @@ import argparse
 import json
 import os
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from ptv2kit.errors import ExpectationMissedError, InterruptedRunError, OutOfMemoryError, Problem, TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from rich.console import Console
 
@@ -49,7 +51,9 @@ def add_parser(subparsers: Any) -> None:
         help="where data files are looked up first (default: $PTV2KIT_DATA)",
     )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
-    parser.add_argument("--dry-run", action="store_true", help="check everything but the rows, print the resolved YAML")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check all but rows and weights, print the resolved YAML"
+    )
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr, only errors")
     parser.set_defaults(handler=run, trailing="overrides")
@@ -66,13 +70,13 @@ def run(args: argparse.Namespace) -> int:
     resolved = load_recipe(args.file, args.overrides)
     from rich.console import Console
 
-    messages = Console(stderr=True, quiet=args.quiet, highlight=False)
+    messages = Console(stderr=True, quiet=args.quiet, highlight=False, markup=False, emoji=False)
     _silence_libraries()
     if args.dry_run:
         return _dry_run(resolved, args, messages)
 
     from ptv2kit.reporting.console import RowsConsole
-    from ptv2kit.reporting.run_folder import require_writable
+    from ptv2kit.reporting.run_folder import RunFolder, require_writable
     from ptv2kit.training.prepare import prepare
     from ptv2kit.training.trainer import seed_everything
 
@@ -83,27 +87,28 @@ def run(args: argparse.Namespace) -> int:
         cut = f", {split.truncated:,} of them cut off at max_length" if split.truncated else ""
         messages.print(f"{name}: {len(split.data.rows):,} rows from {split.data.source}{cut}", soft_wrap=True)
     seed_everything(prepared.recipe.train.seed)
-    model = prepared.build_model()
-    _print_parameters(messages, prepared.recipe.backbone.name, model.parameter_count())
-
-    folder = _create_folder(resolved, prepared, args)
-    messages.print(f"run folder: {folder.path}", soft_wrap=True)
-    try:
-        outcome = _train(prepared, model, folder, messages)
-    except OSError as error:
-        raise TrainingError(
-            f"the run folder cannot be written: {error.strerror or error}",
-            location=str(folder.path),
-            hint="the last prompt that was written whole is still there",
-        ) from error
+    with _memory_errors(prepared):
+        model = prepared.build_model()
+        _print_parameters(messages, prepared.recipe.backbone.name, model.parameter_count())
+        folder = RunFolder.create(args.runs_dir, prepared.recipe.recipe, _key(prepared))
+        messages.print(f"run folder: {folder.path}", soft_wrap=True)
+        try:
+            _write_request(folder, resolved, prepared, args)
+            outcome = _train(prepared, model, folder, messages)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise TrainingError(
+                f"the run folder cannot be written: {error.strerror or error}",
+                location=str(folder.path),
+                hint="the last prompt that was written whole is still there",
+            ) from error
     _report(outcome, folder, as_json=args.json, quiet=args.quiet)
     return 0
 
 
 def _train(prepared: Prepared, model: Any, folder: RunFolder, messages: Console) -> Outcome:
     """Train, score the splits with the best prompt, and write everything down."""
-    import torch
-
     from ptv2kit.evaluation.evaluate import evaluate
     from ptv2kit.reporting.console import TrainingConsole
     from ptv2kit.reporting.results import Outcome
@@ -156,15 +161,10 @@ def _train(prepared: Prepared, model: Any, folder: RunFolder, messages: Console)
                 else:
                     scores["test"] = test.scores
                     _write_predictions(folder, prepared, "test", test.predictions)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        folder.log(f"out of memory: {error}")
-        raise OutOfMemoryError(
-            f"out of memory on {prepared.device}",
-            hint=f"set train.micro_batch_size below {recipe.train.batch_size}, or lower prompt.length",
-        ) from error
     except TrainingError as error:
         folder.log(str(error))
-        raise TrainingError([*error.problems, Problem("what was kept", location=str(folder.path))]) from error
+        where = f"what was kept lies in '{folder.path}'"
+        raise TrainingError(replace(problem, hint=f"{problem.hint}; {where}") for problem in error.problems) from error
     outcome = Outcome(
         recipe=recipe,
         task=prepared.task,
@@ -191,7 +191,7 @@ def _report(outcome: Outcome, folder: RunFolder, *, as_json: bool, quiet: bool) 
     if as_json:
         sys.stdout.write(json.dumps({"run": str(folder.path), **outcome.to_json()}, indent=2) + "\n")
     else:
-        console = Console(highlight=False)
+        console = Console(highlight=False, markup=False, emoji=False)
         for split, scores in outcome.scores.items():
             console.print(scores_table(scores, f"{outcome.recipe.recipe}: {split}, epoch {outcome.best_epoch}"))
         if not quiet:
@@ -207,6 +207,8 @@ def _report(outcome: Outcome, folder: RunFolder, *, as_json: bool, quiet: bool) 
 def _dry_run(resolved: ResolvedRecipe, args: argparse.Namespace, messages: Console) -> int:
     """Check configuration, files and backbone; print the resolved YAML of recipe and task."""
     from ptv2kit.config.load import resolved_yaml
+    from ptv2kit.config.task import Iob2Task
+    from ptv2kit.models.backbones import load_tokenizer
     from ptv2kit.reporting.run_folder import require_writable
     from ptv2kit.training.prepare import check_backbone, choose_device, locate_data
 
@@ -214,6 +216,7 @@ def _dry_run(resolved: ResolvedRecipe, args: argparse.Namespace, messages: Conso
     choose_device(resolved.recipe.train.device)
     located = locate_data(resolved.task.task, resolved.task.path, args.data_root)
     spec, _ = check_backbone(resolved.recipe, resolved.task.task)
+    load_tokenizer(spec, words=isinstance(resolved.task.task, Iob2Task))
     for split, path in located.items():
         messages.print(f"{split}: {path or 'from the hub'}", soft_wrap=True)
     messages.print(f"backbone: {spec.source}, {len(spec.layers)} layers", soft_wrap=True)
@@ -222,38 +225,45 @@ def _dry_run(resolved: ResolvedRecipe, args: argparse.Namespace, messages: Conso
     return 0
 
 
-def _create_folder(resolved: ResolvedRecipe, prepared: Prepared, args: argparse.Namespace) -> RunFolder:
-    """The run's folder, with what was asked for and where it came from."""
+def _key(prepared: Prepared) -> str:
+    """Stands for what decides the outcome; where the files lie does not."""
     from ptv2kit import __version__
-    from ptv2kit.config.explain import explain
-    from ptv2kit.config.load import resolved_yaml
-    from ptv2kit.reporting.run_folder import RunFolder, environment, run_key
+    from ptv2kit.reporting.run_folder import run_key
 
-    recipe, task = prepared.recipe, prepared.task
-    data = {
-        name: {"source": split.data.source, "sha256": split.data.fingerprint, "rows": len(split.data.rows)}
-        for name, split in prepared.splits.items()
-    }
-    key = run_key(
+    recipe, task = prepared.self_contained()
+    return run_key(
         {
             "recipe": recipe.model_dump(mode="json", exclude={"description", "expect", "task"}),
             "task": task.model_dump(mode="json", exclude={"description": True, "licence": True, "data": {"splits"}}),
-            "data": {name: entry["sha256"] for name, entry in data.items()},
+            "data": {name: split.data.fingerprint for name, split in prepared.splits.items()},
+            "backbone": prepared.spec.commit,
             "ptv2kit": __version__,
         }
     )
-    folder = RunFolder.create(args.runs_dir, recipe.recipe, key)
+
+
+def _write_request(folder: RunFolder, resolved: ResolvedRecipe, prepared: Prepared, args: argparse.Namespace) -> None:
+    """What was asked for and where it came from."""
+    from ptv2kit.config.explain import explain
+    from ptv2kit.config.load import resolved_yaml
+    from ptv2kit.reporting.run_folder import environment
+
+    recipe, task = prepared.self_contained()
     folder.write_text("recipe.resolved.yaml", resolved_yaml(recipe.model_copy(update={"task": "task.resolved.yaml"})))
-    folder.write_text("task.resolved.yaml", resolved_yaml(_with_absolute_paths(prepared, args.data_root, resolved)))
+    folder.write_text("task.resolved.yaml", resolved_yaml(task))
     folder.write_json(
         "provenance.json",
         {
-            "key": key,
+            "key": _key(prepared),
             "recipe": str(resolved.path),
             "task": str(resolved.task.path),
             "overrides": list(args.overrides),
             "data_root": None if args.data_root is None else str(args.data_root),
-            "data": data,
+            "data": {
+                name: {"source": split.data.source, "sha256": split.data.fingerprint, "rows": len(split.data.rows)}
+                for name, split in prepared.splits.items()
+            },
+            "backbone": {"source": prepared.spec.source, "commit": prepared.spec.commit},
             "origins": {
                 name: {row.key: row.origin for row in explain(section) if row.origin != "default"}
                 for name, section in (("recipe", resolved), ("task", resolved.task))
@@ -261,21 +271,25 @@ def _create_folder(resolved: ResolvedRecipe, prepared: Prepared, args: argparse.
         },
     )
     folder.write_json("environment.json", environment())
-    return folder
 
 
-def _with_absolute_paths(prepared: Prepared, data_root: Path | None, resolved: ResolvedRecipe) -> Any:
-    """The task with the files that were read, so that it can be run again from the run's folder."""
-    from ptv2kit.training.prepare import locate_data
+@contextmanager
+def _memory_errors(prepared: Prepared) -> Generator[None]:
+    """Turn the ways in which memory runs out into one error; torch says it in a RuntimeError on the CPU."""
+    import torch
 
-    task = prepared.task
-    located = locate_data(task, resolved.task.path, data_root)
-    if task.data.source == "hub":
-        return task
-    splits = task.data.splits.model_copy(
-        update={split: str(path.absolute()) for split, path in located.items() if path}
-    )
-    return task.model_copy(update={"data": task.data.model_copy(update={"splits": splits})})
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not memory and "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        recipe = prepared.recipe
+        raise OutOfMemoryError(
+            f"out of memory on {prepared.device}",
+            hint=f"set train.micro_batch_size below {recipe.train.batch_size}, or lower prompt.length "
+            f"(now {recipe.prompt.length})",
+        ) from error
 
 
 def _write_predictions(folder: RunFolder, prepared: Prepared, split: Any, predictions: Sequence[Any]) -> None:

@@ -34,7 +34,7 @@ def explain(resolved: ResolvedRecipe | ResolvedTask, key: str = "") -> list[Expl
     """
     section = resolved.recipe if isinstance(resolved, ResolvedRecipe) else resolved.task
     rows = [
-        Explained(dotted(path), value, str(resolved.merged.origin(path) or "default"))
+        Explained(dotted(path), value, str(resolved.merged.places.get(path, "default")))
         for path, value in leaves(section.model_dump(mode="json"))
     ]
     if not key:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -13,14 +13,15 @@ from pydantic import TypeAdapter
 from ptv2kit.config.base import Section
 from ptv2kit.config.merge import Merged, Override, merge_file
 from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import ClassesTask, Iob2Task, Task, TaskBase, TextInput, scheme_of
+from ptv2kit.config.task import ClassesTask, Iob2Task, Task, TextInput, scheme_of
+from ptv2kit.config.template import parse_template
 from ptv2kit.config.validate import known_keys, validate
 from ptv2kit.config.yaml import Position, load_document, scalar
 from ptv2kit.errors import ConfigError, Problem, did_you_mean
+from ptv2kit.files import is_file
 
 _RECIPE: TypeAdapter[Any] = TypeAdapter(Recipe)
 _TASK: TypeAdapter[Any] = TypeAdapter(Task)
-_PARTS_OF_A_SCHEME = ("input", "labels", "metrics")
 
 
 @final
@@ -73,7 +74,7 @@ def load_file(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe | Res
         return load_task(path, overrides)
     place = document.keys.get((kind,), Position(str(path), 1, 1, ""))
     hint = "suites are not supported yet" if kind == "suite" else ""
-    raise ConfigError([place.problem("the first key must be 'recipe' or 'task'", hint)])
+    raise ConfigError([place.problem("the first key must be 'recipe' or 'task'", hint), *document.problems])
 
 
 def load_task(path: Path, overrides: Sequence[str] = ()) -> ResolvedTask:
@@ -104,7 +105,6 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
     """
     merged = merge_file(path, overrides)
     recipe, problems = validate(_RECIPE, merged, known_keys(Recipe))
-    problems = [*merged.problems, *problems]
     task: Any = None
     task_path: Path | None = None
     task_merged: Merged | None = None
@@ -134,14 +134,23 @@ def resolved_yaml(section: Section) -> str:
 
 def _task(path: Path, overrides: Sequence[str]) -> tuple[Any, Merged, list[Problem]]:
     merged = merge_file(path, overrides)
-    task, problems = validate(_TASK, merged, known_keys(Task))
-    if task is None and scheme_of(merged.values) not in ("classes", "iob2"):
-        rest = {key: value for key, value in merged.values.items() if key not in _PARTS_OF_A_SCHEME}
-        without_scheme = Merged(merged.path, rest, merged.layers, ())
-        problems += validate(TypeAdapter(TaskBase), without_scheme, known_keys(Task))[1]
+    scheme = scheme_of(merged.values)
+    section = {"classes": ClassesTask, "iob2": Iob2Task}.get(scheme or "")
+    task, problems = validate(_TASK, merged, known_keys(section or Task))
+    if section is None:
+        problems += _check_without_scheme(merged)
     if task is not None:
         problems += _check_task(task, merged)
-    return task, merged, [*merged.problems, *problems]
+    return task, merged, problems
+
+
+def _check_without_scheme(merged: Merged) -> list[Problem]:
+    """The problems of a task whose scheme is missing or unknown; what only the scheme decides is left out."""
+    described = merged.values.get("input")
+    section = Iob2Task if isinstance(described, dict) and "words" in described else ClassesTask
+    rest = {key: value for key, value in merged.values.items() if key not in ("labels", "metrics")}
+    problems = validate(TypeAdapter(section), replace(merged, values=rest), known_keys(section))[1]
+    return [problem for problem in problems if problem.message != "missing key 'labels'"]
 
 
 def _check_task(task: ClassesTask | Iob2Task, merged: Merged) -> list[Problem]:
@@ -152,6 +161,17 @@ def _check_task(task: ClassesTask | Iob2Task, merged: Merged) -> list[Problem]:
         if isinstance(names, tuple) and len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             problems.append(merged.place(path).problem(f"'{'.'.join(path)}' names '{twice}' twice"))
+    names = task.labels.names
+    if isinstance(names, dict) and len(set(names.values())) < 2:
+        problems.append(merged.place(("labels", "names")).problem("'labels.names' must name at least two classes"))
+    if isinstance(task, Iob2Task) and isinstance(names, tuple):
+        for index, name in enumerate(names):
+            if name == "O" or name.startswith(("B-", "I-")):
+                place = merged.place(("labels", "names", index))
+                hint = "write PER for the tags B-PER and I-PER"
+                problems.append(place.problem(f"'labels.names' lists span types; '{name}' is a tag", hint))
+    if isinstance(task.input, TextInput) and not parse_template(task.input.text + (task.input.pair or "")).columns:
+        problems.append(merged.place(("input", "text")).problem("'input.text' names no column, such as '{text}'"))
     if isinstance(task.input, TextInput) and task.input.truncate == "pair" and task.input.pair is None:
         place = merged.place(("input", "truncate"))
         problems.append(place.problem("'input.truncate' is pair, but there is no 'input.pair'"))
@@ -188,13 +208,13 @@ def _find_task(name: str, merged: Merged) -> Path:
     base = Path() if isinstance(origin, Override) else Path(origin.path).parent
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = base / name
-        if not path.is_file():
+        if not is_file(path):
             raise ConfigError([origin.problem(f"task file '{path}' does not exist")])
         return path
     folders = list(dict.fromkeys(folder / "tasks" for folder in (base, *base.absolute().parents, Path())))
     for folder in folders:
         path = folder / f"{name}.yaml"
-        if path.is_file():
+        if is_file(path):
             return path
     known = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
     hint = did_you_mean(name, known) or "give the path of a task file, or put it into a folder 'tasks'"
@@ -207,9 +227,8 @@ class _Dumper(yaml.SafeDumper):
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         """Quoted if plain text would be read as something else."""
-        escaped = text.replace("${", "\\${")
-        plain = isinstance(scalar(escaped), str) and "\n" not in escaped
-        return self.represent_scalar("tag:yaml.org,2002:str", escaped, style=None if plain else '"')
+        plain = isinstance(scalar(text), str) and "\n" not in text
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 
     def ignore_aliases(self, data: Any) -> bool:
         """Our loader takes none."""

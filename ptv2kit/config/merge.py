@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ptv2kit.config.yaml import Document, KeyPath, Position, load_document, parse_value
 from ptv2kit.errors import ConfigError, Problem
+from ptv2kit.files import is_file
 
-_RESOLVER = re.compile(r"(?<!\\)\$\{[^}]*:")
+_REFERENCE = re.compile(r"\$\{[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\}")
 
 
 @final
@@ -38,55 +40,41 @@ Origin = Position | Override
 
 @final
 @dataclass(frozen=True)
-class Layer:
-    """One source of values.
-
-    Args:
-        values: plain mappings, lists and scalars.
-        keys: where each key was written.
-        places: where each value was written.
-    """
-
-    values: dict[str, Any]
-    keys: Mapping[KeyPath, Origin]
-    places: Mapping[KeyPath, Origin]
-
-
-@final
-@dataclass(frozen=True)
 class Merged:
     """All layers together.
 
     Args:
         path: the file that was asked for.
         values: merged and interpolated, `extends` taken out.
-        layers: lowest precedence first.
-        problems: what was wrong with interpolations; the values of those keys are as written.
+        keys: where each key was written, by the layer that won.
+        places: where each value was written, likewise.
+        problems: what was wrong with files, overrides and interpolations; the rest was merged all the same.
     """
 
     path: Path
     values: dict[str, Any]
-    layers: tuple[Layer, ...]
+    keys: Mapping[KeyPath, Origin]
+    places: Mapping[KeyPath, Origin]
     problems: tuple[Problem, ...]
 
     def key(self, path: KeyPath) -> Origin:
-        """Where the key of `path` was written; if it was not, where the nearest key above it was."""
-        return self._find([layer.keys for layer in self.layers], path)
+        """Where the key of `path` was written; if it was not, where the nearest key or list item above it was."""
+        for length in range(len(path), 0, -1):
+            for table in (self.keys, self.places):
+                if path[:length] in table:
+                    return table[path[:length]]
+        return self._top()
 
     def place(self, path: KeyPath) -> Origin:
         """Where the value of `path` was written; if it was not, where the nearest value above it was."""
-        return self._find([layer.places for layer in self.layers], path)
-
-    def origin(self, path: KeyPath) -> Origin | None:
-        """Where the value of `path` was written, None if it was not."""
-        return next((layer.places[path] for layer in reversed(self.layers) if path in layer.places), None)
-
-    def _find(self, tables: Sequence[Mapping[KeyPath, Origin]], path: KeyPath) -> Origin:
         for length in range(len(path), 0, -1):
-            for table in reversed(tables):
-                if path[:length] in table:
-                    return table[path[:length]]
-        return Position(str(self.path), 1, 1, "")
+            if path[:length] in self.places:
+                return self.places[path[:length]]
+        return self._top()
+
+    def _top(self) -> Origin:
+        """The file's first key."""
+        return next(iter(self.keys.values()), Position(str(self.path), 1, 1, ""))
 
 
 def merge_file(path: Path, overrides: Sequence[str] = ()) -> Merged:
@@ -94,29 +82,56 @@ def merge_file(path: Path, overrides: Sequence[str] = ()) -> Merged:
 
     Args:
         path: of a recipe, task or suite.
-        overrides: `key.sub=value` each.
+        overrides: `key.sub=value` each; a later one wins.
 
     Raises:
-        ConfigError: a file or an override is malformed, or `extends` leads nowhere or in a circle.
+        ConfigError: a file cannot be read or is no YAML.
     """
-    layers = [_layer(document) for document in _ancestry(path)]
-    if overrides:
-        layers.append(_override_layer(overrides))
-    merged = OmegaConf.create()
-    for layer in layers:
-        merged = OmegaConf.merge(merged, OmegaConf.create(layer.values))
-    assert OmegaConf.is_dict(merged)
-    values: Any = OmegaConf.to_container(merged)
-    draft = Merged(path, values, tuple(layers), ())
     problems: list[Problem] = []
-    for leaf_path, leaf in list(leaves(values)):
-        if isinstance(leaf, str) and "${" in leaf:
-            try:
-                _set(values, leaf_path, _interpolate(merged, leaf_path, leaf))
-            except (OmegaConfBaseException, ValueError) as error:
-                first_line = str(error).split("\n", 1)[0]
-                problems.append(draft.place(leaf_path).problem(f"cannot interpolate '{leaf}': {first_line}"))
-    return Merged(path, values, tuple(layers), tuple(problems))
+    merger = _Merger()
+    for document in _ancestry(path, problems):
+        problems += document.problems
+        merger.add(document.values, document.keys, document.places)
+    for text in overrides:
+        try:
+            merger.add(*_override(text))
+        except ConfigError as error:
+            problems += error.problems
+    merger.values.pop("extends", None)
+    problems += _interpolate(merger)
+    return Merged(path, merger.values, merger.keys, merger.places, tuple(problems))
+
+
+@final
+class _Merger:
+    """Values so far, with the places of the layer that won each of them."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.keys: dict[KeyPath, Origin] = {}
+        self.places: dict[KeyPath, Origin] = {}
+
+    def add(self, values: Mapping[str, Any], keys: Mapping[KeyPath, Origin], places: Mapping[KeyPath, Origin]) -> None:
+        """Put a layer on top: mappings merge, everything else is replaced."""
+        self._merge(self.values, values, ())
+        self.keys.update(keys)
+        self.places.update(places)
+
+    def _merge(self, below: dict[str, Any], above: Mapping[str, Any], path: KeyPath) -> None:
+        for key, value in above.items():
+            here = (*path, key)
+            old = below.get(key)
+            if isinstance(old, dict) and isinstance(value, dict):
+                self._merge(old, value, here)
+            else:
+                self.forget(here)
+                below[key] = copy.deepcopy(value)
+
+    def forget(self, path: KeyPath) -> None:
+        """Drop the places of everything at and below `path`."""
+        for table in (self.keys, self.places):
+            for known in [known for known in table if known[: len(path)] == path]:
+                del table[known]
 
 
 def leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
@@ -137,79 +152,84 @@ def dotted(path: KeyPath) -> str:
     return text.removeprefix(".")
 
 
-def _layer(document: Document) -> Layer:
-    values = {key: value for key, value in document.values.items() if key != "extends"}
-    return Layer(values, document.keys, document.places)
-
-
-def _ancestry(path: Path) -> list[Document]:
-    """The file and its ancestors, the oldest first."""
+def _ancestry(path: Path, problems: list[Problem]) -> list[Document]:
+    """The file and its ancestors, the oldest first; a fault of `extends` ends the chain."""
     chain = [load_document(path)]
     seen = [path.resolve()]
     while "extends" in chain[0].values:
         child = chain[0]
         place, parent = child.places[("extends",)], child.values["extends"]
         if not isinstance(parent, str):
-            raise ConfigError([place.problem("'extends' must be the path of one YAML file")])
+            problems.append(place.problem("'extends' must be the path of one YAML file"))
+            break
         parent_path = child.path.parent / parent
+        if not is_file(parent_path):
+            problems.append(place.problem(f"'extends' names a file that does not exist: '{parent_path}'"))
+            break
         if parent_path.resolve() in seen:
             names = " → ".join(str(document.path) for document in reversed(chain))
-            raise ConfigError([place.problem(f"'extends' goes in a circle: {names} → {parent_path}")])
-        if not parent_path.is_file():
-            raise ConfigError([place.problem(f"'extends' names a file that does not exist: '{parent_path}'")])
+            problems.append(place.problem(f"'extends' goes in a circle: {names} → {parent_path}"))
+            break
         seen.append(parent_path.resolve())
         chain.insert(0, load_document(parent_path))
     return chain
 
 
-def _override_layer(overrides: Sequence[str]) -> Layer:
-    values: dict[str, Any] = {}
-    places: dict[KeyPath, Origin] = {}
-    problems: list[Problem] = []
-    for text in overrides:
-        origin = Override(text)
-        key, equals, value = text.partition("=")
-        path: KeyPath = tuple(key.split("."))
-        if not equals or not all(path):
-            problems.append(origin.problem("an override is written 'key=value' or 'section.key=value'"))
-            continue
-        try:
-            parsed = parse_value(value, "command line")
-        except ConfigError as error:
-            problems += error.problems
-            continue
-        node = values
-        for depth, part in enumerate(path[:-1], 1):
-            places[path[:depth]] = origin
-            below = node.setdefault(str(part), {})
-            if not isinstance(below, dict):
-                problems.append(origin.problem(f"'{dotted(path[:depth])}' is set to a single value as well"))
-                break
-            node = below
-        else:
-            node[str(path[-1])] = parsed
-            for below_path, _ in _all_paths(parsed, path):
-                places[below_path] = origin
-    if problems:
-        raise ConfigError(problems)
-    return Layer(values, places, places)
+def _override(text: str) -> tuple[dict[str, Any], dict[KeyPath, Origin], dict[KeyPath, Origin]]:
+    """One `key.sub=value` as a layer."""
+    origin = Override(text)
+    key, equals, value = text.partition("=")
+    path: KeyPath = tuple(key.split("."))
+    if not equals or not all(path):
+        raise ConfigError([origin.problem("an override is written 'key=value' or 'section.key=value'")])
+    try:
+        parsed = parse_value(value)
+    except ConfigError as error:
+        raise ConfigError([origin.problem(problem.message, problem.hint) for problem in error.problems]) from error
+    layer = parsed
+    for part in reversed(path):
+        layer = {str(part): layer}
+    places: dict[KeyPath, Origin] = {path[:depth]: origin for depth in range(1, len(path))}
+    places |= dict.fromkeys(_all_paths(parsed, path), origin)
+    return layer, places, places
 
 
-def _all_paths(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
-    yield path, value
+def _all_paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         yield from _all_paths(item, (*path, key))
 
 
-def _interpolate(config: Any, path: KeyPath, text: str) -> Any:
-    if _RESOLVER.search(text):
-        raise ValueError("only '${key}' is allowed, no resolver such as 'oc.env:'")
-    node = config
-    for part in path[:-1]:
-        node = node[part]
-    value = node[path[-1]]
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+def _interpolate(merger: _Merger) -> list[Problem]:
+    """Put values in for `${key}`. Only plain keys pass, so that OmegaConf's resolvers are never reached."""
+    problems: list[Problem] = []
+    wanted: list[tuple[KeyPath, str]] = []
+    for path, leaf in leaves(merger.values):
+        if isinstance(leaf, str) and "${" in leaf:
+            if "${" in _REFERENCE.sub("", leaf) or "\\" in leaf:
+                message = f"cannot interpolate '{leaf}': only '${{key}}' is allowed, no resolver and no escape"
+                problems.append(merger.places[path].problem(message))
+            else:
+                wanted.append((path, leaf))
+    if problems or not wanted:
+        return problems
+    config = OmegaConf.create(merger.values)
+    for path, leaf in wanted:
+        try:
+            node: Any = config
+            for part in path:
+                node = node[part]
+            value = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        except OmegaConfBaseException as error:
+            first_line = str(error).split("\n", 1)[0]
+            problems.append(merger.places[path].problem(f"cannot interpolate '{leaf}': {first_line}"))
+            continue
+        origin = merger.places[path]
+        for below in _all_paths(value, path):
+            merger.places[below] = origin
+        _set(merger.values, path, value)
+    return problems
 
 
 def _set(values: Any, path: KeyPath, value: Any) -> None:

@@ -30,7 +30,7 @@ class Backbone(Section):
 class Prompt(Section):
     """The trained keys and values in front of every layer's own."""
 
-    length: PositiveInt = 16
+    length: Annotated[int, Field(ge=1, le=4096)] = 16
     """Prompt vectors per layer; higher costs memory and time in every attention."""
     dropout: Probability = 0.1
     """Dropout on the prompt while training, with its own mask for each example."""
@@ -70,7 +70,7 @@ class Train(Section):
     """Gradients are scaled down to this norm; 0 turns it off."""
     patience: PositiveInt | None = None
     """Stop after so many epochs without a better score; null: train to the end."""
-    max_length: PositiveInt | None = None
+    max_length: Annotated[int, Field(ge=8)] | None = None
     """Replaces the task's `input.max_length`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 11
     """Seed of initial values, shuffling and dropout."""

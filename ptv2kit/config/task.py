@@ -122,7 +122,7 @@ class TextInput(Section):
     """The second text of a pair."""
     truncate: Literal["longest", "text", "pair"] = "longest"
     """Which text is shortened if both together exceed `max_length`."""
-    max_length: PositiveInt = 256
+    max_length: Annotated[int, Field(ge=8)] = 256
     """Longest input in sub-word tokens, special tokens included, prompt not included."""
 
 
@@ -131,7 +131,7 @@ class WordsInput(Section):
 
     words: Column
     """The column with the list of words."""
-    max_length: PositiveInt = 256
+    max_length: Annotated[int, Field(ge=8)] = 256
     """Longest input in sub-word tokens, special tokens included, prompt not included."""
 
 
@@ -222,5 +222,3 @@ Task = Annotated[
     Discriminator(scheme_of),
 ]
 """Any task; `labels.scheme` says which class validates it."""
-
-SCHEMES: tuple[str, ...] = ("classes", "iob2")

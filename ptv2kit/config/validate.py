@@ -67,12 +67,14 @@ def validate(adapter: TypeAdapter[Any], merged: Merged, known: Iterable[str]) ->
         known: every key that the type has, dotted; for hints.
 
     Returns:
-        The validated object, or None and every problem.
+        The validated object or None, and every problem, those of merging included.
     """
     try:
-        return adapter.validate_python(merged.values), []
+        return adapter.validate_python(merged.values), list(merged.problems)
     except ValidationError as error:
-        return None, _problems(error.errors(include_url=False), merged, list(known))
+        said = {problem.location for problem in merged.problems if problem.location != "command line"}
+        found = _problems(error.errors(include_url=False), merged, list(known))
+        return None, [*merged.problems, *(problem for problem in found if problem.location not in said)]
 
 
 def known_keys(annotation: Any, prefix: str = "") -> list[str]:
@@ -179,7 +181,7 @@ def _problem(error: Any, merged: Merged, known: list[str]) -> Problem:
         return place.problem(f"'{name}' must be {_EXPECTED[kind]}, found {describe(value)}", _type_hint(kind, value))
     if kind in _BOUNDS:
         words, key = _BOUNDS[kind]
-        return place.problem(f"'{name}' must be {words} {context[key]:g}, found {describe(value)}")
+        return place.problem(f"'{name}' must be {words} {describe(context[key])}, found {describe(value)}")
     if kind in ("too_short", "string_too_short"):
         unit = "items" if kind == "too_short" else "characters"
         return place.problem(f"'{name}' must have at least {context['min_length']} {unit}")
@@ -194,10 +196,17 @@ def _tag_problem(path: KeyPath, kind: str, context: Any, merged: Merged) -> Prob
     """The key that says which kind of section it is, such as `data.source`, is missing or unknown."""
     key = str(context["discriminator"]).strip("'")
     tag_path: KeyPath = ("labels", "scheme") if key == "scheme_of()" else (*path, key)
-    name = dotted(tag_path)
+    name, parent = dotted(tag_path), tag_path[:-1]
+    section: Any = merged.values
+    for part in parent:
+        section = section.get(part, {}) if isinstance(part, str) else section[part]
+    if not isinstance(section, dict):
+        return merged.place(parent).problem(f"'{dotted(parent)}' must be a mapping, found {describe(section)}")
     if kind == "union_tag_not_found":
-        labels_missing = tag_path[0] not in merged.values
-        return merged.key(tag_path[:-1]).problem(f"missing key '{dotted(tag_path[:-1]) if labels_missing else name}'")
+        if key in ("scheme_of()", "scheme") and "scheme" in section:
+            return merged.place(tag_path).problem(f"'{name}' must be text, found {describe(section['scheme'])}")
+        missing = name if parent in merged.keys else dotted(parent)
+        return merged.key(parent).problem(f"missing key '{missing}'")
     choices = re.findall(r"'([^']*)'", context["expected_tags"])
     hint = did_you_mean(str(context["tag"]), choices)
     message = f"'{name}' must be one of: {', '.join(choices)}; found text '{context['tag']}'"

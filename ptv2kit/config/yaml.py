@@ -58,12 +58,14 @@ class Document:
         values: plain mappings, lists and scalars.
         keys: where each key stands.
         places: where each value begins.
+        problems: what was refused but did not keep the rest from being read, such as a duplicate key.
     """
 
     path: Path
     values: dict[str, Any]
     keys: Mapping[KeyPath, Position]
     places: Mapping[KeyPath, Position]
+    problems: tuple[Problem, ...]
 
 
 @final
@@ -77,7 +79,7 @@ def load_document(path: Path) -> Document:
     """Read a YAML file.
 
     Raises:
-        ConfigError: the file cannot be read, is no YAML, or uses something that is refused; all such places are named.
+        ConfigError: the file cannot be read, or is no YAML.
     """
     try:
         content = path.read_bytes()
@@ -92,20 +94,16 @@ def load_document(path: Path) -> Document:
         raise ConfigError("the file is not UTF-8", location=f"{path}:{line}") from error
     reader = _Reader(str(path), text)
     values = reader.read()
-    return Document(path, values, reader.keys, reader.places)
+    return Document(path, values, reader.keys, reader.places, tuple(reader.problems))
 
 
-def parse_value(text: str, origin: str) -> Any:
+def parse_value(text: str) -> Any:
     """A value from the command line, by the same rules.
-
-    Args:
-        text: YAML in one line.
-        origin: what to call its place in errors.
 
     Raises:
         ConfigError: it is no YAML, or uses something that is refused.
     """
-    return _Reader(origin, text).read_value()
+    return _Reader("command line", text).read_value()
 
 
 @final
@@ -114,7 +112,7 @@ class _Reader:
         self._name = name
         self._text = text
         self._lines = text.splitlines()
-        self._problems: list[Problem] = []
+        self.problems: list[Problem] = []
         self.keys: dict[KeyPath, Position] = {}
         self.places: dict[KeyPath, Position] = {}
 
@@ -124,16 +122,13 @@ class _Reader:
             place = Position(self._name, 1, 1, "") if node is None else self._position(node.start_mark)
             found = "nothing" if node is None else "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
             raise ConfigError([place.problem(f"expected a mapping of keys to values, found {found}")])
-        values = self._build(node, ())
-        if self._problems:
-            raise ConfigError(self._problems)
-        return values
+        return self._build(node, ())
 
     def read_value(self) -> Any:
         node = self._compose()
         value = None if node is None else self._build(node, ())
-        if self._problems:
-            raise ConfigError(self._problems)
+        if self.problems:
+            raise ConfigError(self.problems)
         return value
 
     def _compose(self) -> yaml.Node | None:
@@ -175,7 +170,7 @@ class _Reader:
             and self._text[node.start_mark.index : node.start_mark.index + 1] != "!"
         )
         if not plain:
-            self._problems.append(self.places[path].problem(f"tags ('{node.tag}') are not allowed"))
+            self.problems.append(self.places[path].problem(f"tags ('{node.tag}') are not allowed"))
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -188,16 +183,14 @@ class _Reader:
         for key_node, value_node in node.value:
             place = self._position(key_node.start_mark)
             if not isinstance(key_node, yaml.ScalarNode):
-                self._problems.append(place.problem("a key must be text"))
+                self.problems.append(place.problem("a key must be text"))
                 continue
             key = str(key_node.value)
             if key == "<<" and not key_node.style:
-                self._problems.append(place.problem("merge keys (<<) are not allowed", "use 'extends'"))
+                self.problems.append(place.problem("merge keys (<<) are not allowed", "use 'extends'"))
             elif key in values:
                 first = self.keys[(*path, key)]
-                self._problems.append(
-                    place.problem(f"duplicate key '{key}'", f"it is set before, in line {first.line}")
-                )
+                self.problems.append(place.problem(f"duplicate key '{key}'", f"it is set before, in line {first.line}"))
             else:
                 self.keys[(*path, key)] = place
                 values[key] = self._build(value_node, (*path, key))

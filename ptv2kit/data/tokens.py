@@ -41,7 +41,11 @@ class Subwords:
         return int(self._tokenizer.pad_token_id)
 
     def encode_texts(self, text: str, pair: str | None, shorten: Literal["longest", "text", "pair"]) -> Encoding:
-        """One text, or a pair of which one or the longer one is shortened if both are too long."""
+        """One text, or a pair of which one or the longer one is shortened if both are too long.
+
+        Raises:
+            ValueError: the side that is not to be shortened is too long alone.
+        """
         truncation = {"longest": "longest_first", "text": "only_first", "pair": "only_second"}[shorten]
         texts = [text] if pair is None else [text, pair]
         return self._encode(texts, truncation="longest_first" if pair is None else truncation)
@@ -51,7 +55,12 @@ class Subwords:
         return self._encode([list(words)], truncation="longest_first", is_split_into_words=True)
 
     def _encode(self, texts: list[Any], **options: Any) -> Encoding:
-        encoding = self._tokenizer(*texts, max_length=self._max_length, **options)
+        try:
+            encoding = self._tokenizer(*texts, max_length=self._max_length, **options)
+        except Exception as error:
+            if "Truncation error" not in str(error):
+                raise
+            raise ValueError(f"one side of the pair alone fills the {self._max_length} sub-words") from error
         segments: list[int] | None = encoding.get("token_type_ids")
         return Encoding(
             ids=tuple(encoding["input_ids"]),

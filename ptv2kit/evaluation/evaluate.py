@@ -11,6 +11,7 @@ import torch
 from ptv2kit.data.batching import sorted_batches
 from ptv2kit.data.dataset import EncodedSplit
 from ptv2kit.data.schemes.base import LabelScheme, Prediction, Scores
+from ptv2kit.errors import TrainingError
 from ptv2kit.models.model import PromptedModel
 
 
@@ -45,6 +46,9 @@ def evaluate(
         batch_size: rows per forward pass.
         device: where the model is.
         progress: told how many rows are done, and how many there are.
+
+    Raises:
+        TrainingError: a logit is no number.
     """
     training = model.training
     model.eval()
@@ -54,6 +58,12 @@ def evaluate(
             features = [split.features[row] for row in rows]
             batch = scheme.collate(features).to(device)
             logits = model(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+            if not bool(logits.isfinite().all()):
+                model.train(training)
+                raise TrainingError(
+                    f"the logits became {float(logits.sum())} while the {split.data.name} split was predicted",
+                    hint="lower train.learning_rate, or raise train.warmup_ratio",
+                )
             predictions += scheme.decode(features, logits.float().cpu())
             progress(len(predictions), len(split.features))
     model.train(training)

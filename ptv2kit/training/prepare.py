@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 
 from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import ClassesTask, Iob2Task, SplitName
+from ptv2kit.config.task import ClassesTask, FileSplits, HubSource, Iob2Task, JsonlSource, SplitName
 from ptv2kit.data.dataset import EncodedSplit, Progress, encode_split
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import Feature, LabelScheme
 from ptv2kit.data.sources import SplitData, locate_split, read_split
 from ptv2kit.data.tokens import Subwords
-from ptv2kit.errors import ConfigError, DataError
+from ptv2kit.errors import ConfigError, DataError, Problem
+from ptv2kit.files import is_folder
 from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
 from ptv2kit.models.model import PromptedModel, build_model, check_length
 
@@ -54,6 +55,20 @@ class Prepared:
             model.start_prompt_from_tokens(batch.input_ids, batch.attention_mask, batch.token_type_ids)
         return model
 
+    def self_contained(self) -> tuple[Recipe, ClassesTask | Iob2Task]:
+        """Recipe and task with the paths of the files that were read, so that they can be run from anywhere."""
+        files = {name: split.data.file for name, split in self.splits.items()}
+        task, recipe = self.task, self.recipe
+        if all(files.values()):
+            splits = FileSplits.model_validate({name: str(path) for name, path in files.items()})
+            source = JsonlSource(source="jsonl", splits=splits)
+            data = source if isinstance(task.data, HubSource) else task.data.model_copy(update={"splits": splits})
+            task = task.model_copy(update={"data": data})
+        if is_folder(Path(recipe.backbone.name)):
+            folder = str(Path(recipe.backbone.name).absolute())
+            recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"name": folder})})
+        return recipe, task
+
     def _first_tokens(self, count: int) -> list[Feature]:
         """Training examples, in an order that the seed decides, with at least `count` tokens in all if there are."""
         features = list(self.splits["train"].features)
@@ -66,10 +81,13 @@ def locate_data(task: ClassesTask | Iob2Task, task_path: Path, data_root: Path |
     """The file of each split that the task names, None where the hub is asked.
 
     Raises:
+        ConfigError: the data root is no folder.
         DataError: a file is missing; all missing files are named.
     """
+    if data_root is not None and not data_root.is_dir():
+        raise ConfigError(f"the data root '{data_root}' is no folder")
     found: dict[SplitName, Path | None] = {}
-    problems: list[Any] = []
+    problems: list[Problem] = []
     for split in _SPLITS:
         if getattr(task.data.splits, split) is None:
             continue
@@ -79,6 +97,12 @@ def locate_data(task: ClassesTask | Iob2Task, task_path: Path, data_root: Path |
             problems += error.problems
     if problems:
         raise DataError(problems)
+    lacking = [split for split, path in found.items() if path is None]
+    if lacking and len(lacking) < len(found):
+        raise DataError(
+            f"the mirror '{data_root}/{task.task}' lacks the split {' and '.join(lacking)}",
+            hint="put all splits there, or none, so that they are of one make",
+        )
     return found
 
 
@@ -131,12 +155,12 @@ def prepare(
     }
     scheme = build_scheme(task, subwords, data["train"].rows)
     splits: dict[SplitName, EncodedSplit] = {}
-    problems: list[Any] = []
+    problems: list[Problem] = []
     for split in data:
         try:
             splits[split] = encode_split(scheme, data[split], progress)
         except DataError as error:
             problems += error.problems
     if problems:
-        raise DataError(problems)
+        raise DataError(dict.fromkeys(problems))
     return Prepared(recipe, task, device, spec, scheme, splits)

@@ -108,6 +108,7 @@ class Trainer:
         self._best_epoch = 0
         self._best: Evaluation | None = None
         self._history: list[dict[str, float]] = []
+        self._last_good = model.trained_state()
 
     @property
     def total_steps(self) -> int:
@@ -132,6 +133,7 @@ class Trainer:
             interrupted = True
             self._keep_something()
         except TrainingError:
+            self._model.load_trained_state(self._last_good)
             self._keep_something()
             raise
         return TrainingResult(
@@ -170,6 +172,7 @@ class Trainer:
         trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         norm = clip_grad_norm_(trained, self._settings.max_gradient_norm or math.inf)
         self._require_finite("gradient norm", float(norm))
+        self._last_good = self._model.trained_state()
         self._optimizer.step()
         self._optimizer.zero_grad()
         return total
@@ -177,7 +180,7 @@ class Trainer:
     def _require_finite(self, what: str, value: float) -> None:
         if math.isfinite(value):
             return
-        kept = f"the prompt of epoch {self._best_epoch}" if self._best_epoch else "the prompt before this step"
+        kept = f"the prompt of epoch {self._best_epoch}" if self._best_epoch else "the last prompt with a finite loss"
         raise TrainingError(
             f"the {what} became {value} in step {self._step + 1} of {self.total_steps}; {kept} was kept",
             hint=f"lower train.learning_rate (now {self._settings.learning_rate:g}), or raise train.warmup_ratio",

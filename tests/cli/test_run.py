@@ -117,6 +117,25 @@ def test_the_resolved_recipe_runs_again_with_the_same_result_and_key(project: Pr
     assert prompts[0] == prompts[1]
 
 
+def test_a_mirrored_hub_task_runs_again_from_its_folder(project: Project) -> None:
+    mirror = project.folder / "mirror" / "tiny"
+    mirror.mkdir(parents=True)
+    for split in ("train", "validation"):
+        (mirror / f"{split}.jsonl").write_text((project.folder / "rows.jsonl").read_text())
+    source = "{source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl}}"
+    hub = "{source: hub, path: nobody/nothing, splits: {train: train, validation: validation}}"
+    project.change("tiny.yaml", source, hub)
+    assert project.run("--data-root", "mirror")[0] == 0
+    [first] = project.runs
+    assert main(["run", str(first / "recipe.resolved.yaml")]) == 0
+    assert {run.name.split("-")[2] for run in project.runs} == {first.name.split("-")[2]}
+    assert len(project.runs) == 2
+    (mirror / "validation.jsonl").unlink()
+    code, _, err = project.run("--data-root", "mirror")
+    assert code == 3
+    assert "the mirror 'mirror/tiny' lacks the split validation" in err
+
+
 def test_a_dry_run_writes_nothing(project: Project) -> None:
     code, out, err = project.run("--dry-run", "train.seed=5")
     assert code == 0
@@ -249,6 +268,59 @@ def test_a_folder_that_refuses_is_named(project: Project) -> None:
     assert f"run folders cannot be written below '{closed}'" in err
 
 
+def test_a_backbone_without_a_vocabulary_is_refused(project: Project, backbone: Path) -> None:
+    bare = project.folder / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).write_bytes((backbone / name).read_bytes())
+    code, _, err = project.run("backbone.name=bare")
+    assert code == 2
+    assert "has no vocabulary: its tokenizer knows 5 special tokens and nothing else" in err
+    assert project.run("backbone.name=bare", "--dry-run")[0] == 2
+    assert project.runs == []
+
+
+def test_memory_that_runs_out_ends_with_4(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate")
+
+    monkeypatch.setattr("ptv2kit.training.trainer.Trainer.train", full)
+    code, _, err = project.run()
+    assert code == 4
+    assert "error: out of memory on cpu\n  hint: set train.micro_batch_size below 4, or lower prompt.length" in err
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(project: Project) -> None:
+    rows = project.folder / "rows.jsonl"
+    rows.write_text(rows.read_text().replace("-PER", "-[bold]").replace("-LOC", "-[/x]"))
+    project.change("tiny.yaml", "[LOC, PER]", '["[bold]", "[/x]"]')
+    code, out, _ = project.run("--runs-dir", "runs[a]")
+    assert code == 0
+    assert "[bold]" in out
+    assert "[/x]" in out
+    assert "run: runs[a]/tiny/" in out
+
+
+def test_a_data_root_that_is_no_folder_is_refused(project: Project) -> None:
+    code, _, err = project.run("--data-root", "nowhere")
+    assert code == 2
+    assert "the data root 'nowhere' is no folder" in err
+
+
+def test_a_pair_that_cannot_be_cut_as_asked_names_the_row(project: Project) -> None:
+    (project.folder / "rows.csv").write_text("a,b,label\n" + "ada " * 20 + ",rome,0\nalan,paris,1\n")
+    (project.folder / "tiny.yaml").write_text(
+        "task: tiny\ndata: {source: csv, splits: {train: rows.csv, validation: rows.csv}}\n"
+        'input: {text: "{a}", pair: "{b}", truncate: pair, max_length: 8}\n'
+        'labels: {scheme: classes, column: label, names: {"0": x, "1": y}}\n'
+    )
+    code, _, err = project.run()
+    assert code == 3
+    assert err.count("rows.csv:2: error: one side of the pair alone fills the 8 sub-words") == 1
+    project.change("tiny.yaml", '{"0": x, "1": y}', "[x, y]")
+    assert 'hint: map the values of the data to names: {"0": x, "1": y}' in project.run()[2]
+
+
 def test_data_is_found_under_the_data_root_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     root = project.folder / "root"
     root.mkdir()
@@ -265,7 +337,9 @@ def test_divergence_ends_with_1_and_keeps_the_last_good_prompt(project: Project)
     assert "error: the loss became nan in step" in err
     assert "hint: lower train.learning_rate (now 1e+30)" in err
     [run] = project.runs
-    assert (run / "prompt" / "prompt.safetensors").is_file()
+    assert f"what was kept lies in '{run.relative_to(project.folder)}'" in err
+    tensors = load_file(run / "prompt" / "prompt.safetensors")
+    assert all(float(tensor.abs().max()) < 10 for tensor in tensors.values())
     assert "became nan" in (run / "log.txt").read_text()
 
 

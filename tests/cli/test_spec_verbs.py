@@ -39,7 +39,7 @@ def test_validate_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["validate", str(path), "--json"]) == 2
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is False
-    [problem] = report["files"][0]["problems"]
+    problem = report["files"][0]["problems"][-1]
     assert problem == {
         "location": f"{path}:2:1",
         "message": "duplicate key 'a'",

@@ -87,8 +87,11 @@ def test_interpolation(project: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("${oc.env:HOME}", "only '${key}' is allowed, no resolver such as 'oc.env:'"),
-        ("${oc.decode:1}", "only '${key}' is allowed, no resolver such as 'oc.env:'"),
+        ("${oc.env:HOME}", "only '${key}' is allowed, no resolver and no escape"),
+        ("'x \\\\${oc.env:HOME}'", "only '${key}' is allowed, no resolver and no escape"),
+        ("'\\${recipe}'", "only '${key}' is allowed, no resolver and no escape"),
+        ("${nope} ${", "only '${key}' is allowed, no resolver and no escape"),
+        ("${a${recipe}}", "only '${key}' is allowed, no resolver and no escape"),
         ("${train.epoch}", "cannot interpolate '${train.epoch}': Interpolation key 'train.epoch' not found"),
         ("${description}", "cannot interpolate '${description}': "),
     ],
@@ -203,12 +206,38 @@ def test_messages_of_recipes(project: Path, monkeypatch: pytest.MonkeyPatch, old
         ('["no", "yes"]', "[0, 1]", "'labels.names[0]' must be text, found 0"),
         ("{question}", "{question", "'input.text': '{' at character 1 has no partner; write '{{' for the brace"),
         ("{question}", "{question!r}", "'input.text': '{question!r}' is no column name"),
+        ('["no", "yes"]', "{a: x, b: x}", "'labels.names' must name at least two classes"),
+        ('"{question}", pair: "{passage}", truncate: pair', "x", "'input.text' names no column, such as '{text}'"),
+        ("scheme: classes", "scheme: [classes]", "'labels.scheme' must be text, found a list"),
         (', pair: "{passage}"', "", "'input.truncate' is pair, but there is no 'input.pair'"),
         ("input: {", "input: {words: x, ", "unknown key 'input.words'"),
     ],
 )
 def test_messages_of_tasks(project: Path, old: str, new: str, message: str) -> None:
     assert message in problems_of(project / "tasks" / "tiny.yaml", TASK.replace(old, new))
+
+
+def test_span_types_are_not_tags(project: Path) -> None:
+    text = "task: t\ndata: {source: jsonl, splits: {train: a, validation: b}}\ninput: {words: w}\n"
+    found = problems_of(
+        project / "tasks" / "tiny.yaml", text + "labels: {scheme: iob2, column: t, names: [O, B-PER]}\n"
+    )
+    assert "'labels.names' lists span types; 'O' is a tag" in found
+    assert "'labels.names' lists span types; 'B-PER' is a tag\n" in found
+
+
+def test_a_missing_scheme_does_not_hide_a_bad_template(project: Path) -> None:
+    text = TASK.replace('labels: {scheme: classes, column: label, names: ["no", "yes"]}\n', "")
+    found = problems_of(project / "tasks" / "tiny.yaml", text.replace("{question}", "{question"))
+    assert found.count("missing key 'labels'") == 1
+    assert "'{' at character 1 has no partner" in found
+
+
+def test_names_that_no_file_can_have(project: Path) -> None:
+    path = project / "recipes" / "one.yaml"
+    long = "x" * 300
+    assert "there is no task 'xxx" in problems_of(path, RECIPE.replace("task: tiny", f"task: {long}"))
+    assert "does not exist: 'recipes/xxx" in problems_of(path, RECIPE + f"extends: {long}\n")
 
 
 def test_an_unknown_scheme_does_not_hide_the_rest(project: Path) -> None:
@@ -236,11 +265,43 @@ def test_expectations_are_checked_against_the_task(project: Path) -> None:
         ("train.epochs=ten", "command line: error: 'train.epochs' must be an integer, found text 'ten'"),
         ("train", "command line: error: an override is written 'key=value'"),
         ("=1", "command line: error: an override is written 'key=value'"),
-        ("train.epochs=[1", "command line:1:3: error: no valid YAML"),
+        ("train.epochs=[1", "command line: error: no valid YAML: while parsing a flow sequence"),
     ],
 )
 def test_overrides_are_checked_like_files(project: Path, override: str, message: str) -> None:
     assert message in problems_of(project / "recipes" / "one.yaml", RECIPE, override)
+
+
+def test_a_later_override_wins_and_an_earlier_one_is_kept(project: Path) -> None:
+    overrides = ["train.epochs=7", "train={batch_size: 2}", "train.batch_size=3"]
+    resolved = load_recipe(project / "recipes" / "one.yaml", overrides)
+    assert (resolved.recipe.train.epochs, resolved.recipe.train.batch_size) == (7, 3)
+
+
+def test_a_childs_value_replaces_whatever_kind_the_parents_has(project: Path) -> None:
+    (project / "recipes" / "parent.yaml").write_text(
+        "train: {epochs: 1}\nexpect: [{metric: accuracy, value: 1, source: a, tolerance: 2}]\ndescription: parent\n"
+    )
+    path = project / "recipes" / "one.yaml"
+    text = RECIPE.replace("recipe: one", "recipe: one\nextends: parent.yaml")
+    path.write_text(text + "expect: [{metric: accuracy, value: 2}]\ndescription: '???'\n")
+    found = {row.key: (row.value, row.origin) for row in explain(load_recipe(path))}
+    assert found["expect[0].tolerance"] == (0.0, "default")
+    assert found["description"] == ("???", f"{path}:9:14")
+    assert "'train' must be a mapping, found a list" in problems_of(path, text.split("train:")[0] + "train: [1]\n")
+
+
+def test_one_fault_does_not_hide_another(project: Path) -> None:
+    path = project / "recipes" / "one.yaml"
+    found = problems_of(path, "extends: none.yaml\n" + RECIPE + "trian: 1\ntask: tiny\n", "lr=1", "=2")
+    for message in (
+        "does not exist",
+        "unknown key 'trian'",
+        "duplicate key 'task'",
+        "unknown key 'lr'",
+        "is written 'key",
+    ):
+        assert message in found
 
 
 def test_an_override_can_replace_a_whole_section(project: Path) -> None:
@@ -254,7 +315,7 @@ def test_explain_names_the_closest_key(project: Path) -> None:
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{}\x85\u2028\u2029"), max_size=20) | (
-    st.sampled_from(["no", "1e-3", "null", "", "2026-01-01", "a: b", "# x", "${x}", "'", '"', "- a", "\t", "\n"])
+    st.sampled_from(["no", "1e-3", "null", "", "2026-01-01", "a: b", "# x", "???", "'", '"', "- a", "\t", "\n"])
 )
 
 
@@ -267,7 +328,7 @@ def test_resolved_yaml_loads_again_to_an_equal_object(
         "task": "tiny",
         "description": text,
         "data": {"source": "jsonl", "splits": {"train": text, "validation": column}},
-        "input": {"text": "x"},
+        "input": {"text": "{x}"},
         "labels": {"scheme": "classes", "column": column or "c", "names": names},
     }
     task = TypeAdapter(Task).validate_python(values)

@@ -17,7 +17,10 @@ from ptv2kit.errors import ConfigError
 def load(tmp_path: Path, text: str | bytes) -> dict[str, Any]:
     path = tmp_path / "file.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return load_document(path).values
+    document = load_document(path)
+    if document.problems:
+        raise ConfigError(document.problems)
+    return document.values
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,7 @@ def load(tmp_path: Path, text: str | bytes) -> dict[str, Any]:
     ],
 )
 def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
-    found = parse_value(text, "command line")
+    found = parse_value(text)
     assert found == value
     assert type(found) is type(value)
 
@@ -127,4 +130,4 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
 @given(st.text(max_size=60))
 def test_no_text_makes_it_fail_otherwise(text: str) -> None:
     with contextlib.suppress(ConfigError):
-        parse_value(text, "command line")
+        parse_value(text)

@@ -49,7 +49,7 @@ def test_a_hub_id_is_loaded_from_the_hubs_cache_without_a_network(backbone: Path
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"hint: expected a config\.json in it"):
+    with pytest.raises(ConfigError, match=r"its configuration cannot be read: Unrecognized model"):
         find_backbone(Backbone(name=str(tmp_path)))
 
 

@@ -53,7 +53,11 @@ class ClassesScheme(LabelScheme):
         name = self._class_of(row)
         text = render(self._text, row)
         pair = None if self._pair is None else render(self._pair, row)
-        encoding = self._subwords.encode_texts(text, pair, self._task.input.truncate)
+        try:
+            encoding = self._subwords.encode_texts(text, pair, self._task.input.truncate)
+        except ValueError as error:
+            hint = "set input.truncate to longest, or raise max_length"
+            raise DataError(str(error), location=row.location, hint=hint) from error
         return Feature(
             row=index,
             input_ids=encoding.ids,
@@ -133,7 +137,9 @@ class ClassesScheme(LabelScheme):
         return DataError(
             f"label '{found}' in column '{self._task.labels.column}' is not in 'labels.names'",
             location=row.location,
-            hint=did_you_mean(found, known),
+            hint="map the values of the data to names: {" + ", ".join(f'"{i}": {n}' for i, n in enumerate(known)) + "}"
+            if found.isdigit()
+            else did_you_mean(found, known),
         )
 
 

@@ -40,12 +40,14 @@ class SplitData:
         rows: at least one, with the columns of `derive`.
         source: the file's path, or `hub:path@revision/name:split`.
         fingerprint: SHA-256 in hexadecimal: of the file's bytes, or of the rows of a hub data set.
+        file: the file, if there is one; absolute.
     """
 
     name: str
     rows: tuple[Row, ...]
     source: str
     fingerprint: str
+    file: Path | None = None
 
 
 def read_split(task: TaskBase, split: SplitName, *, task_path: Path, data_root: Path | None) -> SplitData:
@@ -78,6 +80,7 @@ def read_split(task: TaskBase, split: SplitName, *, task_path: Path, data_root: 
         rows=tuple(with_derived(row, task.derive) for row in plain),
         source=source,
         fingerprint=fingerprint_of_rows(plain) if path is None else fingerprint_of_file(path),
+        file=None if path is None else path.absolute(),
     )
 
 
