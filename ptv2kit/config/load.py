@@ -227,7 +227,8 @@ class _Dumper(yaml.SafeDumper):
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         """Quoted if plain text would be read as something else."""
-        plain = isinstance(scalar(text), str) and "\n" not in text
+        # What cannot be printed, such as a line break of Unicode, survives only as an escape.
+        plain = isinstance(scalar(text), str) and text.isprintable()
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 
     def ignore_aliases(self, data: Any) -> bool:

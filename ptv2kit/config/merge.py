@@ -16,6 +16,7 @@ from ptv2kit.config.yaml import Document, KeyPath, Position, load_document, pars
 from ptv2kit.errors import ConfigError, Problem
 from ptv2kit.files import is_file
 
+_INDEX = re.compile(r"\[[0-9]+\]")
 _REFERENCE = re.compile(r"\$\{[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\}")
 
 
@@ -114,8 +115,11 @@ class _Merger:
     def add(self, values: Mapping[str, Any], keys: Mapping[KeyPath, Origin], places: Mapping[KeyPath, Origin]) -> None:
         """Put a layer on top: mappings merge, everything else is replaced."""
         self._merge(self.values, values, ())
-        self.keys.update(keys)
-        self.places.update(places)
+        for known, new in ((self.keys, keys), (self.places, places)):
+            for path, origin in new.items():
+                # A section to which the command line only adds stays where its file has it.
+                if not (isinstance(origin, Override) and path in known):
+                    known[path] = origin
 
     def _merge(self, below: dict[str, Any], above: Mapping[str, Any], path: KeyPath) -> None:
         for key, value in above.items():
@@ -182,6 +186,11 @@ def _override(text: str) -> tuple[dict[str, Any], dict[KeyPath, Origin], dict[Ke
     path: KeyPath = tuple(key.split("."))
     if not equals or not all(path):
         raise ConfigError([origin.problem("an override is written 'key=value' or 'section.key=value'")])
+    if path[0] == "extends":
+        raise ConfigError([origin.problem("'extends' can only be set in a file")])
+    if _INDEX.search(key):
+        hint = f"give the whole list: {_INDEX.split(key)[0]}=[…]"
+        raise ConfigError([origin.problem("lists are replaced as a whole, not by item", hint)])
     try:
         parsed = parse_value(value)
     except ConfigError as error:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
 from ptv2kit.config.base import Section
 from ptv2kit.config.merge import Merged, dotted
+from ptv2kit.config.task import scheme_of
 from ptv2kit.config.yaml import KeyPath
 from ptv2kit.errors import Problem, did_you_mean
 
@@ -78,13 +79,14 @@ def validate(adapter: TypeAdapter[Any], merged: Merged, known: Iterable[str]) ->
 
 
 def known_keys(annotation: Any, prefix: str = "") -> list[str]:
-    """Every key below a section's type, dotted, unions joined."""
+    """Every key below a section's type, dotted, unions joined; `*` stands for a name that the user chooses."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         keys: list[str] = []
         for name, field in annotation.model_fields.items():
             keys += [f"{prefix}{name}", *known_keys(field.annotation, f"{prefix}{name}.")]
         return keys
-    return list(dict.fromkeys(key for part in get_args(annotation) for key in known_keys(part, prefix)))
+    below = f"{prefix}*." if get_origin(annotation) is dict else prefix
+    return list(dict.fromkeys(key for part in get_args(annotation) for key in known_keys(part, below)))
 
 
 def describe(value: Any) -> str:
@@ -127,7 +129,8 @@ def _problems(errors: list[Any], merged: Merged, known: list[str]) -> list[Probl
             choices = " or ".join(dict.fromkeys(_expectation(branch[0]) for branch in branches.values()))
             value = next(iter(branches.values()))[0]["input"]
             message = f"'{dotted(path)}' must be {choices}, found {describe(value)}"
-            found.append(merged.place(path).problem(message))
+            hint = did_you_mean(value, re.findall(r"'([^']*)'", choices)) if isinstance(value, str) else ""
+            found.append(merged.place(path).problem(message, hint if hint.startswith("did") else ""))
     return found
 
 
@@ -137,9 +140,12 @@ def _yaml_path(error: Any, values: Any) -> tuple[KeyPath, KeyPath, str]:
     branch_path: KeyPath = ()
     branch = ""
     node = values
-    parts = list(error["loc"])
+    parts: list[Any] = list(error["loc"])
+    tagged: set[KeyPath] = set()
     for index, part in enumerate(parts):
-        if (isinstance(node, dict) and part in node) or (
+        if path not in tagged and part == _tag(path, node):
+            tagged.add(path)
+        elif (isinstance(node, dict) and part in node) or (
             isinstance(node, list) and isinstance(part, int) and part < len(node)
         ):
             node = node[part]
@@ -149,6 +155,13 @@ def _yaml_path(error: Any, values: Any) -> tuple[KeyPath, KeyPath, str]:
         elif re.search(r"[\[\-]|^(int|str|float|bool)$", str(part)) and part != "[key]":
             branch_path, branch = path, str(part)
     return path, branch_path, branch
+
+
+def _tag(path: KeyPath, node: Any) -> Any:
+    """What pydantic puts into the way at a section of several kinds; a key of the same name may stand beside it."""
+    if path == ():
+        return scheme_of(node)
+    return node.get("source") if path == ("data",) and isinstance(node, dict) else None
 
 
 def _is_type_error(error: Any) -> bool:
@@ -177,6 +190,10 @@ def _problem(error: Any, merged: Merged, known: list[str]) -> Problem:
         message = f"'{name}' must be {'one of: ' if len(choices) > 1 else ''}{', '.join(choices)}"
         hint = did_you_mean(value, choices) if isinstance(value, str) else ""
         return place.problem(f"{message}; found {describe(value)}", hint if hint.startswith("did") else "")
+    if path == ("task",) and isinstance(value, dict):
+        return place.problem(
+            "'task' must be text, found a mapping", "the keys of a task are set in the task's own file"
+        )
     if kind in _EXPECTED:
         return place.problem(f"'{name}' must be {_EXPECTED[kind]}, found {describe(value)}", _type_hint(kind, value))
     if kind in _BOUNDS:
@@ -219,19 +236,26 @@ def _unknown_key_hint(path: KeyPath, known: list[str]) -> str:
         return "code from a model repository is never run; there is no such key"
     if leaf in UPSTREAM:
         return f"here it is {UPSTREAM[leaf]}"
-    names = [str(part) for part in path if not isinstance(part, int)]
-    parent = ".".join(names[:-1])
-    siblings = [key for key in known if key.rpartition(".")[0] == parent]
-    close = difflib.get_close_matches(leaf, [key.rpartition(".")[2] for key in siblings], n=1)
+    above = [str(part) for part in path[:-1] if not isinstance(part, int)]
+    siblings = [key.rpartition(".")[2] for key in known if _names_section(key.split(".")[:-1], above)]
+    if leaf in siblings:
+        return f"another kind of '{dotted(path[:-1])}' has this key, this one has not"
+    close = difflib.get_close_matches(leaf, siblings, n=1)
     if close:
-        return f"did you mean '{parent + '.' if parent else ''}{close[0]}'?"
+        return f"did you mean '{dotted((*path[:-1], close[0]))}'?"
     by_leaf: dict[str, str] = {}
     for key in known:
+        if "*" in key:
+            continue
         by_leaf.setdefault(key.rpartition(".")[2], key)
     elsewhere = difflib.get_close_matches(leaf, list(by_leaf), n=1, cutoff=0.8)
     if elsewhere:
         return f"did you mean '{by_leaf[elsewhere[0]]}'?"
-    return "known here: " + ", ".join(key.rpartition(".")[2] for key in siblings) if siblings else ""
+    return "known here: " + ", ".join(siblings) if siblings else ""
+
+
+def _names_section(pattern: list[str], names: list[str]) -> bool:
+    return len(pattern) == len(names) and all(a in ("*", b) for a, b in zip(pattern, names, strict=True))
 
 
 def _type_hint(kind: str, value: Any) -> str:

@@ -165,18 +165,18 @@ class _Reader:
 
     def _build(self, node: yaml.Node, path: KeyPath) -> Any:
         self.places[path] = self._position(node.start_mark)
-        plain = (
-            node.tag.startswith("tag:yaml.org,2002:")
-            and self._text[node.start_mark.index : node.start_mark.index + 1] != "!"
-        )
-        if not plain:
-            self.problems.append(self.places[path].problem(f"tags ('{node.tag}') are not allowed"))
+        self._refuse_tag(node)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self._build(item, (*path, index)) for index, item in enumerate(node.value)]
         assert isinstance(node, yaml.ScalarNode)
         return node.value if node.style else scalar(node.value)
+
+    def _refuse_tag(self, node: yaml.Node) -> None:
+        start = node.start_mark.index
+        if not node.tag.startswith("tag:yaml.org,2002:") or self._text[start : start + 1] == "!":
+            self.problems.append(self._position(node.start_mark).problem(f"tags ('{node.tag}') are not allowed"))
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -185,6 +185,7 @@ class _Reader:
             if not isinstance(key_node, yaml.ScalarNode):
                 self.problems.append(place.problem("a key must be text"))
                 continue
+            self._refuse_tag(key_node)
             key = str(key_node.value)
             if key == "<<" and not key_node.style:
                 self.problems.append(place.problem("merge keys (<<) are not allowed", "use 'extends'"))

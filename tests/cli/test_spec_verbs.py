@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,21 @@ def test_explain_of_an_unknown_key(capsys: pytest.CaptureFixture[str]) -> None:
 def test_overrides_may_stand_behind_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", QUICKSTART, "--json", "train.seed", "train.seed=5"]) == 0
     assert json.loads(capsys.readouterr().out)["train.seed"]["value"] == 5
+
+
+def test_debug_may_stand_behind_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "none.yaml", "--debug"]) == main(["--debug", "validate", "none.yaml"]) == 2
+    assert capsys.readouterr().err.count("Traceback") == 2
+
+
+def test_a_terminal_without_unicode_is_no_reason_to_fail(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"extends: {QUICKSTART}\nrecipe: r\ndescription: a → b\ntask: {ROOT / 'tasks/quickstart.yaml'}\n")
+    command = [sys.executable, "-m", "ptv2kit", "explain", str(path), "description"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r'"a \u2192 b"' in done.stdout
 
 
 @pytest.mark.parametrize("words", [["fly"], [], ["run"], ["run", QUICKSTART, "--fast"], ["explain"]])

@@ -211,6 +211,15 @@ def test_messages_of_recipes(project: Path, monkeypatch: pytest.MonkeyPatch, old
         ("scheme: classes", "scheme: [classes]", "'labels.scheme' must be text, found a list"),
         (', pair: "{passage}"', "", "'input.truncate' is pair, but there is no 'input.pair'"),
         ("input: {", "input: {words: x, ", "unknown key 'input.words'"),
+        ("source: jsonl", "source: jsonl, path: x", "hint: another kind of 'data' has this key, this one has not"),
+        ("splits: {train: a.jsonl, ", "jsonl: 1, splits: {", "missing key 'data.splits.train'"),
+        (
+            "labels: {scheme: classes, column",
+            "classes: 2\nlabels: {scheme: classes, colum",
+            "missing key 'labels.column'",
+        ),
+        ('["no", "yes"]', "from_tain", "hint: did you mean 'from_train'?"),
+        ("task: tiny", "task: tiny\nderive: {j: {colum: q}}", "hint: did you mean 'derive.j.column'?"),
     ],
 )
 def test_messages_of_tasks(project: Path, old: str, new: str, message: str) -> None:
@@ -304,6 +313,30 @@ def test_one_fault_does_not_hide_another(project: Path) -> None:
         assert message in found
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("extends=base.yaml", "command line: error: 'extends' can only be set in a file\n    extends=base.yaml"),
+        ("task.version=3", "hint: the keys of a task are set in the task's own file"),
+        ("expect[0].value=3", "command line: error: lists are replaced as a whole, not by item"),
+        ("expect[0].value=3", "hint: give the whole list: expect=[…]"),
+    ],
+)
+def test_what_the_command_line_cannot_set(project: Path, override: str, message: str) -> None:
+    assert message in problems_of(project / "recipes" / "one.yaml", RECIPE, override)
+
+
+def test_a_missing_key_is_placed_in_the_file_even_if_an_override_adds_to_its_section(project: Path) -> None:
+    text = RECIPE.replace("  epochs: 2\n", "")
+    found = problems_of(project / "recipes" / "one.yaml", text, "train.seed=3")
+    assert found == "recipes/one.yaml:4:1: error: missing key 'train.epochs'\n    train:\n    ^"
+
+
+def test_items_of_lists_are_named_in_hints(project: Path) -> None:
+    found = problems_of(project / "recipes" / "one.yaml", RECIPE + "expect: [{metirc: accuracy, value: 1}]\n")
+    assert "hint: did you mean 'expect[0].metric'?" in found
+
+
 def test_an_override_can_replace_a_whole_section(project: Path) -> None:
     recipe = load_recipe(project / "recipes" / "one.yaml", ["prompt={length: 3}", "train.learning_rate=2e-5"]).recipe
     assert (recipe.prompt.length, recipe.train.learning_rate) == (3, 2e-5)
@@ -314,8 +347,10 @@ def test_explain_names_the_closest_key(project: Path) -> None:
         explain(load_recipe(project / "recipes" / "one.yaml"), "train.epoch")
 
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{}\x85\u2028\u2029"), max_size=20) | (
-    st.sampled_from(["no", "1e-3", "null", "", "2026-01-01", "a: b", "# x", "???", "'", '"', "- a", "\t", "\n"])
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{}"), max_size=20) | (
+    st.sampled_from(
+        ["no", "1e-3", "null", "", "2026-01-01", "a: b", "# x", "???", "'", '"', "- a", "\t", "\n", "\x85", "a\u2028b"]
+    )
 )
 
 

@@ -69,6 +69,7 @@ def test_infinite_and_no_number() -> None:
         ("a: 1\nb: 2\na: 3\n", ":3:1: error: duplicate key 'a'"),
         ("a: {b: 1, b: 2}\n", ":1:11: error: duplicate key 'b'"),
         ("a: !!python/object:os.system x\n", ":1:4: error: tags ('tag:yaml.org,2002:python/object:os.system')"),
+        ("!!str a: x\n", ":1:1: error: tags ('tag:yaml.org,2002:str') are not allowed"),
         ("a: !mine x\n", ":1:4: error: tags ('!mine') are not allowed"),
         ("a: &x 1\nb: *x\n", ":1:4: error: anchors (&name) are not allowed"),
         ("a: 1\n<<: {b: 2}\n", ":2:1: error: merge keys (<<) are not allowed"),
