@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
@@ -47,7 +47,7 @@ class SplitData:
     rows: tuple[Row, ...]
     source: str
     fingerprint: str
-    file: Path | None = None
+    file: Path | None = field(default=None, compare=False)
 
 
 def read_split(task: TaskBase, split: SplitName, *, task_path: Path, data_root: Path | None) -> SplitData:
