@@ -90,10 +90,11 @@ def run(args: argparse.Namespace) -> int:
     with _memory_errors(prepared):
         model = prepared.build_model()
         _print_parameters(messages, prepared.recipe.backbone.name, model.parameter_count())
-        folder = RunFolder.create(args.runs_dir, prepared.recipe.recipe, _key(prepared))
+        key = _key(prepared)
+        folder = RunFolder.create(args.runs_dir, prepared.recipe.recipe, key)
         messages.print(f"run folder: {folder.path}", soft_wrap=True)
         try:
-            _write_request(folder, resolved, prepared, args)
+            _write_request(folder, key, resolved, prepared, args)
             outcome = _train(prepared, model, folder, messages)
         except BrokenPipeError:
             raise
@@ -242,7 +243,9 @@ def _key(prepared: Prepared) -> str:
     )
 
 
-def _write_request(folder: RunFolder, resolved: ResolvedRecipe, prepared: Prepared, args: argparse.Namespace) -> None:
+def _write_request(
+    folder: RunFolder, key: str, resolved: ResolvedRecipe, prepared: Prepared, args: argparse.Namespace
+) -> None:
     """What was asked for and where it came from."""
     from ptv2kit.config.explain import explain
     from ptv2kit.config.load import resolved_yaml
@@ -254,7 +257,7 @@ def _write_request(folder: RunFolder, resolved: ResolvedRecipe, prepared: Prepar
     folder.write_json(
         "provenance.json",
         {
-            "key": _key(prepared),
+            "key": key,
             "recipe": str(resolved.path),
             "task": str(resolved.task.path),
             "overrides": list(args.overrides),

@@ -220,8 +220,8 @@ def _tag_problem(path: KeyPath, kind: str, context: Any, merged: Merged) -> Prob
     if not isinstance(section, dict):
         return merged.place(parent).problem(f"'{dotted(parent)}' must be a mapping, found {describe(section)}")
     if kind == "union_tag_not_found":
-        if key in ("scheme_of()", "scheme") and "scheme" in section:
-            return merged.place(tag_path).problem(f"'{name}' must be text, found {describe(section['scheme'])}")
+        if tag_path[-1] in section:
+            return merged.place(tag_path).problem(f"'{name}' must be text, found {describe(section[tag_path[-1]])}")
         missing = name if parent in merged.keys else dotted(parent)
         return merged.key(parent).problem(f"missing key '{missing}'")
     choices = re.findall(r"'([^']*)'", context["expected_tags"])

@@ -112,7 +112,7 @@ class TrainingConsole:
 
 @final
 class RowsConsole:
-    """Shows how rows are read and encoded; off a terminal a line when a split is done.
+    """Shows how rows are encoded; off a terminal it is silent.
 
     Args:
         console: of stderr.
