@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import get_args
@@ -9,7 +10,9 @@ from typing import get_args
 import pytest
 
 from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import ClassesTask, DataSource, Iob2Task
+from ptv2kit.config.schema import Kind, json_schema, key_reference
+from ptv2kit.config.sources import DataSource
+from ptv2kit.config.task import TASK_SECTIONS
 from ptv2kit.config.validate import UPSTREAM, known_keys
 from ptv2kit.errors import ProjectError
 
@@ -35,26 +38,21 @@ def test_every_constraint_of_the_readme_is_there() -> None:
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text()
 
 
-def test_every_key_of_a_recipe_is_documented_with_its_default() -> None:
-    page = (ROOT / "docs" / "recipes.md").read_text()
-    rows = dict(re.findall(r"^\| `([\w.]+)` \| (?:`(.*?)`)? ?\|", page, flags=re.MULTILINE))
-    for key in leaves([key for key in known_keys(Recipe) if not key.startswith("expect.")]):
-        if key == "description":
-            continue
-        assert key in rows, f"docs/recipes.md lacks {key}"
-        field = Recipe.model_fields[key.split(".")[0]]
-        if "." in key:
-            field = field.annotation.model_fields[key.split(".")[1]]
-        if not field.is_required() and key != "expect":
-            shown = "null" if field.default is None else str(field.default)
-            assert rows[key] == shown, f"docs/recipes.md says {rows[key]} for {key}, the default is {shown}"
+@pytest.mark.parametrize("kind", ["task", "recipe"])
+def test_the_key_reference_and_the_schema_are_current(kind: Kind) -> None:
+    hint = "write it again with 'just reference'"
+    assert (ROOT / "docs" / "reference" / f"{kind}.md").read_text() == key_reference(kind), hint
+    written = json.loads((ROOT / "docs" / "schema" / f"{kind}.json").read_text())
+    assert written == json_schema(kind), hint
 
 
-@pytest.mark.parametrize("section", [ClassesTask, Iob2Task, *get_args(get_args(DataSource)[0])])
-def test_every_key_of_a_task_is_documented(section: type) -> None:
-    page = (ROOT / "docs" / "tasks.md").read_text()
+@pytest.mark.parametrize("section", [Recipe, *TASK_SECTIONS.values(), *get_args(get_args(DataSource)[0])])
+def test_every_key_has_a_meaning_in_the_reference(section: type) -> None:
+    kind: Kind = "recipe" if section is Recipe else "task"
+    rows = dict(re.findall(r"^\| `([^`]+)` \|.*\| (.*) \|$", key_reference(kind), flags=re.MULTILINE))
     for key in leaves(known_keys(section)):
-        assert re.search(rf"\b{key.rpartition('.')[2]}\b", page), f"docs/tasks.md lacks {key}"
+        name = key.rpartition(".")[2]
+        assert any(row.rpartition(".")[2] == name and meaning for row, meaning in rows.items()), f"{key} is not there"
 
 
 def test_every_exit_code_is_documented() -> None:
@@ -82,7 +80,7 @@ def test_yaml_examples_are_valid(page: Path, tmp_path: Path) -> None:
 
 
 def test_hints_for_upstream_names_lead_to_keys_that_exist() -> None:
-    keys = {*known_keys(Recipe), *known_keys(ClassesTask)}
+    keys = {*known_keys(Recipe), *known_keys(TASK_SECTIONS["classes"])}
     for hint in UPSTREAM.values():
         named = re.findall(r"\b(?:train|prompt|backbone|input|labels)\.\w+|^task$", hint)
         assert named

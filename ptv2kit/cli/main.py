@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ptv2kit import __version__
-from ptv2kit.cli import explain, run, validate
+from ptv2kit.cli import explain, preview, run, schema, validate
 from ptv2kit.errors import ProjectError
 
 EPILOG = """examples:
@@ -19,6 +19,7 @@ EPILOG = """examples:
   ptv2kit run recipes/mini-wikigold.yaml --data-root data train.seed=12
   ptv2kit validate recipes/*.yaml tasks/*.yaml
   ptv2kit explain recipes/quickstart.yaml train
+  ptv2kit preview tasks/quickstart.yaml
 
 exit codes: 0 ok, 1 failed run or internal error, 2 configuration or usage, 3 data or network, 4 out of memory,
 5 expectation missed, 130 interrupted
@@ -36,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ptv2kit {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in (run, validate, explain):
+    for verb in (run, validate, explain, preview, schema):
         verb.add_parser(subparsers)
     for parser_of_verb in subparsers.choices.values():
         parser_of_verb.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

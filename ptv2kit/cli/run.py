@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from ptv2kit.cli.backbone import silence_libraries
+from ptv2kit.cli.data_root import add_data_root
 from ptv2kit.errors import ExpectationMissedError, InterruptedRunError, OutOfMemoryError, Problem, TrainingError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ptv2kit.config.load import ResolvedRecipe
+    from ptv2kit.data.schemes.base import Prediction
     from ptv2kit.models.model import ParameterCount
     from ptv2kit.reporting.results import Outcome
     from ptv2kit.reporting.run_folder import RunFolder
@@ -43,13 +45,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="recipe (YAML)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a value of the recipe")
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        default=Path(os.environ["PTV2KIT_DATA"]) if os.environ.get("PTV2KIT_DATA") else None,
-        metavar="DIR",
-        help="where data files are looked up first (default: $PTV2KIT_DATA)",
-    )
+    add_data_root(parser)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     parser.add_argument(
         "--dry-run", action="store_true", help="check all but rows and weights, print the resolved YAML"
@@ -71,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     messages = Console(stderr=True, quiet=args.quiet, highlight=False, markup=False, emoji=False)
-    _silence_libraries()
+    silence_libraries()
     if args.dry_run:
         return _dry_run(resolved, args, messages)
 
@@ -146,22 +142,24 @@ def _train(prepared: Prepared, model: Any, folder: RunFolder, messages: Console)
             if result.best is not None:
                 _write_predictions(folder, prepared, "validation", result.best.predictions)
             interrupted = result.interrupted
-            if "test" in splits and not interrupted:
+            tests = [name for name in splits if name.startswith("test")]
+            if tests and not interrupted:
                 model.load_trained_state(load_prompt(folder.path / "prompt")[0])
+            for name in [] if interrupted else tests:
                 try:
                     test = evaluate(
                         model,
                         prepared.scheme,
-                        splits["test"],
+                        splits[name],
                         recipe.train.eval_batch_size,
                         prepared.device,
                         console.on_evaluating,
                     )
                 except KeyboardInterrupt:
                     interrupted = True
-                else:
-                    scores["test"] = test.scores
-                    _write_predictions(folder, prepared, "test", test.predictions)
+                    break
+                scores[name] = test.scores
+                _write_predictions(folder, prepared, name, test.predictions)
     except TrainingError as error:
         folder.log(str(error))
         where = f"what was kept lies in '{folder.path}'"
@@ -218,8 +216,8 @@ def _dry_run(resolved: ResolvedRecipe, args: argparse.Namespace, messages: Conso
     located = locate_data(resolved.task.task, resolved.task.path, args.data_root)
     spec, _ = check_backbone(resolved.recipe, resolved.task.task)
     load_tokenizer(spec, words=isinstance(resolved.task.task, Iob2Task))
-    for split, path in located.items():
-        messages.print(f"{split}: {path or 'from the hub'}", soft_wrap=True)
+    for split, found in located.items():
+        messages.print(f"{split}: {'from the hub' if found is None else found.pattern}", soft_wrap=True)
     messages.print(f"backbone: {spec.source}, {len(spec.layers)} layers", soft_wrap=True)
     messages.print("dry run: nothing was trained or written")
     sys.stdout.write(resolved_yaml(resolved.recipe) + "---\n" + resolved_yaml(resolved.task.task))
@@ -295,21 +293,10 @@ def _memory_errors(prepared: Prepared) -> Generator[None]:
         ) from error
 
 
-def _write_predictions(folder: RunFolder, prepared: Prepared, split: Any, predictions: Sequence[Any]) -> None:
+def _write_predictions(folder: RunFolder, prepared: Prepared, split: str, predictions: Sequence[Prediction]) -> None:
     rows = prepared.splits[split].data.rows
-    folder.write_lines(
-        f"predictions/{split}.jsonl",
-        (
-            {
-                "row": prediction.row,
-                "location": rows[prediction.row].location,
-                "label": prediction.label,
-                "probability": round(prediction.probability, 6),
-                "reference": prediction.reference,
-            }
-            for prediction in predictions
-        ),
-    )
+    lines = (prediction.to_json(rows[prediction.row].location) for prediction in predictions)
+    folder.write_lines(f"predictions/{split}.jsonl", lines)
 
 
 def _print_parameters(messages: Console, backbone: str, count: ParameterCount) -> None:
@@ -318,15 +305,6 @@ def _print_parameters(messages: Console, backbone: str, count: ParameterCount) -
         f"(prompt {count.prompt:,} + head {count.head:,}), {count.share:.2%} of the backbone",
         soft_wrap=True,
     )
-
-
-def _silence_libraries() -> None:
-    """Keep other libraries' progress bars and notes off the terminal; their errors still raise."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 @final

@@ -1,31 +1,46 @@
-"""`ptv2kit validate`: check recipes and tasks without running anything."""
+"""`ptv2kit validate`: check recipes and tasks, and with `--data` every row, without training anything."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ptv2kit.errors import ConfigError, Problem
+from ptv2kit.cli.data_root import add_data_root
+from ptv2kit.errors import ConfigError, DataError, Problem
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
+    from ptv2kit.data.inspection import SplitReport
 
 EXAMPLES = """examples:
   ptv2kit validate recipes/quickstart.yaml
   ptv2kit validate recipes/*.yaml tasks/*.yaml
   ptv2kit validate recipes/quickstart.yaml --json
+  ptv2kit validate tasks/squad_v2.yaml --data --data-root data --backbone mini
 """
+
+_SHOWN = 20
+_UNLIMITED = 1_000_000
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb to the command line."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "validate",
-        help="check recipes and tasks",
-        description="Check recipe and task files and print every problem of all of them. Nothing is run.",
+        help="check recipes and tasks, and with --data their rows",
+        description="Check recipe and task files and print every problem of all of them. With --data, read every row: "
+        "count rows and labels, measure lengths, and find what is malformed, cut off, unseen in training or repeated.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recipe or task (YAML)")
+    parser.add_argument("--data", action="store_true", help="also read and check every row")
+    parser.add_argument("--backbone", metavar="NAME", help="whose tokenizer (default: the recipe's, or mini)")
+    add_data_root(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.set_defaults(handler=run, trailing="files")
 
@@ -35,35 +50,109 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: with the problems of all files.
+        DataError: with the problems of all rows; only if the files are without problems.
     """
     from ptv2kit.config.load import ResolvedRecipe, load_file
 
     problems: list[Problem] = []
+    bad_rows: list[Problem] = []
     reports: list[dict[str, Any]] = []
     for path in map(Path, args.files):
         found: tuple[Problem, ...] = ()
         kind = ""
+        report: dict[str, Any] = {}
         try:
-            kind = "recipe" if isinstance(load_file(path), ResolvedRecipe) else "task"
+            resolved = load_file(path)
+            kind = "recipe" if isinstance(resolved, ResolvedRecipe) else "task"
+            if not args.json:
+                print(f"{path}: ok ({kind})")
+            if args.data:
+                splits, max_length = _inspect(resolved, args)
+                report = {"max_length": max_length, "splits": [split.to_json() for split in splits]}
+                bad_rows += [problem for split in splits for problem in split.problems[:_SHOWN]]
+                if not args.json:
+                    _show(splits, max_length)
         except ConfigError as error:
             found = error.problems
-        if not found and not args.json:
-            print(f"{path}: ok ({kind})")
-        problems += found
-        reports.append(
-            {
-                "file": str(path),
-                "ok": not found,
-                "kind": kind,
-                "problems": [
-                    {"location": problem.location, "message": problem.message, "hint": problem.hint}
-                    for problem in found
-                ],
-            }
-        )
+            problems += found
+        except DataError as error:
+            found = error.problems
+            bad_rows += found
+        lines = [{"location": item.location, "message": item.message, "hint": item.hint} for item in found]
+        faulty = bool(found) or any(split["problems"] for split in report.get("splits", []))
+        reports.append({"file": str(path), "ok": not faulty, "kind": kind, "problems": lines, **report})
     if args.json:
-        print(json.dumps({"ok": not problems, "files": reports}, indent=2))
-        return ConfigError.exit_code if problems else 0
+        print(json.dumps({"ok": not problems and not bad_rows, "files": reports}, indent=2))
+        return ConfigError.exit_code if problems else DataError.exit_code if bad_rows else 0
     if problems:
-        raise ConfigError(dict.fromkeys(problems))
+        raise ConfigError(dict.fromkeys([*problems, *bad_rows]))
+    if bad_rows:
+        raise DataError(dict.fromkeys(bad_rows))
     return 0
+
+
+def _inspect(resolved: ResolvedRecipe | ResolvedTask, args: argparse.Namespace) -> tuple[list[SplitReport], int]:
+    """Read and check every row of every split; also the longest input that is allowed."""
+    from rich.console import Console
+
+    from ptv2kit.cli.backbone import tokenizer_for
+    from ptv2kit.config.load import ResolvedRecipe
+    from ptv2kit.config.recipe import Backbone
+    from ptv2kit.data.inspection import inspect_splits
+    from ptv2kit.data.schemes import build_scheme
+    from ptv2kit.data.sources import read_split
+    from ptv2kit.data.tokens import Subwords
+    from ptv2kit.reporting.console import RowsConsole
+
+    recipe = resolved.recipe if isinstance(resolved, ResolvedRecipe) else None
+    found = resolved.task if isinstance(resolved, ResolvedRecipe) else resolved
+    backbone = Backbone(name="mini") if recipe is None else recipe.backbone
+    tokenizer = tokenizer_for(backbone if args.backbone is None else Backbone(name=args.backbone), found.task)
+    max_length = (None if recipe is None else recipe.train.max_length) or found.task.input.max_length
+    splits = {
+        name: read_split(found.task, name, task_path=found.path, data_root=args.data_root)
+        for name in found.task.data.splits.by_name()
+    }
+    train = splits["train"].rows
+    scheme = build_scheme(found.task, Subwords(tokenizer, max_length), train)
+    untruncated = build_scheme(found.task, Subwords(tokenizer, _UNLIMITED), train)
+    with RowsConsole(Console(stderr=True)) as rows:
+        return inspect_splits(scheme, untruncated, splits, max_length, rows.on_rows), max_length
+
+
+def _show(splits: list[SplitReport], max_length: int) -> None:
+    """The report as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    table = Table("", *(split.name for split in splits), title_justify="left")
+    rows: list[tuple[str, list[str]]] = [
+        ("rows", [f"{split.rows:,}" for split in splits]),
+        ("inputs of the model", [f"{split.inputs:,}" for split in splits]),
+        ("malformed", [f"{len(split.problems):,}" for split in splits]),
+        *((f"sub-words, {name}", [f"{split.lengths[name]:,}" for split in splits]) for name in splits[0].lengths),
+        (f"longer than max_length {max_length}", [f"{split.too_long:,}" for split in splits]),
+        ("cut off, or answer lost", [f"{split.truncated:,}" for split in splits]),
+        ("repeated within the split", [f"{split.repeated:,}" for split in splits]),
+        ("also in train", [f"{split.leaked:,}" for split in splits]),
+        ("labels not in train", [", ".join(split.unseen) or "0" for split in splits]),
+    ]
+    for name, values in rows:
+        table.add_row(name, *values)
+    console.print(table)
+    _show_labels(console, splits)
+
+
+def _show_labels(console: Console, splits: list[SplitReport]) -> None:
+    """How often each label occurs, most frequent first, with a bar for its share in the training split."""
+    from rich.table import Table
+
+    names = list(dict.fromkeys(name for split in splits for name in split.labels))
+    total = max(1, sum(splits[0].labels.values()))
+    table = Table("label", *(split.name for split in splits), f"share of {splits[0].name}")
+    for name in names:
+        share = splits[0].labels.get(name, 0) / total
+        bar = "█" * round(30 * share)
+        table.add_row(name, *(f"{split.labels.get(name, 0):,}" for split in splits), f"{share:6.1%} {bar}")
+    console.print(table)

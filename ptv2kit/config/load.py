@@ -11,10 +11,10 @@ import yaml
 from pydantic import TypeAdapter
 
 from ptv2kit.config.base import Section
+from ptv2kit.config.checks import check_recipe, check_task
 from ptv2kit.config.merge import Merged, Override, merge_file
 from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import ClassesTask, Iob2Task, Task, TextInput, scheme_of
-from ptv2kit.config.template import parse_template
+from ptv2kit.config.task import TASK_SECTIONS, AnyTask, Task, scheme_of
 from ptv2kit.config.validate import known_keys, validate
 from ptv2kit.config.yaml import Position, load_document, scalar
 from ptv2kit.errors import ConfigError, Problem, did_you_mean
@@ -35,7 +35,7 @@ class ResolvedTask:
         merged: the values that were written, and where.
     """
 
-    task: ClassesTask | Iob2Task
+    task: AnyTask
     path: Path
     merged: Merged
 
@@ -117,7 +117,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
         except ConfigError as error:
             problems += error.problems
     if recipe is not None and task is not None:
-        problems += _check_expectations(recipe, task, merged)
+        problems += check_recipe(recipe, task, merged)
     if problems:
         raise ConfigError(_in_order(problems))
     assert recipe is not None
@@ -135,60 +135,26 @@ def resolved_yaml(section: Section) -> str:
 def _task(path: Path, overrides: Sequence[str]) -> tuple[Any, Merged, list[Problem]]:
     merged = merge_file(path, overrides)
     scheme = scheme_of(merged.values)
-    section = {"classes": ClassesTask, "iob2": Iob2Task}.get(scheme or "")
+    section = TASK_SECTIONS.get(scheme or "")
     task, problems = validate(_TASK, merged, known_keys(section or Task))
     if section is None:
         problems += _check_without_scheme(merged)
     if task is not None:
-        problems += _check_task(task, merged)
+        problems += check_task(task, merged)
     return task, merged, problems
 
 
 def _check_without_scheme(merged: Merged) -> list[Problem]:
     """The problems of a task whose scheme is missing or unknown; what only the scheme decides is left out."""
-    described = merged.values.get("input")
-    section = Iob2Task if isinstance(described, dict) and "words" in described else ClassesTask
+    described: Any = merged.values.get("input")
+    keys: dict[str, str] = {"words": "iob2", "choices": "choices", "question": "start_end"}
+    named = next(
+        (scheme for key, scheme in keys.items() if isinstance(described, dict) and key in described), "classes"
+    )
+    section = TASK_SECTIONS[named]
     rest = {key: value for key, value in merged.values.items() if key not in ("labels", "metrics")}
     problems = validate(TypeAdapter(section), replace(merged, values=rest), known_keys(section))[1]
     return [problem for problem in problems if problem.message != "missing key 'labels'"]
-
-
-def _check_task(task: ClassesTask | Iob2Task, merged: Merged) -> list[Problem]:
-    """What no single field can know."""
-    problems: list[Problem] = []
-    lists: list[tuple[tuple[str, ...], Any]] = [(("labels", "names"), task.labels.names), (("metrics",), task.metrics)]
-    for path, names in lists:
-        if isinstance(names, tuple) and len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            problems.append(merged.place(path).problem(f"'{'.'.join(path)}' names '{twice}' twice"))
-    names = task.labels.names
-    if isinstance(names, dict) and len(set(names.values())) < 2:
-        problems.append(merged.place(("labels", "names")).problem("'labels.names' must name at least two classes"))
-    if isinstance(task, Iob2Task) and isinstance(names, tuple):
-        for index, name in enumerate(names):
-            if name == "O" or name.startswith(("B-", "I-")):
-                place = merged.place(("labels", "names", index))
-                hint = "write PER for the tags B-PER and I-PER"
-                problems.append(place.problem(f"'labels.names' lists span types; '{name}' is a tag", hint))
-    if isinstance(task.input, TextInput) and not parse_template(task.input.text + (task.input.pair or "")).columns:
-        problems.append(merged.place(("input", "text")).problem("'input.text' names no column, such as '{text}'"))
-    if isinstance(task.input, TextInput) and task.input.truncate == "pair" and task.input.pair is None:
-        place = merged.place(("input", "truncate"))
-        problems.append(place.problem("'input.truncate' is pair, but there is no 'input.pair'"))
-    return problems
-
-
-def _check_expectations(recipe: Recipe, task: ClassesTask | Iob2Task, merged: Merged) -> list[Problem]:
-    problems: list[Problem] = []
-    for index, expectation in enumerate(recipe.expect):
-        if expectation.metric not in task.metrics:
-            message = f"'expect[{index}].metric' is '{expectation.metric}', which task '{task.task}' does not measure"
-            place = merged.place(("expect", index, "metric"))
-            problems.append(place.problem(message, did_you_mean(expectation.metric, list(task.metrics))))
-        if expectation.split == "test" and task.data.splits.test is None:
-            place = merged.place(("expect", index, "split"))
-            problems.append(place.problem(f"'expect[{index}].split' is test, but task '{task.task}' has no test split"))
-    return problems
 
 
 def _in_order(problems: Sequence[Problem]) -> list[Problem]:

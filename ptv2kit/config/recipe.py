@@ -22,6 +22,9 @@ class Backbone(Section):
     """Precision of the frozen weights; prompt and head stay in fp32."""
     dropout: Probability | None = None
     """Dropout on the backbone's hidden states while training; null keeps the model's own value."""
+    attention_dropout: Probability | None = None
+    """Dropout on the backbone's attention weights while training; null keeps the model's own value. 0 trains up to
+    twice as fast on a CPU, where only attention without dropout has a fused kernel."""
     pooling: Literal["auto", "pooler", "first", "mean"] = "auto"
     """What a sequence head reads: the model's own frozen pooler, the first token, or the mean over tokens; `auto`
     takes the pooler if the weights have one, else the first token. Token heads ignore it."""
@@ -78,13 +81,24 @@ class Train(Section):
     """Where to compute; `auto` takes a GPU if there is one."""
 
 
+class Limit(Section):
+    """At most so many rows of each split, drawn by `train.seed`; for a first look and for small machines."""
+
+    train: PositiveInt | None = None
+    """Rows to train on."""
+    validation: PositiveInt | None = None
+    """Rows that choose the best epoch."""
+    test: PositiveInt | None = None
+    """Rows of each test split."""
+
+
 class Expectation(Section):
     """A published or earlier value that the run should reach."""
 
     metric: str
     """One of the task's metrics."""
-    split: Literal["validation", "test"] = "validation"
-    """The split that is scored."""
+    split: Annotated[str, Field(pattern=r"^(validation|test|test_.+)$")] = "validation"
+    """The split that is scored: `validation`, `test`, or `test_<name>` where a task has several."""
     value: float
     """The value to reach, on the metric's scale of 0 to 100."""
     tolerance: NonNegativeFloat = 0.0
@@ -110,5 +124,7 @@ class Recipe(Section):
     """The trained prompt."""
     train: Train
     """Optimization."""
+    limit: Limit = Field(default_factory=Limit)
+    """At most so many rows of each split; null: all."""
     expect: Annotated[tuple[Expectation, ...], Field(strict=False)] = ()
     """Values that the run should reach; a miss ends with exit code 5."""

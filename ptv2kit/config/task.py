@@ -1,116 +1,28 @@
 """The task file: what the data means. One class for each label scheme; `labels.scheme` says which.
 
-A new scheme adds its labels, its input and its task class here, and one module in `ptv2kit/data/schemes`.
+A new scheme adds its input, its labels and its task class here, and one module in `ptv2kit/data/schemes`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, PositiveInt, Tag
+from pydantic import AfterValidator, Discriminator, Field, NonNegativeInt, PositiveInt, Tag
 
 from ptv2kit.config.base import Name, Section
-from ptv2kit.config.template import parse_template
+from ptv2kit.config.rows import Column, Derivation, Expansion
+from ptv2kit.config.sources import DataSource
+from ptv2kit.config.template import TemplateText
+
+MaxLength = Annotated[int, Field(ge=8)]
+Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
-def _checked_template(text: str) -> str:
-    parse_template(text)
-    return text
-
-
-TemplateText = Annotated[str, AfterValidator(_checked_template)]
-"""Text with columns in braces, such as `"{premise} {joiner}"`."""
-
-Column = Annotated[str, Field(min_length=1)]
-"""A column of the data; `a.b` is field `b` of column `a`."""
-
-SplitName = Literal["train", "validation", "test"]
-
-
-class FileSplits(Section):
-    """The files of each split. Relative paths are looked up under the data root, then beside the task file."""
-
-    train: str
-    """File to train on."""
-    validation: str
-    """File that chooses the best epoch."""
-    test: str | None = None
-    """File for the final score, if there is one."""
-
-
-class HubSource(Section):
-    """A data set of the Hugging Face hub, in a repository without a loading script."""
-
-    source: Literal["hub"]
-    """Where the rows come from."""
-    path: str
-    """Repository, such as `nyu-mll/glue`."""
-    name: str | None = None
-    """Configuration within the repository, such as `sst2`."""
-    revision: str | None = None
-    """Commit, branch or tag; a commit makes a run reproducible."""
-    splits: FileSplits
-    """The repository's name of each split; `<data root>/<task>/<split>.jsonl.gz` is read instead if it exists."""
-
-
-class JsonlSource(Section):
-    """Lines of JSON objects; a name that ends in `.gz` is gzip."""
-
-    source: Literal["jsonl"]
-    """Where the rows come from."""
-    splits: FileSplits
-    """The file of each split."""
-
-
-class TableSource(Section):
-    """Comma-separated (`csv`) or tab-separated (`tsv`) values with a header line; a name that ends in `.gz` is gzip."""
-
-    source: Literal["csv", "tsv"]
-    """Where the rows come from."""
-    splits: FileSplits
-    """The file of each split."""
-    columns: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
-    """Names of the columns, for a file without a header line."""
-    quoting: bool | None = None
-    """Whether `"` quotes a field; the default is yes for csv and no for tsv."""
-
-
-class ParquetSource(Section):
-    """Apache Parquet files."""
-
-    source: Literal["parquet"]
-    """Where the rows come from."""
-    splits: FileSplits
-    """The file of each split."""
-
-
-class ConllSource(Section):
-    """One token a line in columns, a blank line after each sentence, `-DOCSTART-` lines skipped."""
-
-    source: Literal["conll"]
-    """Where the rows come from."""
-    splits: FileSplits
-    """The file of each split."""
-    columns: dict[str, int] = Field(min_length=1)
-    """Name and index of each column that is read; -1 is the last."""
-    separator: Literal["whitespace", "tab", "space"] = "whitespace"
-    """What stands between two columns."""
-    comment: Annotated[str, Field(min_length=1)] | None = None
-    """Lines that begin with this text are skipped."""
-
-
-DataSource = Annotated[
-    HubSource | JsonlSource | TableSource | ParquetSource | ConllSource, Field(discriminator="source")
-]
-
-
-class Lookup(Section):
-    """A new column: the value of another one, looked up in a table."""
-
-    column: Column
-    """The column whose value is looked up."""
-    map: dict[str, str] = Field(min_length=1)
-    """Value to result; a value that is missing here is an error."""
+def _at_least_two(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) < 2:
+        raise ValueError("needs at least two names")
+    return names
 
 
 class TextInput(Section):
@@ -122,8 +34,33 @@ class TextInput(Section):
     """The second text of a pair."""
     truncate: Literal["longest", "text", "pair"] = "longest"
     """Which text is shortened if both together exceed `max_length`."""
-    max_length: Annotated[int, Field(ge=8)] = 256
+    max_length: MaxLength = 256
     """Longest input in sub-word tokens, special tokens included, prompt not included."""
+
+
+class ChoicesInput(Section):
+    """One text with several continuations, each of which becomes a pair `text`, choice."""
+
+    text: TemplateText
+    """The text that the choices have in common."""
+    choices: Annotated[tuple[TemplateText, ...], Field(strict=False, min_length=2)]
+    """The choices in order."""
+    truncate: Literal["longest", "text", "pair"] = "longest"
+    """What is shortened if text and choice together exceed `max_length`; `pair` is the choice."""
+    max_length: MaxLength = 256
+    """Longest input in sub-word tokens, special tokens included, prompt not included."""
+
+
+class AppendedWord(Section):
+    """A word of the row that is repeated after the sentence, such as the verb whose arguments are asked for."""
+
+    column: Column
+    """The column with the list of words."""
+    at: Column
+    """The column with the word's index in that list, from 0."""
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    """What stands between sentence and word, cut into sub-words like any word; null: the tokenizer's own separator.
+    The official code writes `[SEP]`, which is its own separator to BERT only."""
 
 
 class WordsInput(Section):
@@ -131,8 +68,23 @@ class WordsInput(Section):
 
     words: Column
     """The column with the list of words."""
-    max_length: Annotated[int, Field(ge=8)] = 256
+    append: AppendedWord | None = None
+    """A word repeated after the sentence; it is never cut off and never scored."""
+    max_length: MaxLength = 256
     """Longest input in sub-word tokens, special tokens included, prompt not included."""
+
+
+class QuestionInput(Section):
+    """A question and the passage that holds its answer; a long passage is read in overlapping windows."""
+
+    question: TemplateText
+    """The question; blanks around it are dropped."""
+    context: TemplateText
+    """The passage; the answer is a piece of it."""
+    max_length: MaxLength = 384
+    """Longest window in sub-word tokens, question and special tokens included, prompt not included."""
+    stride: NonNegativeInt = 128
+    """Sub-words of the passage that two neighbouring windows share."""
 
 
 ClassNames = (
@@ -140,6 +92,18 @@ ClassNames = (
     | Annotated[tuple[str, ...], Field(strict=False, min_length=2)]
     | Annotated[dict[str, str], Field(min_length=2)]
 )
+
+
+class Grouping(Section):
+    """Rows that are scored together: the answers of one question, the candidates of one query."""
+
+    by: TemplateText
+    """Rows with the same text belong together, such as `{idx.paragraph}-{idx.question}`."""
+    candidate: TemplateText | None = None
+    """The row's candidate answer, for the `record` metrics: the one with the highest score of `names`' last class is
+    chosen."""
+    golds: Column | None = None
+    """The column with the right answers of the group, for the `record` metrics."""
 
 
 class ClassesLabels(Section):
@@ -152,17 +116,56 @@ class ClassesLabels(Section):
     names: ClassNames = "from_train"
     """The classes in order; or a mapping from the value in the data to the class's name; or `from_train`: those that
     occur there, sorted."""
+    group: Grouping | None = None
+    """Rows that are scored together; the last of `names` then means that a row's answer is right."""
+
+
+class ChoicesLabels(Section):
+    """The right one of several choices."""
+
+    scheme: Literal["choices"]
+    """What a label is: the right one of several choices."""
+    column: Column
+    """The column with the label: the choice's index from 0, or its name in `names`."""
+    names: Annotated[Names, AfterValidator(_at_least_two)] | None = None
+    """What the data calls the choices, in the order of `input.choices`, such as `[A, B]`; null: indices."""
 
 
 class Iob2Labels(Section):
-    """A tag per word, in IOB2: `B-` opens a span, `I-` continues it, `O` is outside."""
+    """A tag per word: `B-` opens a span, `I-` continues it, `O` is outside."""
 
     scheme: Literal["iob2"]
     """What a label is: a tag per word, in IOB2."""
     column: Column
     """The column with the list of tags, one for each word."""
-    names: Literal["from_train"] | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = "from_train"
-    """The span types without `B-` and `I-`, such as `[PER, LOC]`; or `from_train`: as they occur there."""
+    encoding: Literal["iob2", "iob1", "iobes"] = "iob2"
+    """How the data writes spans; everything becomes IOB2. `iob1` has `B-` only between touching spans; `iobes` has
+    `E-` and `S-`, or `L-` and `U-`."""
+    names: Literal["from_train"] | Names | Annotated[dict[str, str], Field(min_length=1)] = "from_train"
+    """The span types without `B-` and `I-`, such as `[PER, LOC]`; or a mapping from the data's types to ours; or
+    `from_train`: as they occur there."""
+
+
+class StartEndLabels(Section):
+    """The answer as a piece of the passage."""
+
+    scheme: Literal["start_end"]
+    """What a label is: where the answer starts and ends in the passage."""
+    column: Column | None = None
+    """The column with the answers in SQuAD's layout: a mapping of `text` and `answer_start`, each a list."""
+    text: Column | None = None
+    """Instead of `column`: the column with the answer's text, or a list of right texts."""
+    start: Column | None = None
+    """With `text`: the column with the answer's first character in the passage, from 0, or a list of them; null: where
+    the text occurs first."""
+    unanswerable: bool = False
+    """Whether a row may have no answer; the model may then answer nothing."""
+    null_threshold: float = 0.0
+    """How much the score of no answer must exceed that of the best answer to be given."""
+    max_answer_tokens: PositiveInt = 30
+    """Longest answer in sub-words."""
+    n_best: PositiveInt = 20
+    """Start and end positions that are paired, and answers that are kept, per window and per question."""
 
 
 class TaskBase(Section):
@@ -178,8 +181,12 @@ class TaskBase(Section):
     """Licence of the data, and who brings the files."""
     data: DataSource
     """Where the rows come from."""
-    derive: dict[str, Lookup] = Field(default_factory=dict)
-    """New columns, looked up from others."""
+    expand: Annotated[tuple[Expansion, ...], Field(strict=False)] = ()
+    """One row for each item of a list, step after step; before `derive`."""
+    derive: dict[str, Derivation] = Field(default_factory=dict)
+    """New columns made from others."""
+    distinct: TemplateText | None = None
+    """Of rows with the same text only the first one is kept."""
     head: Literal["linear"] = "linear"
     """What turns hidden states into scores."""
 
@@ -191,7 +198,32 @@ class ClassesTask(TaskBase):
     """How a row becomes the model's input."""
     labels: ClassesLabels
     """What a label is and where it stands."""
-    metrics: Annotated[tuple[Literal["accuracy", "macro_f1"], ...], Field(strict=False, min_length=1)] = ("accuracy",)
+    metrics: Annotated[
+        tuple[
+            Literal[
+                "accuracy",
+                "macro_f1",
+                "multirc_f1a",
+                "multirc_f1m",
+                "multirc_exact_match",
+                "record_f1",
+                "record_exact_match",
+            ],
+            ...,
+        ],
+        Field(strict=False, min_length=1),
+    ] = ("accuracy",)
+    """What is measured; the first one chooses the best epoch. `multirc_*` and `record_*` need `labels.group`."""
+
+
+class ChoicesTask(TaskBase):
+    """A task with one right choice of several: COPA, multiple-choice questions."""
+
+    input: ChoicesInput
+    """How a row becomes the model's inputs, one for each choice."""
+    labels: ChoicesLabels
+    """What a label is and where it stands."""
+    metrics: Annotated[tuple[Literal["accuracy"], ...], Field(strict=False, min_length=1)] = ("accuracy",)
     """What is measured; the first one chooses the best epoch."""
 
 
@@ -202,10 +234,38 @@ class Iob2Task(TaskBase):
     """How a row becomes the model's input."""
     labels: Iob2Labels
     """What a label is and where it stands."""
-    metrics: Annotated[tuple[Literal["span_f1", "token_accuracy"], ...], Field(strict=False, min_length=1)] = (
-        "span_f1",
-    )
-    """What is measured; the first one chooses the best epoch."""
+    metrics: Annotated[
+        tuple[Literal["span_f1", "srl_f1", "token_accuracy"], ...], Field(strict=False, min_length=1)
+    ] = ("span_f1",)
+    """What is measured; the first one chooses the best epoch. `span_f1` is micro F1 over all spans, the verb's
+    included; `srl_f1` is that of CoNLL-2005: without the verb, continuations joined."""
+
+
+class StartEndTask(TaskBase):
+    """A task whose answer is a piece of a passage: extractive question answering."""
+
+    input: QuestionInput
+    """How a row becomes the model's inputs, one for each window."""
+    labels: StartEndLabels
+    """What a label is and where it stands."""
+    metrics: Annotated[
+        tuple[
+            Literal[
+                "squad_exact_match",
+                "squad_f1",
+                "squad_best_exact_match",
+                "squad_best_f1",
+                "squad_best_exact_match_threshold",
+                "squad_best_f1_threshold",
+                "squad_has_answer_exact_match",
+                "squad_has_answer_f1",
+                "squad_no_answer_accuracy",
+            ],
+            ...,
+        ],
+        Field(strict=False, min_length=1),
+    ] = ("squad_f1", "squad_exact_match")
+    """What is measured; the first one chooses the best epoch. All but the first two need `labels.unanswerable`."""
 
 
 def scheme_of(value: Any) -> str | None:
@@ -217,8 +277,22 @@ def scheme_of(value: Any) -> str | None:
     return scheme if isinstance(scheme, str) else None
 
 
+AnyTask = ClassesTask | ChoicesTask | Iob2Task | StartEndTask
+"""A task of any scheme."""
+
+TASK_SECTIONS: Mapping[str, type[AnyTask]] = {
+    "classes": ClassesTask,
+    "choices": ChoicesTask,
+    "iob2": Iob2Task,
+    "start_end": StartEndTask,
+}
+"""The class that validates a task, by `labels.scheme`."""
+
 Task = Annotated[
-    Annotated[ClassesTask, Tag("classes")] | Annotated[Iob2Task, Tag("iob2")],
+    Annotated[ClassesTask, Tag("classes")]
+    | Annotated[ChoicesTask, Tag("choices")]
+    | Annotated[Iob2Task, Tag("iob2")]
+    | Annotated[StartEndTask, Tag("start_end")],
     Discriminator(scheme_of),
 ]
 """Any task; `labels.scheme` says which class validates it."""

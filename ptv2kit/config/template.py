@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import final
+from typing import Annotated, final
+
+from pydantic import AfterValidator
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _COLUMN = re.compile(r"^[^\s{}!:][^{}!:]*$")
@@ -55,3 +57,12 @@ def parse_template(text: str) -> Template:
     if end < len(text):
         parts.append((False, text[end:]))
     return Template(tuple(parts))
+
+
+def _checked(text: str) -> str:
+    parse_template(text)
+    return text
+
+
+TemplateText = Annotated[str, AfterValidator(_checked)]
+"""Text with columns in braces, such as `"{premise} {joiner}"`."""

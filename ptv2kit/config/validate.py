@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ptv2kit.config.base import Section
 from ptv2kit.config.merge import Merged, dotted
+from ptv2kit.config.rows import DERIVATION_KEYS, derivation_kind
 from ptv2kit.config.task import scheme_of
 from ptv2kit.config.yaml import KeyPath
 from ptv2kit.errors import Problem, did_you_mean
@@ -161,6 +162,8 @@ def _tag(path: KeyPath, node: Any) -> Any:
     """What pydantic puts into the way at a section of several kinds; a key of the same name may stand beside it."""
     if path == ():
         return scheme_of(node)
+    if len(path) == 2 and path[0] == "derive":
+        return derivation_kind(node)
     return node.get("source") if path == ("data",) and isinstance(node, dict) else None
 
 
@@ -212,6 +215,9 @@ def _problem(error: Any, merged: Merged, known: list[str]) -> Problem:
 def _tag_problem(path: KeyPath, kind: str, context: Any, merged: Merged) -> Problem:
     """The key that says which kind of section it is, such as `data.source`, is missing or unknown."""
     key = str(context["discriminator"]).strip("'")
+    if key == "derivation_kind()":
+        message = f"'{dotted(path)}' must have one of the keys {', '.join(DERIVATION_KEYS)}"
+        return merged.place(path).problem(message, "they say how the column is made")
     tag_path: KeyPath = ("labels", "scheme") if key == "scheme_of()" else (*path, key)
     name, parent = dotted(tag_path), tag_path[:-1]
     section: Any = merged.values

@@ -32,12 +32,12 @@ class EncodedSplit:
 
     @property
     def lengths(self) -> list[int]:
-        """Sub-words of each feature."""
-        return [len(feature.input_ids) for feature in self.features]
+        """Sub-words of each feature's longest input."""
+        return [feature.length for feature in self.features]
 
     @property
     def truncated(self) -> int:
-        """Features that were longer than `max_length`."""
+        """Features of which something that could matter was cut off at `max_length`."""
         return sum(feature.truncated for feature in self.features)
 
 
@@ -58,7 +58,7 @@ def encode_split(scheme: LabelScheme, data: SplitData, progress: Progress) -> En
         if index % _REPORT_EVERY == 0:
             progress(f"encoding {data.name}", index, len(data.rows))
         try:
-            features.append(scheme.encode(row, index))
+            features += scheme.encode(row, index)
         except DataError as error:
             problems += error.problems
     progress(f"encoding {data.name}", len(data.rows), len(data.rows))

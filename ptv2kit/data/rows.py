@@ -24,7 +24,8 @@ class Row:
     location: str
 
     def value(self, column: str) -> Any:
-        """The value of `column`; `a.b` is field `b` of column `a` unless a column is called `a.b`, `a.0` is an item.
+        """The value of `column`; `a.b` is field `b` of column `a` unless a column is called `a.b`, `a.0` is an item,
+        `a.*.b` the list of all items' fields `b`.
 
         Raises:
             DataError: there is no such column.
@@ -48,6 +49,32 @@ class Row:
         if is_integer or (isinstance(value, float) and math.isfinite(value)):
             return str(value)
         raise DataError(f"column '{column}' must hold text. Got {_kind(value)}", location=self.location)
+
+    def integer(self, column: str) -> int:
+        """The whole number in `column`, which may be written as text.
+
+        Raises:
+            DataError: there is no such column, or it holds no whole number from 0 on.
+        """
+        value = self.value(column)
+        if isinstance(value, str) and value.strip().isdecimal():
+            return int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        raise DataError(
+            f"column '{column}' must hold a whole number from 0 on. Got {_kind(value)}", location=self.location
+        )
+
+    def items(self, column: str) -> list[Any]:
+        """The list in `column`, which may be empty.
+
+        Raises:
+            DataError: there is no such column, or it holds no list.
+        """
+        value = self.value(column)
+        if not isinstance(value, list):
+            raise DataError(f"column '{column}' must hold a list. Got {_kind(value)}", location=self.location)
+        return cast(list[Any], value)
 
     def words(self, column: str) -> list[str]:
         """The words of `column`.
@@ -76,6 +103,8 @@ def _descend(value: object, path: str) -> Any:
             return fields[path]
         if dot and head in fields:
             return _descend(fields[head], rest)
+    elif isinstance(value, list) and head == "*":
+        return [_descend(item, rest) if dot else item for item in cast(list[object], value)]
     elif isinstance(value, list) and head.isdecimal():
         items = cast(list[object], value)
         if int(head) < len(items):

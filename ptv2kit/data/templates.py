@@ -1,11 +1,13 @@
-"""A row's texts: templates filled with its columns, and columns looked up from others."""
+"""A row's texts: templates filled with its columns; and the rows and columns that a task makes: `expand`, `derive`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from ptv2kit.config.task import Lookup
-from ptv2kit.config.template import Template
+from ptv2kit.config.rows import Derivation, Expansion, Lookup, Marking, Membership, Replacement, Slice, Splitting
+from ptv2kit.config.task import TaskBase
+from ptv2kit.config.template import Template, parse_template
 from ptv2kit.data.rows import Row
 from ptv2kit.errors import DataError, did_you_mean
 
@@ -19,30 +21,107 @@ def render(template: Template, row: Row) -> str:
     return "".join(row.text(part) if is_column else part for is_column, part in template.parts)
 
 
-def with_derived(row: Row, lookups: Mapping[str, Lookup]) -> Row:
-    """The row with the columns of `derive`. Each reads the row's own columns; booleans read `true` and `false`.
+def task_rows(task: TaskBase, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows of a task from those of its data: `expand`, then `derive`, then `distinct`.
 
     Raises:
-        DataError: a column is missing or holds no text, its value is not in the map, or the new column already exists.
+        DataError: a column is missing or of the wrong kind, or a new column already exists.
     """
-    if not lookups:
-        return row
-    derived: dict[str, str] = {}
-    for name, lookup in lookups.items():
-        if name in row.values:
-            raise DataError(
-                f"column '{name}' of 'derive' is already a column of the data",
-                location=row.location,
-                hint="give the derived column another name",
-            )
-        value = row.value(lookup.column)
-        key = str(value).lower() if isinstance(value, bool) else row.text(lookup.column)
-        if key not in lookup.map:
-            raise DataError(
-                f"value '{key}' of column '{lookup.column}' is not in 'derive.{name}.map', "
-                f"which has {', '.join(repr(known) for known in lookup.map)}",
-                location=row.location,
-                hint=did_you_mean(key, list(lookup.map)),
-            )
-        derived[name] = lookup.map[key]
-    return Row({**row.values, **derived}, row.location)
+    distinct = None if task.distinct is None else parse_template(task.distinct)
+    seen: set[str] = set()
+    for plain in rows:
+        for expanded in _expanded(plain, task.expand):
+            row = with_derived(expanded, task.derive)
+            if distinct is not None:
+                key = render(distinct, row)
+                if key in seen:
+                    continue
+                seen.add(key)
+            yield row
+
+
+def with_derived(row: Row, derivations: Mapping[str, Derivation]) -> Row:
+    """The row with the columns of `derive`; each may read those above it.
+
+    Raises:
+        DataError: a column is missing or of the wrong kind, or the new column already exists.
+    """
+    for name, derivation in derivations.items():
+        row = _with_column(row, name, _derive(name, derivation, row), "derive")
+    return row
+
+
+def _expanded(row: Row, steps: Sequence[Expansion]) -> Iterator[Row]:
+    if not steps:
+        yield row
+        return
+    step = steps[0]
+    for number, item in enumerate(row.items(step.column)):
+        location = f"{row.location}: {step.column}[{number}]"
+        yield from _expanded(_with_column(Row(row.values, location), step.item, item, "expand"), steps[1:])
+
+
+def _with_column(row: Row, name: str, value: Any, section: str) -> Row:
+    if name in row.values:
+        raise DataError(
+            f"column '{name}' of '{section}' is already a column of the data",
+            location=row.location,
+            hint="give the new column another name",
+        )
+    return Row({**row.values, name: value}, row.location)
+
+
+def _derive(name: str, derivation: Derivation, row: Row) -> Any:
+    match derivation:
+        case Lookup():
+            return _look_up(name, derivation, row)
+        case Replacement():
+            text = render(parse_template(derivation.text), row)
+            for piece, template in derivation.replace.items():
+                text = text.replace(piece, render(parse_template(template), row))
+            return text
+        case Membership():
+            return row.text(derivation.column) in row.items(derivation.among)
+        case Marking():
+            return _mark(derivation, row)
+        case Slice():
+            return _cut(derivation, row)
+        case Splitting():
+            return [word for word in row.text(derivation.column).split(derivation.split) if word]
+
+
+def _look_up(name: str, lookup: Lookup, row: Row) -> str:
+    """Booleans read `true` and `false`."""
+    value = row.value(lookup.column)
+    key = str(value).lower() if isinstance(value, bool) else row.text(lookup.column)
+    if key not in lookup.map:
+        raise DataError(
+            f"value '{key}' of column '{lookup.column}' is not in 'derive.{name}.map', "
+            f"which has {', '.join(repr(known) for known in lookup.map)}",
+            location=row.location,
+            hint=did_you_mean(key, list(lookup.map)),
+        )
+    return lookup.map[key]
+
+
+def _mark(marking: Marking, row: Row) -> str:
+    words, index = row.text(marking.column).split(), row.integer(marking.word)
+    if index >= len(words):
+        raise DataError(
+            f"column '{marking.word}' holds {index}, but '{marking.column}' has {len(words)} words",
+            location=row.location,
+        )
+    words[index] = marking.mark.replace("{word}", words[index])
+    return " ".join(words)
+
+
+def _cut(section: Slice, row: Row) -> str:
+    text, start = row.text(section.column), row.integer(section.start)
+    end = row.integer(section.end) + section.inclusive
+    if not start < end <= len(text):
+        raise DataError(
+            f"'{section.start}' to '{section.end}' ({start} to {end - section.inclusive}) is no piece of "
+            f"'{section.column}', which has {len(text)} characters",
+            location=row.location,
+        )
+    return text[start:end]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 from transformers import PreTrainedTokenizerBase
@@ -17,7 +17,7 @@ class Encoding:
     Args:
         ids: sub-word ids with special tokens.
         segments: segment of each id, or None where the backbone has none.
-        words: for each id the index of its word within its text, None for special tokens.
+        words: for each id the index of its word within its text, None for special tokens and for an appended word.
         truncated: whether something was cut off.
     """
 
@@ -25,6 +25,20 @@ class Encoding:
     segments: tuple[int, ...] | None
     words: tuple[int | None, ...]
     truncated: bool
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A question with a piece of a passage.
+
+    Args:
+        encoding: of both.
+        spans: for each id of the passage its first character and its end there; None for all other ids.
+    """
+
+    encoding: Encoding
+    spans: tuple[tuple[int, int] | None, ...]
 
 
 @final
@@ -40,6 +54,10 @@ class Subwords:
         """Id that fills up a batch."""
         return int(self._tokenizer.pad_token_id)
 
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """The sub-words of ids as the vocabulary writes them."""
+        return list(self._tokenizer.convert_ids_to_tokens(list(ids)))
+
     def encode_texts(self, text: str, pair: str | None, shorten: Literal["longest", "text", "pair"]) -> Encoding:
         """One text, or a pair of which one or the longer one is shortened if both are too long.
 
@@ -54,9 +72,85 @@ class Subwords:
         """Words that are already split."""
         return self._encode([list(words)], truncation="longest_first", is_split_into_words=True)
 
+    def encode_words_and(self, words: Sequence[str], appended: str, separator: str | None) -> Encoding:
+        """Words that are already split, a separator, and a word that is never cut off, all in one segment.
+
+        Args:
+            words: the sentence.
+            appended: the word after it.
+            separator: what stands between them, cut into sub-words like a word; None: the tokenizer's own separator.
+
+        Raises:
+            ValueError: the tokenizer has no separator, or the appended word leaves no room for the sentence.
+        """
+        tail = self._pieces(appended)
+        if separator is not None:
+            tail = [*self._pieces(separator), *tail]
+        elif self._tokenizer.sep_token_id is None:
+            raise ValueError("the tokenizer has no separator of its own; set input.append.separator")
+        else:
+            tail = [int(self._tokenizer.sep_token_id), *tail]
+        room = self._max_length - len(tail)
+        if room <= self._tokenizer.num_special_tokens_to_add() + 1:
+            raise ValueError(f"the appended word '{appended}' leaves no room for the sentence")
+        sentence = self._encode([list(words)], truncation="longest_first", is_split_into_words=True, max_length=room)
+        # The special tokens that end an input go to the end of the whole.
+        end = len(sentence.ids)
+        while end and sentence.words[end - 1] is None:
+            end -= 1
+        return replace(
+            sentence,
+            ids=(*sentence.ids[:end], *tail, *sentence.ids[end:]),
+            segments=None if sentence.segments is None else (0,) * (len(sentence.ids) + len(tail)),
+            words=(*sentence.words[:end], *([None] * len(tail)), *sentence.words[end:]),
+        )
+
+    def encode_windows(self, question: str, context: str, stride: int) -> list[Window]:
+        """A question with each of the overlapping windows of a passage; neighbours share `stride` sub-words.
+
+        Raises:
+            ValueError: the question leaves a window no more than `stride` sub-words of the passage.
+        """
+        room = (
+            self._max_length
+            - len(self._pieces(question, whole=True))
+            - self._tokenizer.num_special_tokens_to_add(pair=True)
+        )
+        if room <= stride:
+            raise ValueError(
+                f"the question leaves {max(0, room)} of {self._max_length} sub-words to the passage, "
+                f"but neighbouring windows share {stride}"
+            )
+        encoded = self._tokenizer(
+            question,
+            context,
+            max_length=self._max_length,
+            truncation="only_second",
+            stride=stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        segments = encoded.get("token_type_ids")
+        windows: list[Window] = []
+        for index, ids in enumerate(encoded["input_ids"]):
+            spans = tuple(
+                span if side == 1 else None
+                for side, span in zip(encoded.sequence_ids(index), encoded["offset_mapping"][index], strict=True)
+            )
+            of_window = None if segments is None else tuple(segments[index])
+            windows.append(Window(Encoding(tuple(ids), of_window, tuple(encoded.word_ids(index)), False), spans))
+        return windows
+
+    def _pieces(self, text: str, whole: bool = False) -> list[int]:
+        """The sub-words of a word, or of a `whole` text, without special tokens."""
+        encoded = self._tokenizer(
+            text if whole else [text], is_split_into_words=not whole, add_special_tokens=False, truncation=False
+        )
+        return list(encoded["input_ids"])
+
     def _encode(self, texts: list[Any], **options: Any) -> Encoding:
         try:
-            encoding = self._tokenizer(*texts, max_length=self._max_length, **options)
+            encoding = self._tokenizer(*texts, **{"max_length": self._max_length, **options})
         except Exception as error:
             if "Truncation error" not in str(error):
                 raise

@@ -67,5 +67,5 @@ def evaluate(
             predictions += scheme.decode(features, logits.float().cpu())
             progress(len(predictions), len(split.features))
     model.train(training)
-    predictions.sort(key=lambda prediction: prediction.row)
-    return Evaluation(scheme.score(predictions), tuple(predictions))
+    joined = scheme.join(predictions)
+    return Evaluation(scheme.score(joined), tuple(joined))

@@ -104,6 +104,8 @@ def find_backbone(settings: Backbone) -> BackboneSpec:
         raise ConfigError(f"backbone '{settings.name}' has no pad_token_id in its configuration")
     if settings.dropout is not None:
         config.hidden_dropout_prob = settings.dropout
+    if settings.attention_dropout is not None:
+        config.attention_probs_dropout_prob = settings.attention_dropout
     try:
         layers = injection.find_layers(config)
     except (ValueError, TypeError, RuntimeError) as error:

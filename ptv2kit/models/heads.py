@@ -102,6 +102,61 @@ class TokenHead(Head):
         return self.linear(self.dropout(output.hidden))
 
 
+@final
+class ChoicesHead(Head):
+    """One logit for each choice, from a sequence head that scores each input alone.
+
+    Args:
+        hidden_size: width of the backbone.
+        choices: inputs per example, which stand one after the other in a batch.
+        dropout: before the linear layer.
+        pooling: as of `SequenceHead`.
+    """
+
+    def __init__(
+        self, hidden_size: int, choices: int, dropout: float, pooling: Literal["pooler", "first", "mean"]
+    ) -> None:
+        super().__init__()
+        self.choices = choices
+        self.sequence = SequenceHead(hidden_size, 1, dropout, pooling)
+
+    def forward(self, output: BackboneOutput) -> Tensor:
+        """Logits `[batch, choices]` of `batch · choices` inputs."""
+        return self.sequence(output).view(-1, self.choices)
+
+
+@final
+class StartEndHead(Head):
+    """Linear on every token, without dropout: a logit as start and one as end of the answer.
+
+    As in the official code, padding takes part in the softmax.
+
+    Args:
+        hidden_size: width of the backbone.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.linear = _linear(hidden_size, 2)
+
+    def forward(self, output: BackboneOutput) -> Tensor:
+        """Logits `[batch, length, 2]`."""
+        return self.linear(output.hidden)
+
+    def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean of the cross-entropies of start and end over the positions, summed over the batch.
+
+        Args:
+            logits: `[batch, length, 2]`.
+            labels: positions of start and end `[batch, 2]`, both `IGNORED` where an example is not scored.
+        """
+        return F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / 2
+
+    def target_count(self, labels: Tensor) -> int:
+        """How many examples are scored."""
+        return int((labels[:, 0] != IGNORED).sum())
+
+
 def _linear(hidden_size: int, classes: int) -> nn.Linear:
     """A linear layer with the official initial values: N(0, 0.02), bias 0."""
     linear = nn.Linear(hidden_size, classes)

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import ClassesTask, Iob2Task
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, load_backbone, position_ids
-from ptv2kit.models.heads import BackboneOutput, Head, SequenceHead, TokenHead
+from ptv2kit.models.heads import BackboneOutput, ChoicesHead, Head, SequenceHead, StartEndHead, TokenHead
 from ptv2kit.models.injection import Injection
 from ptv2kit.models.prompts import DeepPrompt
 
@@ -176,14 +175,16 @@ def check_length(recipe: Recipe, spec: BackboneSpec, max_length: int) -> None:
         )
 
 
-def build_model(recipe: Recipe, task: ClassesTask | Iob2Task, spec: BackboneSpec, classes: int) -> PromptedModel:
+def build_model(
+    recipe: Recipe, unit: Literal["sequence", "choices", "token", "start_end"], spec: BackboneSpec, size: int
+) -> PromptedModel:
     """Load the backbone and put a fresh prompt and head on it. Initial values come from torch's global generator.
 
     Args:
         recipe: prompt and backbone settings.
-        task: says which head.
+        unit: what has logits; it decides the head.
         spec: from `find_backbone`.
-        classes: number of logits per scored unit.
+        size: number of logits per unit; of choices their number.
 
     Raises:
         ConfigError: the backbone's weights do not load, or `pooling: pooler` without a pooler.
@@ -191,11 +192,15 @@ def build_model(recipe: Recipe, task: ClassesTask | Iob2Task, spec: BackboneSpec
     backbone = load_backbone(spec)
     dropout = float(spec.config.hidden_dropout_prob)
     hidden_size = int(spec.config.hidden_size)
-    match task:
-        case ClassesTask():
-            head = SequenceHead(hidden_size, classes, dropout, _pooling(recipe, backbone))
-        case Iob2Task():
-            head = TokenHead(hidden_size, classes, dropout)
+    match unit:
+        case "sequence":
+            head = SequenceHead(hidden_size, size, dropout, _pooling(recipe, backbone))
+        case "choices":
+            head = ChoicesHead(hidden_size, size, dropout, _pooling(recipe, backbone))
+        case "token":
+            head = TokenHead(hidden_size, size, dropout)
+        case "start_end":
+            head = StartEndHead(hidden_size)
     prompt = DeepPrompt(spec.layers, recipe.prompt.length, recipe.prompt.dropout, recipe.prompt.init_scale)
     return PromptedModel(spec, backbone, prompt, head, shift_positions=recipe.prompt.positions == "shifted")
 

@@ -155,6 +155,12 @@ def duration(seconds: float) -> str:
 def scores_table(scores: Scores, title: str) -> Table:
     """The result by class or span type, and the task's metrics below."""
     table = Table(title=title, title_justify="left", show_footer=False)
+    if not scores.types:
+        table.add_column("metric")
+        table.add_column("value", justify="right")
+        for name, value in scores.values.items():
+            table.add_row(name, f"{value:.2f}", style="bold")
+        return table
     table.add_column("type")
     for name in ("precision", "recall", "F1", "in data"):
         table.add_column(name, justify="right")

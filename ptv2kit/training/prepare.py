@@ -12,18 +12,17 @@ from typing import final
 import torch
 
 from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import ClassesTask, FileSplits, HubSource, Iob2Task, JsonlSource, SplitName
+from ptv2kit.config.sources import HubSource, JsonlSource, Splits
+from ptv2kit.config.task import AnyTask, Iob2Task
 from ptv2kit.data.dataset import EncodedSplit, Progress, encode_split
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import Feature, LabelScheme
-from ptv2kit.data.sources import SplitData, locate_split, read_split
+from ptv2kit.data.sources import Located, locate_split, read_split
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import is_folder
 from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
 from ptv2kit.models.model import PromptedModel, build_model, check_length
-
-_SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 @final
@@ -37,30 +36,30 @@ class Prepared:
         device: where to compute.
         spec: the backbone's facts.
         scheme: of the task.
-        splits: encoded, by name; `test` only if the task has one.
+        splits: encoded, by name; tests only if the task has any.
     """
 
     recipe: Recipe
-    task: ClassesTask | Iob2Task
+    task: AnyTask
     device: torch.device
     spec: BackboneSpec
     scheme: LabelScheme
-    splits: Mapping[SplitName, EncodedSplit]
+    splits: Mapping[str, EncodedSplit]
 
     def build_model(self) -> PromptedModel:
         """Load the backbone and put a fresh prompt and head on it; seed the generators first."""
-        model = build_model(self.recipe, self.task, self.spec, len(self.scheme.names)).to(self.device)
+        model = build_model(self.recipe, self.scheme.unit, self.spec, len(self.scheme.names)).to(self.device)
         if self.recipe.prompt.init == "tokens":
             batch = self.scheme.collate(self._first_tokens(self.recipe.prompt.length)).to(self.device)
             model.start_prompt_from_tokens(batch.input_ids, batch.attention_mask, batch.token_type_ids)
         return model
 
-    def self_contained(self) -> tuple[Recipe, ClassesTask | Iob2Task]:
+    def self_contained(self) -> tuple[Recipe, AnyTask]:
         """Recipe and task with the paths of the files that were read, so that they can be run from anywhere."""
-        files = {name: split.data.file for name, split in self.splits.items()}
+        files = {name: split.data.pattern for name, split in self.splits.items()}
         task, recipe = self.task, self.recipe
         if all(files.values()):
-            splits = FileSplits.model_validate({name: str(path) for name, path in files.items()})
+            splits = _as_splits({name: str(path) for name, path in files.items()})
             source = JsonlSource(source="jsonl", splits=splits)
             data = source if isinstance(task.data, HubSource) else task.data.model_copy(update={"splits": splits})
             task = task.model_copy(update={"data": data})
@@ -73,12 +72,12 @@ class Prepared:
         """Training examples, in an order that the seed decides, with at least `count` tokens in all if there are."""
         features = list(self.splits["train"].features)
         random.Random(self.recipe.train.seed).shuffle(features)
-        lengths = accumulate(len(feature.input_ids) for feature in features)
+        lengths = accumulate(feature.length for feature in features)
         return features[: 1 + sum(length < count for length in lengths)]
 
 
-def locate_data(task: ClassesTask | Iob2Task, task_path: Path, data_root: Path | None) -> dict[SplitName, Path | None]:
-    """The file of each split that the task names, None where the hub is asked.
+def locate_data(task: AnyTask, task_path: Path, data_root: Path | None) -> dict[str, Located | None]:
+    """The files of each split that the task names, None where the hub is asked.
 
     Raises:
         ConfigError: the data root is no folder.
@@ -86,11 +85,9 @@ def locate_data(task: ClassesTask | Iob2Task, task_path: Path, data_root: Path |
     """
     if data_root is not None and not data_root.is_dir():
         raise ConfigError(f"the data root '{data_root}' is no folder")
-    found: dict[SplitName, Path | None] = {}
+    found: dict[str, Located | None] = {}
     problems: list[Problem] = []
-    for split in _SPLITS:
-        if getattr(task.data.splits, split) is None:
-            continue
+    for split in task.data.splits.by_name():
         try:
             found[split] = locate_split(task, split, task_path=task_path, data_root=data_root)
         except DataError as error:
@@ -99,11 +96,18 @@ def locate_data(task: ClassesTask | Iob2Task, task_path: Path, data_root: Path |
         raise DataError(problems)
     lacking = [split for split, path in found.items() if path is None]
     if lacking and len(lacking) < len(found):
+        assert isinstance(task.data, HubSource)
         raise DataError(
-            f"the mirror '{data_root}/{task.task}' lacks the split {' and '.join(lacking)}",
+            f"the mirror '{data_root}/{task.data.mirror or task.task}' lacks the split {' and '.join(lacking)}",
             hint="put all splits there, or none, so that they are of one make",
         )
     return found
+
+
+def _as_splits(files: Mapping[str, str]) -> Splits:
+    """The inverse of `Splits.by_name`."""
+    tests = {name.removeprefix("test_"): file for name, file in files.items() if name.startswith("test_")}
+    return Splits(train=files["train"], validation=files["validation"], test=tests or files.get("test"))
 
 
 def choose_device(name: str) -> torch.device:
@@ -117,7 +121,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def check_backbone(recipe: Recipe, task: ClassesTask | Iob2Task) -> tuple[BackboneSpec, int]:
+def check_backbone(recipe: Recipe, task: AnyTask) -> tuple[BackboneSpec, int]:
     """The backbone's facts and the longest input, checked against each other.
 
     Raises:
@@ -130,9 +134,7 @@ def check_backbone(recipe: Recipe, task: ClassesTask | Iob2Task) -> tuple[Backbo
     return spec, max_length
 
 
-def prepare(
-    recipe: Recipe, task: ClassesTask | Iob2Task, task_path: Path, data_root: Path | None, progress: Progress
-) -> Prepared:
+def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | None, progress: Progress) -> Prepared:
     """Find the backbone, read and encode all splits.
 
     Args:
@@ -150,11 +152,15 @@ def prepare(
     located = locate_data(task, task_path, data_root)
     spec, max_length = check_backbone(recipe, task)
     subwords = Subwords(load_tokenizer(spec, words=isinstance(task, Iob2Task)), max_length)
-    data: dict[SplitName, SplitData] = {
-        split: read_split(task, split, task_path=task_path, data_root=data_root) for split in located
+    limits = recipe.limit.model_dump()
+    data = {
+        split: read_split(task, split, task_path=task_path, data_root=data_root).limited(
+            limits[split.split("_")[0]], recipe.train.seed
+        )
+        for split in located
     }
     scheme = build_scheme(task, subwords, data["train"].rows)
-    splits: dict[SplitName, EncodedSplit] = {}
+    splits: dict[str, EncodedSplit] = {}
     problems: list[Problem] = []
     for split in data:
         try:

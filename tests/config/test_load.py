@@ -102,6 +102,9 @@ def test_bad_interpolation_has_a_position(project: Path, text: str, message: str
     assert message in found
 
 
+METRICS = "accuracy, macro_f1, multirc_f1a, multirc_f1m, multirc_exact_match, record_f1, record_exact_match"
+
+
 def test_every_problem_of_recipe_and_task_is_shown_at_once(project: Path) -> None:
     (project / "tasks" / "tiny.yaml").write_text(TASK.replace("column:", "colunm:").replace("[accuracy]", "[acuracy]"))
     text = """recipe: one
@@ -114,12 +117,12 @@ train:
   micro_batch_size: big
 """
     assert problems_of(project / "recipes" / "one.yaml", text).replace(str(project) + "/", "") == (
-        """recipes/one.yaml:3:24: error: unknown key 'backbone.dtyp'
-    backbone: {name: mini, dtyp: bf16}
+        f"""recipes/one.yaml:3:24: error: unknown key 'backbone.dtyp'
+    backbone: {{name: mini, dtyp: bf16}}
                            ^
   hint: did you mean 'backbone.dtype'?
 recipes/one.yaml:4:10: error: unknown key 'prompt.lenght'
-    prompt: {lenght: 16}
+    prompt: {{lenght: 16}}
              ^
   hint: did you mean 'prompt.length'?
 recipes/one.yaml:5:1: error: unknown key 'learning_rate'
@@ -136,13 +139,13 @@ recipes/one.yaml:8:21: error: 'train.micro_batch_size' must be an integer or 'au
     micro_batch_size: big
                       ^
 tasks/tiny.yaml:4:1: error: missing key 'labels.column'
-    labels: {scheme: classes, colunm: label, names: ["no", "yes"]}
+    labels: {{scheme: classes, colunm: label, names: ["no", "yes"]}}
     ^
 tasks/tiny.yaml:4:27: error: unknown key 'labels.colunm'
-    labels: {scheme: classes, colunm: label, names: ["no", "yes"]}
+    labels: {{scheme: classes, colunm: label, names: ["no", "yes"]}}
                               ^
   hint: did you mean 'labels.column'?
-tasks/tiny.yaml:5:11: error: 'metrics[0]' must be one of: accuracy, macro_f1; found text 'acuracy'
+tasks/tiny.yaml:5:11: error: 'metrics[0]' must be one of: {METRICS}; found text 'acuracy'
     metrics: [acuracy]
               ^
   hint: did you mean 'accuracy'?"""
@@ -198,7 +201,11 @@ def test_messages_of_recipes(project: Path, monkeypatch: pytest.MonkeyPatch, old
         ("source: jsonl", "source: jsonll", ":2:16: error: 'data.source' must be one of: hub, jsonl, csv, tsv"),
         ("source: jsonl", "source: jsonll", "hint: did you mean 'jsonl'?"),
         ("source: jsonl, ", "", ":2:1: error: missing key 'data.source'"),
-        ("scheme: classes", "scheme: clases", ":4:18: error: 'labels.scheme' must be one of: classes, iob2; found"),
+        (
+            "scheme: classes",
+            "scheme: clases",
+            ":4:18: error: 'labels.scheme' must be one of: classes, choices, iob2, start_end; found",
+        ),
         ("scheme: classes, ", "", ":4:1: error: missing key 'labels.scheme'"),
         ('["no", "yes"]', '["no"]', ":4:49: error: 'labels.names' must have at least 2 items"),
         ('["no", "yes"]', "[no, no]", ":4:49: error: 'labels.names' names 'no' twice"),
@@ -219,7 +226,12 @@ def test_messages_of_recipes(project: Path, monkeypatch: pytest.MonkeyPatch, old
             "missing key 'labels.column'",
         ),
         ('["no", "yes"]', "from_tain", "hint: did you mean 'from_train'?"),
-        ("task: tiny", "task: tiny\nderive: {j: {colum: q}}", "hint: did you mean 'derive.j.column'?"),
+        ("task: tiny", "task: tiny\nderive: {j: {colum: q, map: {a: b}}}", "hint: did you mean 'derive.j.column'?"),
+        (
+            "task: tiny",
+            "task: tiny\nderive: {j: {column: q}}",
+            ":2:13: error: 'derive.j' must have one of the keys map, replace, among, mark, start, split",
+        ),
     ],
 )
 def test_messages_of_tasks(project: Path, old: str, new: str, message: str) -> None:

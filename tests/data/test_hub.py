@@ -13,7 +13,7 @@ import datasets
 import pytest
 
 from ptv2kit.config.task import TaskBase
-from ptv2kit.data.sources import locate_split, read_split
+from ptv2kit.data.sources import Located, locate_split, read_split
 from ptv2kit.errors import DataError
 
 SPLITS = {"train": "train", "validation": "dev"}
@@ -91,7 +91,7 @@ def test_a_mirror_is_read_instead(tmp_path: Path, calls: list[Any]) -> None:
     plain.write_text('{"a": "plain"}\n')
     assert read_split(task(), "validation", **where).rows[0].values == {"a": "plain"}
     zipped.write_bytes(gzip.compress(b'{"a": "zipped"}\n'))
-    assert locate_split(task(), "validation", **where) == zipped
+    assert locate_split(task(), "validation", **where) == Located(zipped, (zipped,))
     data = read_split(task(), "validation", **where)
     assert (data.source, data.rows[0].values) == (str(zipped), {"a": "zipped"})
     assert calls == []

@@ -70,17 +70,17 @@ def tags(tokenizer: BertTokenizer, train: list[Row], max_length: int = 32, **lab
 def test_a_pair_is_encoded_as_the_tokenizer_does_it(tokenizer: BertTokenizer) -> None:
     [row] = rows({"a": "the quick fox", "b": "is it true", "label": "yes"})
     scheme = classes(tokenizer, [row], names=["no", "yes"])
-    feature = scheme.encode(row, 0)
+    feature = scheme.encode(row, 0)[0]
     expected = tokenizer("the quick fox", "is it true")
-    assert list(feature.input_ids) == expected["input_ids"]
-    assert list(feature.token_type_ids or ()) == expected["token_type_ids"]
+    assert list(feature.inputs[0].ids) == expected["input_ids"]
+    assert list(feature.inputs[0].segments or ()) == expected["token_type_ids"]
     assert (feature.labels, feature.reference, feature.truncated) == (1, "yes", False)
 
 
 def test_only_the_side_that_the_task_names_is_shortened(tokenizer: BertTokenizer) -> None:
     [row] = rows({"a": "the quick fox", "b": "is it true " * 9, "label": "yes"})
-    feature = classes(tokenizer, [row], max_length=10, names=["no", "yes"]).encode(row, 0)
-    assert tokenizer.decode(feature.input_ids) == "[CLS] the quick fox [SEP] is it true is [SEP]"
+    feature = classes(tokenizer, [row], max_length=10, names=["no", "yes"]).encode(row, 0)[0]
+    assert tokenizer.decode(feature.inputs[0].ids) == "[CLS] the quick fox [SEP] is it true is [SEP]"
     assert feature.truncated
 
 
@@ -102,7 +102,7 @@ def test_labels_are_read_in_every_documented_form(
 ) -> None:
     train = rows({"a": "x", "b": "y", "label": value}, {"a": "x", "b": "y", "label": "other"})
     scheme = classes(tokenizer, train, names=names)
-    feature = scheme.encode(train[0], 0)
+    feature = scheme.encode(train[0], 0)[0]
     assert feature.reference == expected
     assert scheme.names[feature.labels] == expected
 
@@ -121,14 +121,14 @@ def test_labels_are_read_in_every_documented_form(
 def test_a_label_that_is_none_of_the_names_is_an_error(tokenizer: BertTokenizer, value: object, message: str) -> None:
     [row] = rows({"a": "x", "b": "y", "label": value})
     with pytest.raises(DataError) as caught:
-        classes(tokenizer, [row], names=["no", "yes"]).encode(row, 0)
+        classes(tokenizer, [row], names=["no", "yes"]).encode(row, 0)[0]
     assert str(caught.value) == message
 
 
 def test_a_class_that_train_lacks_is_kept_as_reference_but_not_trained(tokenizer: BertTokenizer) -> None:
     train = rows({"a": "x", "b": "y", "label": "no"}, {"a": "x", "b": "y", "label": "yes"})
     [odd] = rows({"a": "x", "b": "y", "label": "perhaps"})
-    feature = classes(tokenizer, train).encode(odd, 0)
+    feature = classes(tokenizer, train).encode(odd, 0)[0]
     assert (feature.labels, feature.reference) == (IGNORED, "perhaps")
 
 
@@ -136,20 +136,20 @@ def test_words_are_labelled_at_their_first_sub_word(tokenizer: BertTokenizer) ->
     train = rows({"words": ["Ada", "Lovelace", "jumps"], "tags": ["B-PER", "I-PER", "O"]})
     scheme = tags(tokenizer, train)
     assert scheme.names == ("O", "B-PER", "I-PER")
-    feature = scheme.encode(train[0], 0)
-    assert tokenizer.convert_ids_to_tokens(list(feature.input_ids)) == [
+    feature = scheme.encode(train[0], 0)[0]
+    assert tokenizer.convert_ids_to_tokens(list(feature.inputs[0].ids)) == [
         "[CLS]", "ada", "love", "##lace", "jump", "##s", "[SEP]"
     ]  # fmt: skip
     assert feature.labels == (IGNORED, 1, 2, IGNORED, 0, IGNORED, IGNORED)
-    assert feature.anchors == (1, 2, 4)
+    assert feature.notes == (1, 2, 4)
 
 
 def test_words_beyond_max_length_are_predicted_outside_and_count_as_missed(tokenizer: BertTokenizer) -> None:
     train = rows({"words": ["the", "dog", "Ada"], "tags": ["O", "O", "B-PER"]})
     scheme = tags(tokenizer, train, max_length=4)
-    feature = scheme.encode(train[0], 0)
+    feature = scheme.encode(train[0], 0)[0]
     assert feature.truncated
-    assert feature.anchors == (1, 2, -1)
+    assert feature.notes == (1, 2, -1)
     batch = scheme.collate([feature])
     [prediction] = scheme.decode([feature], torch.zeros(1, 4, 3).index_fill(2, torch.tensor(1), 9.0))
     assert prediction.label == ("B-PER", "B-PER", "O")
@@ -175,7 +175,7 @@ def test_malformed_tags_are_errors_with_the_row(tokenizer: BertTokenizer, row_ta
     [row] = rows({"words": ["the", "dog"], "tags": row_tags})
     scheme = tags(tokenizer, [row], names=["PER", "LOC"])
     with pytest.raises(DataError) as caught:
-        scheme.encode(row, 0)
+        scheme.encode(row, 0)[0]
     assert str(caught.value).startswith(f"data.jsonl:1: error: {message}")
 
 
@@ -269,7 +269,7 @@ def test_real_vocabulary_and_roberta_need_no_space_before_the_first_word(shared:
     folder = shared / "tokenizers" / "roberta-large"
     roberta = RobertaTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), add_prefix_space=True)
     [row] = rows({"words": ["Paris", "is", "Paris"], "tags": ["B-LOC", "O", "B-LOC"]})
-    feature = tags(roberta, [row]).encode(row, 0)
-    first, _, last = (feature.input_ids[anchor] for anchor in feature.anchors)
+    feature = tags(roberta, [row]).encode(row, 0)[0]
+    first, _, last = (feature.inputs[0].ids[anchor] for anchor in feature.notes)
     assert first == last
-    assert feature.token_type_ids is None
+    assert feature.inputs[0].segments is None

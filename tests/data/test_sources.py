@@ -21,9 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from ptv2kit.config.task import DataSource, TaskBase
+from ptv2kit.config.sources import DataSource
+from ptv2kit.config.task import TaskBase
 from ptv2kit.data.rows import Row
-from ptv2kit.data.sources import SplitData, locate_split, read_rows, read_split
+from ptv2kit.data.sources import Located, SplitData, locate_split, read_rows, read_split
 from ptv2kit.errors import ConfigError, DataError
 
 SOURCE: TypeAdapter[DataSource] = TypeAdapter(DataSource)
@@ -329,15 +330,19 @@ def test_the_data_root_comes_before_the_task_file(tmp_path: Path) -> None:
     digest = hashlib.sha256(under.read_bytes()).hexdigest()
     assert data == SplitData("train", (Row({"text": "under"}, f"{under}:1"),), str(under), digest)
     under.unlink()
-    assert locate_split(task(JSONL), "train", **where) == beside
-    assert locate_split(task(JSONL), "train", task_path=where["task_path"], data_root=None) == beside
+    assert locate_split(task(JSONL), "train", **where) == Located(beside, (beside,))
+    assert locate_split(task(JSONL), "train", task_path=where["task_path"], data_root=None) == Located(
+        beside, (beside,)
+    )
 
 
 def test_absolute_paths_stay(tmp_path: Path) -> None:
     path = place(tmp_path / "elsewhere")
     place(tmp_path / "root")
     spec = task({"source": "jsonl", "splits": {"train": str(path), "validation": "v"}})
-    assert locate_split(spec, "train", task_path=tmp_path / "t.yaml", data_root=tmp_path / "root") == path
+    assert locate_split(spec, "train", task_path=tmp_path / "t.yaml", data_root=tmp_path / "root") == Located(
+        path, (path,)
+    )
 
 
 def test_missing_file_names_the_places(tmp_path: Path) -> None:
@@ -360,7 +365,7 @@ def test_absent_split(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as info:
         locate_split(task(JSONL), "test", task_path=tmp_path / "t.yaml", data_root=None)
     assert str(info.value) == (
-        f"{tmp_path / 't.yaml'}: error: task 'demo' has no split 'test'\n  hint: add 'data.splits.test'"
+        f"{tmp_path / 't.yaml'}: error: task 'demo' has no split 'test'\n  hint: it has train, validation"
     )
 
 

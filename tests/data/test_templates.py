@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptv2kit.config.task import Lookup
+from ptv2kit.config.rows import Lookup
 from ptv2kit.config.template import parse_template
 from ptv2kit.data.rows import Row
 from ptv2kit.data.templates import render, with_derived

@@ -5,54 +5,61 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
 
 from ptv2kit.data.rows import Row
+from ptv2kit.data.tokens import Encoding
 
 IGNORED = -100
 """Label of a position that is not scored; cross-entropy leaves it out."""
 
 Label = str | tuple[str, ...]
-"""A class, or a tag for each word."""
+"""A class, a tag for each word, or an answer; for answers the reference is every right one."""
+
+Unit = Literal["sequence", "choices", "token", "start_end"]
+"""What has logits: an input as a whole, each of several inputs, each token, each token as start and as end."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One input of the model.
+    """What a row, or a window of it, gives to the model.
 
     Args:
         row: index of its row within the split.
-        input_ids: sub-word ids with special tokens, not padded.
-        token_type_ids: segment of each id, or None where the backbone has none.
-        labels: target as the head's loss takes it: a class, or one label per id.
+        inputs: one, or one for each choice.
+        labels: target as the head's loss takes it: a class or choice, one label per id, or start and end.
         reference: target as it is scored.
-        anchors: for each word the position of its first sub-word, -1 where it was cut off or has none.
-        truncated: whether the input was longer than `max_length`.
+        truncated: whether something that could matter was cut off.
+        notes: what the scheme needs to decode it; no other part of the code looks at it.
     """
 
     row: int
-    input_ids: tuple[int, ...]
-    token_type_ids: tuple[int, ...] | None
+    inputs: tuple[Encoding, ...]
     labels: int | tuple[int, ...]
     reference: Label
-    anchors: tuple[int, ...] = ()
     truncated: bool = False
+    notes: Any = None
+
+    @property
+    def length(self) -> int:
+        """Sub-words of the longest input."""
+        return max(len(encoding.ids) for encoding in self.inputs)
 
 
 @final
 @dataclass(frozen=True)
 class Batch:
-    """Padded inputs.
+    """Padded inputs; with choices, those of a feature stand one after the other.
 
     Args:
-        input_ids: `[batch, length]`.
-        attention_mask: `[batch, length]`, 1 at real tokens.
-        token_type_ids: `[batch, length]` or None.
-        labels: `[batch]` or `[batch, length]`.
+        input_ids: `[inputs, length]`.
+        attention_mask: `[inputs, length]`, 1 at real tokens.
+        token_type_ids: `[inputs, length]` or None.
+        labels: `[batch]`, `[batch, length]`, or `[batch, 2]` for start and end.
     """
 
     input_ids: Tensor
@@ -68,20 +75,60 @@ class Batch:
 
 @final
 @dataclass(frozen=True)
+class Candidate:
+    """One of the best answers of a question.
+
+    Args:
+        text: as it stands in the passage; empty for no answer.
+        score: sum of the logits of start and end.
+        start: its first character in the passage.
+    """
+
+    text: str
+    score: float
+    start: int
+
+
+@final
+@dataclass(frozen=True)
 class Prediction:
     """What was decoded for one row.
 
     Args:
         row: index within the split.
-        label: class or tags.
-        probability: of the class; for tags the mean over words.
+        label: class, tags or answer.
+        probability: of the class or answer; for tags the mean over words.
         reference: what is right.
+        score: what a metric ranks by: of a class the logit of the last one; of an answer how much the score of no
+            answer exceeds it.
+        candidates: the best answers, best first.
+        notes: what the scheme needs to score it.
     """
 
     row: int
     label: Label
     probability: float
     reference: Label
+    score: float = 0.0
+    candidates: tuple[Candidate, ...] = ()
+    notes: Any = None
+
+    def to_json(self, location: str) -> dict[str, Any]:
+        """A line of `predictions/<split>.jsonl`; answers have `n_best` and `null_margin` too."""
+        answer = {
+            "null_margin": round(self.score, 6),
+            "n_best": [
+                {"text": item.text, "score": round(item.score, 6), "start": item.start} for item in self.candidates
+            ],
+        }
+        return {
+            "row": self.row,
+            "location": location,
+            "label": self.label,
+            "probability": round(self.probability, 6),
+            "reference": self.reference,
+            **(answer if self.candidates else {}),
+        }
 
 
 @final
@@ -102,7 +149,7 @@ class Scores:
     """Result of an evaluation.
 
     Args:
-        values: each metric on a scale of 0 to 100.
+        values: each metric on a scale of 0 to 100; thresholds are logits.
         types: the same by class or span type.
     """
 
@@ -115,12 +162,17 @@ class LabelScheme(ABC):
 
     @property
     @abstractmethod
+    def unit(self) -> Unit:
+        """What has logits; it decides the head."""
+
+    @property
+    @abstractmethod
     def names(self) -> tuple[str, ...]:
         """What each logit stands for, in order."""
 
     @abstractmethod
-    def encode(self, row: Row, index: int) -> Feature:
-        """One row as the model's input.
+    def encode(self, row: Row, index: int) -> list[Feature]:
+        """One row as the model's input; several features if it is read in windows.
 
         Raises:
             DataError: a column is missing or of the wrong kind, or the label is unknown or malformed.
@@ -134,21 +186,41 @@ class LabelScheme(ABC):
     def decode(self, features: Sequence[Feature], logits: Tensor) -> list[Prediction]:
         """Predictions from the logits of one batch, in the order of `features`."""
 
+    def join(self, predictions: Sequence[Prediction]) -> list[Prediction]:
+        """One prediction for each row, in the order of the rows, from those of all features of a split."""
+        return sorted(predictions, key=lambda prediction: prediction.row)
+
+    def marks(self, feature: Feature) -> tuple[str | None, ...]:
+        """What each id of the feature's first input is to be labelled, None where nothing is scored.
+
+        Empty for schemes that do not label tokens.
+        """
+        return ()
+
+    def shown(self, reference: Label) -> str:
+        """A row's reference in a line; empty where `marks` shows it."""
+        return str(reference)
+
+    @abstractmethod
+    def counted(self, reference: Label) -> list[str]:
+        """What a histogram of labels counts in a row's reference: its class, the types of its spans, …"""
+
     @abstractmethod
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """All metrics of the task over a whole split."""
 
 
 def pad_inputs(features: Sequence[Feature], pad_token_id: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Input ids, attention mask and segments of a batch, padded on the right, each `[batch, length]`."""
-    length = max(len(feature.input_ids) for feature in features)
+    """Input ids, attention mask and segments of a batch, padded on the right, each `[inputs, length]`."""
+    encodings = [encoding for feature in features for encoding in feature.inputs]
+    length = max(feature.length for feature in features)
 
     def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
         return torch.tensor([[*row, *[value] * (length - len(row))] for row in rows])
 
-    segments = [feature.token_type_ids for feature in features if feature.token_type_ids is not None]
+    segments = [encoding.segments for encoding in encodings if encoding.segments is not None]
     return (
-        padded([feature.input_ids for feature in features], pad_token_id),
-        padded([[1] * len(feature.input_ids) for feature in features], 0),
+        padded([encoding.ids for encoding in encodings], pad_token_id),
+        padded([[1] * len(encoding.ids) for encoding in encodings], 0),
         padded(segments, 0) if segments else None,
     )

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 from torch import Tensor
 
-from ptv2kit.config.task import ClassesTask
+from ptv2kit.config.task import ClassesTask, Grouping
 from ptv2kit.config.template import parse_template
+from ptv2kit.data.metrics.grouped import multirc_scores, record_scores
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.base import IGNORED, Batch, Feature, LabelScheme, Prediction, Scores, TypeScore, pad_inputs
+from ptv2kit.data.schemes.base import (
+    IGNORED,
+    Batch,
+    Feature,
+    Label,
+    LabelScheme,
+    Prediction,
+    Scores,
+    TypeScore,
+    Unit,
+    pad_inputs,
+)
 from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError, did_you_mean
 
 _f1_score: Any = f1_score  # scikit-learn's stubs want zero_division to be text
 _by_class: Any = precision_recall_fscore_support
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A row's part in its group."""
+
+    group: str
+    candidate: str
+    golds: tuple[str, ...]
 
 
 @final
@@ -44,11 +67,16 @@ class ClassesScheme(LabelScheme):
         self._index = {name: index for index, name in enumerate(self._names)}
 
     @property
+    def unit(self) -> Unit:
+        """The input as a whole."""
+        return "sequence"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The classes."""
         return self._names
 
-    def encode(self, row: Row, index: int) -> Feature:
+    def encode(self, row: Row, index: int) -> list[Feature]:
         """The rendered texts as sub-words; see `LabelScheme.encode`."""
         name = self._class_of(row)
         text = render(self._text, row)
@@ -58,14 +86,16 @@ class ClassesScheme(LabelScheme):
         except ValueError as error:
             hint = "set input.truncate to longest, or raise max_length"
             raise DataError(str(error), location=row.location, hint=hint) from error
-        return Feature(
-            row=index,
-            input_ids=encoding.ids,
-            token_type_ids=encoding.segments,
-            labels=self._index.get(name, IGNORED),
-            reference=name,
-            truncated=encoding.truncated,
-        )
+        return [
+            Feature(
+                row=index,
+                inputs=(encoding,),
+                labels=self._index.get(name, IGNORED),
+                reference=name,
+                truncated=encoding.truncated,
+                notes=None if self._task.labels.group is None else _member(self._task.labels.group, row),
+            )
+        ]
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Labels `[batch]`."""
@@ -75,19 +105,29 @@ class ClassesScheme(LabelScheme):
     def decode(self, features: Sequence[Feature], logits: Tensor) -> list[Prediction]:
         """The most probable class of each row; logits `[batch, classes]`."""
         probabilities, classes = logits.softmax(-1).max(-1)
+        last = logits[:, -1].tolist()
         return [
-            Prediction(feature.row, self._names[index], probability, feature.reference)
-            for feature, index, probability in zip(features, classes.tolist(), probabilities.tolist(), strict=True)
+            Prediction(feature.row, self._names[index], probability, feature.reference, score, notes=feature.notes)
+            for feature, index, probability, score in zip(
+                features, classes.tolist(), probabilities.tolist(), last, strict=True
+            )
         ]
 
+    def counted(self, reference: Label) -> list[str]:
+        """The class."""
+        return [str(reference)]
+
     def score(self, predictions: Sequence[Prediction]) -> Scores:
-        """Accuracy, macro F1 over the classes that occur, and both sides of F1 by class (scikit-learn)."""
+        """Accuracy, macro F1 over the classes that occur, and both sides of F1 by class (scikit-learn); for grouped
+        rows the metrics of MultiRC and ReCoRD."""
         found = [str(prediction.label) for prediction in predictions]
         right = [str(prediction.reference) for prediction in predictions]
         values = {
             "accuracy": 100 * float(accuracy_score(right, found)),
             "macro_f1": 100 * float(_f1_score(right, found, average="macro", zero_division=0)),
         }
+        if self._task.labels.group is not None:
+            values |= self._grouped(predictions, right, found)
         names = list(dict.fromkeys([*self._names, *sorted(set(right))]))
         columns = _by_class(right, found, labels=names, zero_division=0)
         types = tuple(
@@ -95,6 +135,18 @@ class ClassesScheme(LabelScheme):
             for name, precision, recall, f1, support in zip(names, *columns, strict=True)
         )
         return Scores({metric: values[metric] for metric in self._task.metrics}, types)
+
+    def _grouped(
+        self, predictions: Sequence[Prediction], right: Sequence[str], found: Sequence[str]
+    ) -> dict[str, float]:
+        members: list[_Member] = [prediction.notes for prediction in predictions]
+        groups, last = [member.group for member in members], self._names[-1]
+        values = multirc_scores(groups, [name == last for name in right], [name == last for name in found])
+        if any(metric.startswith("record_") for metric in self._task.metrics):
+            scores = [prediction.score for prediction in predictions]
+            candidates, golds = [member.candidate for member in members], [member.golds for member in members]
+            values |= record_scores(groups, candidates, scores, golds)
+        return values
 
     def _find_names(self, train_rows: Sequence[Row]) -> tuple[str, ...]:
         names = self._task.labels.names
@@ -141,6 +193,14 @@ class ClassesScheme(LabelScheme):
             if found.isdigit()
             else did_you_mean(found, known),
         )
+
+
+def _member(group: Grouping, row: Row) -> _Member:
+    return _Member(
+        group=render(parse_template(group.by), row),
+        candidate="" if group.candidate is None else render(parse_template(group.candidate), row),
+        golds=() if group.golds is None else tuple(str(gold) for gold in row.items(group.golds)),
+    )
 
 
 def _plain(row: Row, value: object) -> str:

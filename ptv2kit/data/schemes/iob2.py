@@ -11,9 +11,22 @@ from seqeval.scheme import IOB2
 from torch import Tensor
 
 from ptv2kit.config.task import Iob2Task
+from ptv2kit.data.metrics.srl import srl_scores
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.base import IGNORED, Batch, Feature, LabelScheme, Prediction, Scores, TypeScore, pad_inputs
-from ptv2kit.data.tokens import Subwords
+from ptv2kit.data.schemes.base import (
+    IGNORED,
+    Batch,
+    Feature,
+    Label,
+    LabelScheme,
+    Prediction,
+    Scores,
+    TypeScore,
+    Unit,
+    pad_inputs,
+)
+from ptv2kit.data.spans import iob2_from_iob1, iob2_from_iobes
+from ptv2kit.data.tokens import Encoding, Subwords
 from ptv2kit.errors import DataError, did_you_mean
 
 OUTSIDE = "O"
@@ -42,29 +55,26 @@ class Iob2Scheme(LabelScheme):
         self._index = {name: index for index, name in enumerate(self._names)}
 
     @property
+    def unit(self) -> Unit:
+        """Each token."""
+        return "token"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The tags: `O`, then `B-` and `I-` of each type."""
         return self._names
 
-    def encode(self, row: Row, index: int) -> Feature:
-        """The words as sub-words; see `LabelScheme.encode`."""
+    def encode(self, row: Row, index: int) -> list[Feature]:
+        """The words as sub-words, the appended word behind them; see `LabelScheme.encode`."""
         words, tags = self._words_and_tags(row)
-        encoding = self._subwords.encode_words(words)
+        encoding = self._encode_words(row, words)
         anchors = [-1] * len(words)
         labels = [IGNORED] * len(encoding.ids)
         for position, word in enumerate(encoding.words):
             if word is not None and anchors[word] < 0:
                 anchors[word] = position
                 labels[position] = self._index.get(tags[word], IGNORED)
-        return Feature(
-            row=index,
-            input_ids=encoding.ids,
-            token_type_ids=encoding.segments,
-            labels=tuple(labels),
-            reference=tuple(tags),
-            anchors=tuple(anchors),
-            truncated=encoding.truncated,
-        )
+        return [Feature(index, (encoding,), tuple(labels), tuple(tags), encoding.truncated, tuple(anchors))]
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Labels `[batch, length]`, padding ignored."""
@@ -80,14 +90,28 @@ class Iob2Scheme(LabelScheme):
         probabilities, classes = (values.tolist() for values in logits.softmax(-1).max(-1))
         predictions: list[Prediction] = []
         for index, feature in enumerate(features):
-            kept = [anchor for anchor in feature.anchors if anchor >= 0]
+            kept = [anchor for anchor in feature.notes if anchor >= 0]
             mean = sum(probabilities[index][anchor] for anchor in kept) / max(1, len(kept))
-            tags = tuple(OUTSIDE if anchor < 0 else self._names[classes[index][anchor]] for anchor in feature.anchors)
+            tags = tuple(OUTSIDE if anchor < 0 else self._names[classes[index][anchor]] for anchor in feature.notes)
             predictions.append(Prediction(feature.row, tags, mean, feature.reference))
         return predictions
 
+    def marks(self, feature: Feature) -> tuple[str | None, ...]:
+        """The tag of each word's first sub-word."""
+        assert isinstance(feature.labels, tuple)
+        return tuple(None if label == IGNORED else self._names[label] for label in feature.labels)
+
+    def shown(self, reference: Label) -> str:
+        """Nothing: the tokens are marked."""
+        return ""
+
+    def counted(self, reference: Label) -> list[str]:
+        """The type of each span."""
+        return [tag[2:] for tag in reference if tag.startswith("B-")]
+
     def score(self, predictions: Sequence[Prediction]) -> Scores:
-        """Micro F1 over whole spans (seqeval, IOB2, strict mode), also by type, and accuracy over tags."""
+        """Micro F1 over whole spans (seqeval, IOB2, strict mode), also by type, and accuracy over tags; `srl_f1` counts
+        arguments as the CoNLL-2005 evaluation does."""
         found = [list(prediction.label) for prediction in predictions]
         right = [list(prediction.reference) for prediction in predictions]
         values = {"span_f1": 0.0, "token_accuracy": 100 * float(accuracy_score(right, found))}
@@ -101,14 +125,37 @@ class Iob2Scheme(LabelScheme):
                     values["span_f1"] = score.f1
                 elif name not in ("macro avg", "weighted avg"):
                     types.append(score)
+        if "srl_f1" in self._task.metrics:
+            roles, by_role = srl_scores(found, right)
+            values["srl_f1"] = roles["srl_f1"]
+            if self._task.metrics[0] == "srl_f1":
+                types = [TypeScore(name, *by_role[name]) for name in sorted(by_role)]
         return Scores({metric: values[metric] for metric in self._task.metrics}, tuple(types))
+
+    def _encode_words(self, row: Row, words: list[str]) -> Encoding:
+        append = self._task.input.append
+        if append is None:
+            return self._subwords.encode_words(words)
+        source, at = row.words(append.column), row.integer(append.at)
+        if at >= len(source):
+            raise DataError(
+                f"column '{append.at}' holds {at}, but '{append.column}' has {len(source)} words",
+                location=row.location,
+                hint="indices count from 0",
+            )
+        try:
+            return self._subwords.encode_words_and(words, source[at], append.separator)
+        except ValueError as error:
+            raise DataError(str(error), location=row.location, hint="raise max_length") from error
 
     def _find_types(self, train_rows: Sequence[Row]) -> tuple[str, ...]:
         names = self._task.labels.names
-        if not isinstance(names, str):
+        if isinstance(names, dict):
+            return tuple(dict.fromkeys(names.values()))
+        if isinstance(names, tuple):
             return names
         column = self._task.labels.column
-        found = sorted({tag[2:] for row in train_rows for tag in row.words(column) if tag[:2] in ("B-", "I-")})
+        found = sorted({tag[2:] for row in train_rows for tag in row.words(column) if tag[1:2] == "-" and tag[2:]})
         if not found:
             raise DataError(
                 f"column '{column}' of the training split holds no span",
@@ -124,27 +171,40 @@ class Iob2Scheme(LabelScheme):
                 f"but {len(tags)} tags in '{self._task.labels.column}'",
                 location=row.location,
             )
+        labels = self._task.labels
+        if labels.encoding != "iob2":
+            try:
+                tags = iob2_from_iob1(tags) if labels.encoding == "iob1" else iob2_from_iobes(tags)
+            except ValueError as error:
+                raise DataError(f"not {labels.encoding}: {error}", location=row.location) from error
         previous = OUTSIDE
         for position, tag in enumerate(tags):
-            prefix, name = tag[:2], tag[2:]
-            if tag != OUTSIDE and (prefix not in ("B-", "I-") or not name):
-                raise DataError(
-                    f"tag {position + 1} of {len(tags)}, '{tag}', is not IOB2",
-                    location=row.location,
-                    hint="expected O, B-<type> or I-<type>",
-                )
-            if prefix == "I-" and previous[2:] != name:
-                raise DataError(
-                    f"tag {position + 1} of {len(tags)}, '{tag}', is not IOB2: it continues no {name} span, "
-                    f"the tag before it is '{previous}'",
-                    location=row.location,
-                    hint=f"the first word of a span is tagged 'B-{name}'",
-                )
-            if tag != OUTSIDE and self._task.labels.names != "from_train" and name not in self._types:
-                raise DataError(
-                    f"span type '{name}' of tag {position + 1} is not in 'labels.names'",
-                    location=row.location,
-                    hint=did_you_mean(name, list(self._types)),
-                )
+            self._check_tag(row, tag, previous, f"tag {position + 1} of {len(tags)}")
             previous = tag
+        names = labels.names
+        if isinstance(names, dict):
+            tags = [tag if tag == OUTSIDE else f"{tag[:2]}{names[tag[2:]]}" for tag in tags]
         return words, tags
+
+    def _check_tag(self, row: Row, tag: str, previous: str, where: str) -> None:
+        """Whether a tag is IOB2 after the previous one, and of a known type."""
+        if tag == OUTSIDE:
+            return
+        prefix, name = tag[:2], tag[2:]
+        if prefix not in ("B-", "I-") or not name:
+            raise DataError(
+                f"{where}, '{tag}', is not IOB2", location=row.location, hint="expected O, B-<type> or I-<type>"
+            )
+        if prefix == "I-" and previous[2:] != name:
+            raise DataError(
+                f"{where}, '{tag}', is not IOB2: it continues no {name} span, the tag before it is '{previous}'",
+                location=row.location,
+                hint=f"the first word of a span is tagged 'B-{name}'; if the data is IOB1, set labels.encoding: iob1",
+            )
+        names = self._task.labels.names
+        if not isinstance(names, str) and name not in names:
+            raise DataError(
+                f"span type '{name}' of {where.split(' of ')[0]} is not in 'labels.names'",
+                location=row.location,
+                hint=did_you_mean(name, list(names)),
+            )

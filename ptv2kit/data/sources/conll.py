@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ptv2kit.config.task import ConllSource
+from ptv2kit.config.sources import ConllSource
 from ptv2kit.data.rows import Row
 from ptv2kit.data.sources.lines import read_lines
 from ptv2kit.errors import DataError

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ptv2kit.config.task import HubSource
+from ptv2kit.config.sources import HubSource
 from ptv2kit.data.rows import Row
 from ptv2kit.errors import DataError
 
@@ -19,13 +19,13 @@ def hub_address(source: HubSource, hub_split: str) -> str:
     return f"hub:{source.path}{revision}{name}:{hub_split}"
 
 
-def read_hub(source: HubSource, hub_split: str, task: str, split: str) -> Iterator[Row]:
+def read_hub(source: HubSource, hub_split: str, mirror: str, split: str) -> Iterator[Row]:
     """One row for each row of the data set. Class labels inside sequences become their names, others stay integers.
 
     Args:
         source: the data set.
         hub_split: the repository's name of the split.
-        task: the task's name, for the hint at a mirror.
+        mirror: folder of the data root, for the hint at it.
         split: our name of the split, for the hint at a mirror.
 
     Raises:
@@ -43,7 +43,7 @@ def read_hub(source: HubSource, hub_split: str, task: str, split: str) -> Iterat
         raise DataError(
             f"the data set cannot be loaded: {type(error).__name__}: {cause}",
             location=address,
-            hint=f"without a network, put its rows in '<data root>/{task}/{split}.jsonl.gz' and give the root "
+            hint=f"without a network, put its rows in '<data root>/{mirror}/{split}.jsonl.gz' and give the root "
             "with --data-root or PTV2KIT_DATA",
         ) from error
     for number, values in enumerate(dataset, start=1):

@@ -2,32 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import random
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from ptv2kit.config.task import (
+from ptv2kit.config.sources import (
+    Conll04Source,
+    Conll05Source,
     ConllSource,
     DataSource,
+    GoldConllSource,
     HubSource,
     JsonlSource,
     ParquetSource,
-    SplitName,
+    SquadSource,
+    SrlLinesSource,
     TableSource,
-    TaskBase,
 )
+from ptv2kit.config.task import TaskBase
 from ptv2kit.data.rows import Row
 from ptv2kit.data.sources.conll import read_conll
+from ptv2kit.data.sources.conll04 import read_conll04
+from ptv2kit.data.sources.conll05 import read_conll05, words_path
+from ptv2kit.data.sources.gold_conll import read_gold_conll
 from ptv2kit.data.sources.hub import fingerprint_of_rows, hub_address, read_hub
 from ptv2kit.data.sources.jsonl import read_jsonl
 from ptv2kit.data.sources.lines import fingerprint_of_file
 from ptv2kit.data.sources.parquet import read_parquet
+from ptv2kit.data.sources.squad import read_squad
+from ptv2kit.data.sources.srl_lines import read_srl_lines
 from ptv2kit.data.sources.table import read_table
-from ptv2kit.data.templates import with_derived
+from ptv2kit.data.templates import task_rows
 from ptv2kit.errors import ConfigError, DataError
 
 _ROOT_HINT = "give the folder of the data with --data-root or the environment variable PTV2KIT_DATA"
+_PATTERN = frozenset("*?[")
+
+
+@final
+@dataclass(frozen=True)
+class Located:
+    """The files of a split.
+
+    Args:
+        pattern: path or pattern with the folder in which it was found.
+        files: at least one, sorted.
+    """
+
+    pattern: Path
+    files: tuple[Path, ...]
 
 
 @final
@@ -36,21 +62,30 @@ class SplitData:
     """A split as it was read.
 
     Args:
-        name: `train`, `validation` or `test`.
-        rows: at least one, with the columns of `derive`.
-        source: the file's path, or `hub:path@revision/name:split`.
-        fingerprint: SHA-256 in hexadecimal: of the file's bytes, or of the rows of a hub data set.
-        file: the file, if there is one; absolute.
+        name: `train`, `validation`, `test` or `test_<name>`.
+        rows: at least one, with `expand` and `derive` applied.
+        source: the path or pattern, or `hub:path@revision/name:split`.
+        fingerprint: SHA-256 in hexadecimal: of the file's bytes (of the files' fingerprints if there are several), or
+            of the rows of a hub data set.
+        pattern: path or pattern of the files, if there are any; absolute.
     """
 
     name: str
     rows: tuple[Row, ...]
     source: str
     fingerprint: str
-    file: Path | None = field(default=None, compare=False)
+    pattern: Path | None = field(default=None, compare=False)
+
+    def limited(self, count: int | None, seed: int) -> SplitData:
+        """At most `count` rows, drawn by `seed`, in the order of the data."""
+        if count is None or count >= len(self.rows):
+            return self
+        chosen = sorted(random.Random(seed).sample(range(len(self.rows)), count))
+        rows = tuple(self.rows[index] for index in chosen)
+        return SplitData(self.name, rows, self.source, self.fingerprint, self.pattern)
 
 
-def read_split(task: TaskBase, split: SplitName, *, task_path: Path, data_root: Path | None) -> SplitData:
+def read_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path | None) -> SplitData:
     """Read all rows of a split.
 
     Args:
@@ -61,31 +96,27 @@ def read_split(task: TaskBase, split: SplitName, *, task_path: Path, data_root: 
 
     Raises:
         ConfigError: the task has no such split.
-        DataError: the file is missing, unreadable, malformed or empty, or the hub does not deliver.
+        DataError: a file is missing, unreadable, malformed or empty, or the hub does not deliver.
     """
-    path = locate_split(task, split, task_path=task_path, data_root=data_root)
-    if path is None:
+    located = locate_split(task, split, task_path=task_path, data_root=data_root)
+    if located is None:
         assert isinstance(task.data, HubSource)
         hub_split = _file_of(task, split, task_path)
         source = hub_address(task.data, hub_split)
-        unread: Iterator[Row] = read_hub(task.data, hub_split, task.task, split)
+        plain = tuple(read_hub(task.data, hub_split, task.data.mirror or task.task, split))
+        fingerprint = fingerprint_of_rows(plain)
     else:
-        source = str(path)
-        unread = read_rows(path, task.data)
-    plain = tuple(unread)
-    if not plain:
+        source = str(located.pattern)
+        plain = tuple(row for path in located.files for row in read_rows(path, task.data))
+        fingerprint = _fingerprint(located, task.data)
+    rows = tuple(task_rows(task, plain))
+    if not rows:
         raise DataError(f"split '{split}' is empty", location=source)
-    return SplitData(
-        name=split,
-        rows=tuple(with_derived(row, task.derive) for row in plain),
-        source=source,
-        fingerprint=fingerprint_of_rows(plain) if path is None else fingerprint_of_file(path),
-        file=None if path is None else path.absolute(),
-    )
+    return SplitData(split, rows, source, fingerprint, None if located is None else located.pattern.absolute())
 
 
-def locate_split(task: TaskBase, split: SplitName, *, task_path: Path, data_root: Path | None) -> Path | None:
-    """The file of a split, without reading it; None if the split comes from the hub. Arguments as of `read_split`.
+def locate_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path | None) -> Located | None:
+    """The files of a split, without reading them; None if the split comes from the hub. Arguments as of `read_split`.
 
     Raises:
         ConfigError: the task has no such split.
@@ -95,14 +126,16 @@ def locate_split(task: TaskBase, split: SplitName, *, task_path: Path, data_root
     if isinstance(task.data, HubSource):
         if data_root is None:
             return None
-        mirrors = [data_root / task.task / f"{split}{suffix}" for suffix in (".jsonl.gz", ".jsonl")]
-        return next((path for path in mirrors if _is_file(path)), None)
+        folder = data_root / (task.data.mirror or task.task)
+        mirrors = [folder / f"{split}{suffix}" for suffix in (".jsonl.gz", ".jsonl")]
+        return next((Located(path, (path,)) for path in mirrors if _is_file(path)), None)
     # An absolute name stays as it is: a folder in front of it has no effect.
     roots = [task_path.parent] if data_root is None else [data_root, task_path.parent]
     places = list(dict.fromkeys(root / name for root in roots))
     for path in places:
-        if _is_file(path):
-            return path
+        files = (path,) if _is_file(path) else tuple(_matching(path))
+        if files:
+            return Located(path, files)
     raise DataError(
         f"file '{name}' of split '{split}' was not found; looked for {' and '.join(str(path) for path in places)}",
         location=str(task_path),
@@ -125,16 +158,42 @@ def read_rows(path: Path, source: DataSource) -> Iterator[Row]:
             return read_parquet(path)
         case ConllSource():
             return read_conll(path, source)
+        case SquadSource():
+            return read_squad(path)
+        case Conll04Source():
+            return read_conll04(path, source)
+        case Conll05Source():
+            return read_conll05(path, source)
+        case GoldConllSource():
+            return read_gold_conll(path, source)
+        case SrlLinesSource():
+            return read_srl_lines(path)
 
 
-def _file_of(task: TaskBase, split: SplitName, task_path: Path) -> str:
-    splits = task.data.splits
-    name = {"train": splits.train, "validation": splits.validation, "test": splits.test}[split]
-    if name is None:
+def _fingerprint(located: Located, source: DataSource) -> str:
+    files = list(located.files)
+    if isinstance(source, Conll05Source):
+        files += [words_path(path) for path in located.files]
+    prints = [fingerprint_of_file(path) for path in files]
+    return prints[0] if len(prints) == 1 else hashlib.sha256("\n".join(prints).encode()).hexdigest()
+
+
+def _matching(pattern: Path) -> Iterable[Path]:
+    """The files that a pattern matches, sorted; none if it is no pattern."""
+    parts = pattern.parts
+    first = next((index for index, part in enumerate(parts) if _PATTERN & set(part)), None)
+    if first is None:
+        return []
+    return sorted(path for path in Path(*parts[:first]).glob(str(Path(*parts[first:]))) if path.is_file())
+
+
+def _file_of(task: TaskBase, split: str, task_path: Path) -> str:
+    names = task.data.splits.by_name()
+    if split not in names:
         raise ConfigError(
-            f"task '{task.task}' has no split '{split}'", location=str(task_path), hint=f"add 'data.splits.{split}'"
+            f"task '{task.task}' has no split '{split}'", location=str(task_path), hint=f"it has {', '.join(names)}"
         )
-    return name
+    return names[split]
 
 
 def _is_file(path: Path) -> bool:

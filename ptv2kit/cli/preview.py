@@ -1,0 +1,149 @@
+"""`ptv2kit preview`: rows of a task as the model will see them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ptv2kit.cli.backbone import tokenizer_for
+from ptv2kit.cli.data_root import add_data_root
+from ptv2kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from ptv2kit.data.preview import InputView
+
+EXAMPLES = """examples:
+  ptv2kit preview tasks/quickstart.yaml --backbone mini -n 3
+  ptv2kit preview recipes/mini-wikigold.yaml --data-root data --split validation --shuffle
+  ptv2kit preview tasks/squad_v2.yaml --data-root data --max-length 128 --row 7
+  ptv2kit preview tasks/quickstart.yaml --json | jq '.rows[0].inputs[0].tokens[].text'
+"""
+
+_COLOURS = ("green", "yellow", "magenta", "cyan", "blue", "bright_red", "bright_green", "bright_magenta")
+_UNLIMITED = 1_000_000
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "preview",
+        help="show rows as the model will see them",
+        description="Show rows as the model will see them: prompt slots, sub-words with their labels, what is cut off "
+        "and what is not scored. Loads the tokenizer, not the weights.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="task or recipe (YAML)")
+    parser.add_argument("--backbone", metavar="NAME", help="whose tokenizer (default: the recipe's, or mini)")
+    parser.add_argument("-n", "--rows", type=int, default=3, metavar="N", help="how many rows (default: 3)")
+    parser.add_argument("--row", type=int, metavar="N", help="start at this row, counted from 1")
+    parser.add_argument("--shuffle", action="store_true", help="draw the rows at random, always the same ones")
+    parser.add_argument("--split", default="train", metavar="NAME", help="train, validation, test… (default: train)")
+    parser.add_argument("--max-length", type=int, metavar="N", help="instead of the file's own")
+    add_data_root(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(handler=run, trailing="")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show rows.
+
+    Raises:
+        ConfigError: the file is wrong, or asks for what is not there.
+        DataError: the data cannot be had, or a shown row is malformed.
+    """
+    from ptv2kit.config.load import ResolvedRecipe, load_file
+    from ptv2kit.config.recipe import Backbone
+    from ptv2kit.data.preview import preview_row
+    from ptv2kit.data.schemes import build_scheme
+    from ptv2kit.data.sources import read_split
+    from ptv2kit.data.tokens import Subwords
+
+    resolved = load_file(args.file)
+    recipe = resolved.recipe if isinstance(resolved, ResolvedRecipe) else None
+    found = resolved.task if isinstance(resolved, ResolvedRecipe) else resolved
+    backbone = Backbone(name="mini") if recipe is None else recipe.backbone
+    if args.backbone is not None:
+        backbone = Backbone(name=args.backbone)
+    own = None if recipe is None else recipe.train.max_length
+    max_length = args.max_length or own or found.task.input.max_length
+    if max_length < 8 or args.rows < 1 or (args.row is not None and args.row < 1):
+        raise ConfigError("-n and --row must be at least 1, --max-length at least 8")
+
+    tokenizer = tokenizer_for(backbone, found.task)
+    where = {"task_path": found.path, "data_root": args.data_root}
+    rows = read_split(found.task, args.split, **where).rows
+    train = rows if args.split == "train" else read_split(found.task, "train", **where).rows
+    subwords = Subwords(tokenizer, max_length)
+    scheme = build_scheme(found.task, subwords, train)
+    untruncated = build_scheme(found.task, Subwords(tokenizer, _UNLIMITED), train)
+    start = (args.row or 1) - 1
+    if start >= len(rows):
+        raise ConfigError(f"--row {args.row}: split '{args.split}' has {len(rows)} rows")
+    chosen = random.Random(0).sample(rows, min(args.rows, len(rows))) if args.shuffle else rows[start:][: args.rows]
+    views = [preview_row(scheme, untruncated, subwords, row) for row in chosen]
+    slots = 0 if recipe is None else recipe.prompt.length
+    if args.json:
+        about = {"task": found.task.task, "split": args.split, "max_length": max_length, "prompt_length": slots}
+        print(json.dumps({**about, "rows": [view.to_json() for view in views]}, indent=2, ensure_ascii=False))
+        return 0
+
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    colours = _colours(scheme.names)
+    console.print(_legend(colours, bool(scheme.marks(scheme.encode(chosen[0], 0)[0]))))
+    for view in views:
+        console.print()
+        console.print(f"{view.location}" + (f"  →  {view.target}" if view.target else ""), style="bold", soft_wrap=True)
+        for shown in view.inputs:
+            console.print(_line(shown, slots, colours))
+    return 0
+
+
+def _colours(names: tuple[str, ...]) -> dict[str, str]:
+    """A colour for each span type, class or answer."""
+    types = list(dict.fromkeys(_type_of(name) for name in names if name != "O"))
+    return {"answer": "green"} | {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(types)}
+
+
+def _type_of(label: str) -> str:
+    return label[2:] if label[:2] in ("B-", "I-") else label
+
+
+def _legend(colours: dict[str, str], labelled: bool) -> Text:
+    from rich.text import Text
+
+    scored = "label after a sub-word: its target; plain: scored as outside; (in brackets): not scored"
+    return Text(f"▒ prompt slot; {scored if labelled else 'the row has one target'}; ~crossed~: cut off", style="dim")
+
+
+def _line(view: InputView, slots: int, colours: dict[str, str]) -> Text:
+    """An input as one wrapped line."""
+    from rich.text import Text
+
+    mark = "" if view.right is None else ("✓ " if view.right else "✗ ")
+    line = Text("  ")
+    if view.title:
+        line.append(f"{mark}{view.title}: ", style="bold green" if view.right else "bold")
+    line.append(f"▒ x {slots} " if slots else "▒… ", style="blue")
+    labelled = any(not token.scored for token in view.tokens if not token.cut)
+    for token in view.tokens:
+        if token.cut:
+            line.append(f"~{token.text}~", style="red strike")
+        elif token.label:
+            colour = colours.get(_type_of(token.label), "green")
+            line.append(token.text, style=f"bold {colour}").append(f"/{token.label}", style=colour)
+        elif labelled and not token.scored:
+            line.append(f"({token.text})", style="dim")
+        else:
+            line.append(token.text)
+        line.append(" ")
+    if view.cut:
+        line.append(f"[{view.cut} sub-words cut off]", style="red")
+    return line

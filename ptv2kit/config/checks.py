@@ -1,0 +1,169 @@
+"""What no single field of a task or recipe can know: settings that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ptv2kit.config.merge import Merged
+from ptv2kit.config.recipe import Recipe
+from ptv2kit.config.sources import GoldConllSource
+from ptv2kit.config.task import (
+    AnyTask,
+    ChoicesTask,
+    ClassesTask,
+    Iob2Labels,
+    Iob2Task,
+    QuestionInput,
+    StartEndTask,
+    TextInput,
+)
+from ptv2kit.config.template import parse_template
+from ptv2kit.config.yaml import KeyPath
+from ptv2kit.errors import Problem, did_you_mean
+
+_ANY_ANSWER = ("squad_f1", "squad_exact_match")
+
+
+def check_task(task: AnyTask, merged: Merged) -> list[Problem]:
+    """The contradictions within a task, each at its line and column."""
+    problems = _check_lists(task, merged)
+    if isinstance(task.data, GoldConllSource) and task.data.layout == "propbank" and task.data.unit == "sentence":
+        place = merged.place(("data", "unit"))
+        problems.append(place.problem("'data.unit' is sentence, but the propbank layout has no named entities"))
+    match task:
+        case ClassesTask():
+            problems += _check_texts(task.input, merged) + _check_classes(task, merged)
+        case ChoicesTask():
+            problems += _check_choices(task, merged)
+        case Iob2Task():
+            problems += _check_types(task.labels, merged)
+        case StartEndTask():
+            problems += _check_question(task.input, merged) + _check_answers(task, merged)
+    return problems
+
+
+def check_recipe(recipe: Recipe, task: AnyTask, merged: Merged) -> list[Problem]:
+    """What a recipe asks of a task that the task does not have."""
+    problems: list[Problem] = []
+    splits = list(task.data.splits.by_name())
+    for index, expectation in enumerate(recipe.expect):
+        if expectation.metric not in task.metrics:
+            message = f"'expect[{index}].metric' is '{expectation.metric}', which task '{task.task}' does not measure"
+            place = merged.place(("expect", index, "metric"))
+            problems.append(place.problem(message, did_you_mean(expectation.metric, list(task.metrics))))
+        if expectation.split not in splits:
+            place = merged.place(("expect", index, "split"))
+            message = f"'expect[{index}].split' is {expectation.split}, but task '{task.task}' has no {{}} split"
+            kind = "such" if "_" in expectation.split else expectation.split
+            problems.append(place.problem(message.format(kind), f"it has {', '.join(splits)}"))
+    return problems
+
+
+def _check_lists(task: AnyTask, merged: Merged) -> list[Problem]:
+    names: Any = None if isinstance(task, StartEndTask) else task.labels.names
+    lists: list[tuple[KeyPath, Any]] = [(("labels", "names"), names), (("metrics",), task.metrics)]
+    problems: list[Problem] = []
+    for path, listed in lists:
+        if isinstance(listed, tuple) and len(set(listed)) < len(listed):
+            twice = next(name for name in listed if listed.count(name) > 1)
+            problems.append(merged.place(path).problem(f"'{'.'.join(map(str, path))}' names '{twice}' twice"))
+    return problems
+
+
+def _check_texts(section: TextInput, merged: Merged) -> list[Problem]:
+    problems = _check_columns(merged, ("input", "text"), (section.text, section.pair or ""), "{text}")
+    if section.truncate == "pair" and section.pair is None:
+        place = merged.place(("input", "truncate"))
+        problems.append(place.problem("'input.truncate' is pair, but there is no 'input.pair'"))
+    return problems
+
+
+def _check_classes(task: ClassesTask, merged: Merged) -> list[Problem]:
+    problems: list[Problem] = []
+    names, group = task.labels.names, task.labels.group
+    if isinstance(names, dict) and len(set(names.values())) < 2:
+        problems.append(merged.place(("labels", "names")).problem("'labels.names' must name at least two classes"))
+    for index, metric in enumerate(task.metrics):
+        place = merged.place(("metrics", index))
+        if not metric.startswith(("multirc_", "record_")):
+            continue
+        if group is None:
+            problems.append(place.problem(f"metric '{metric}' needs 'labels.group'"))
+        elif metric.startswith("record_") and (group.candidate is None or group.golds is None):
+            problems.append(place.problem(f"metric '{metric}' needs 'labels.group.candidate' and 'labels.group.golds'"))
+    if group is not None and names == "from_train":
+        place = merged.place(("labels", "names"))
+        message = "'labels.group' needs 'labels.names': the last of them means that a row's answer is right"
+        problems.append(place.problem(message))
+    return problems
+
+
+def _check_choices(task: ChoicesTask, merged: Merged) -> list[Problem]:
+    problems: list[Problem] = []
+    choices, names = task.input.choices, task.labels.names
+    if len(set(choices)) < len(choices):
+        place = merged.place(("input", "choices"))
+        problems.append(place.problem("'input.choices' has the same choice twice"))
+    for index, choice in enumerate(choices):
+        problems += _check_columns(merged, ("input", "choices", index), (choice,), "{choice1}")
+    if names is not None and len(names) != len(choices):
+        place = merged.place(("labels", "names"))
+        problems.append(place.problem(f"'labels.names' has {len(names)} names for {len(choices)} choices"))
+    return problems
+
+
+def _check_types(labels: Iob2Labels, merged: Merged) -> list[Problem]:
+    """`names` lists types, not tags."""
+    names = labels.names
+    if isinstance(names, str):
+        return []
+    problems: list[Problem] = []
+    listed: list[tuple[KeyPath, str]] = (
+        [((index,), name) for index, name in enumerate(names)]
+        if isinstance(names, tuple)
+        else [((key,), name) for key, name in names.items()]
+    )
+    for key, name in listed:
+        if name == "O" or name.startswith(("B-", "I-")):
+            place = merged.place(("labels", "names", *key))
+            hint = "write PER for the tags B-PER and I-PER"
+            problems.append(place.problem(f"'labels.names' lists span types; '{name}' is a tag", hint))
+    return problems
+
+
+def _check_question(section: QuestionInput, merged: Merged) -> list[Problem]:
+    problems = _check_columns(merged, ("input", "question"), (section.question,), "{question}")
+    problems += _check_columns(merged, ("input", "context"), (section.context,), "{context}")
+    if section.stride >= section.max_length:
+        message = f"'input.stride' must be less than 'input.max_length' ({section.max_length}), found {section.stride}"
+        problems.append(merged.place(("input", "stride")).problem(message))
+    return problems
+
+
+def _check_answers(task: StartEndTask, merged: Merged) -> list[Problem]:
+    problems: list[Problem] = []
+    labels = task.labels
+    if (labels.column is None) == (labels.text is None):
+        hint = "column for SQuAD's layout; text, with start if there is one, for columns of their own"
+        problems.append(merged.key(("labels",)).problem("'labels' must have either 'column' or 'text'", hint))
+    if labels.start is not None and labels.text is None:
+        problems.append(merged.place(("labels", "start")).problem("'labels.start' needs 'labels.text'"))
+    for index, metric in enumerate(task.metrics):
+        if not labels.unanswerable and metric not in _ANY_ANSWER:
+            place = merged.place(("metrics", index))
+            problems.append(place.problem(f"metric '{metric}' needs 'labels.unanswerable: true'"))
+    if not labels.unanswerable and "null_threshold" in labels.model_fields_set and labels.null_threshold:
+        place = merged.place(("labels", "null_threshold"))
+        problems.append(place.problem("'labels.null_threshold' needs 'labels.unanswerable: true'"))
+    if task.metrics[0].endswith("_threshold"):
+        place = merged.place(("metrics", 0))
+        problems.append(place.problem(f"the first metric chooses the best epoch; '{task.metrics[0]}' cannot"))
+    return problems
+
+
+def _check_columns(merged: Merged, path: KeyPath, templates: Sequence[str], example: str) -> list[Problem]:
+    if any(parse_template(template).columns for template in templates):
+        return []
+    name = ".".join(map(str, path[:2])) + (f"[{path[2]}]" if len(path) > 2 else "")
+    return [merged.place(path).problem(f"'{name}' names no column, such as '{example}'")]

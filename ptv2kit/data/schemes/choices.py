@@ -1,0 +1,103 @@
+"""Scheme `choices`: the right one of several continuations of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from sklearn.metrics import accuracy_score
+from torch import Tensor
+
+from ptv2kit.config.task import ChoicesTask
+from ptv2kit.config.template import parse_template
+from ptv2kit.data.rows import Row
+from ptv2kit.data.schemes.base import Batch, Feature, Label, LabelScheme, Prediction, Scores, Unit, pad_inputs
+from ptv2kit.data.templates import render
+from ptv2kit.data.tokens import Subwords
+from ptv2kit.errors import DataError, did_you_mean
+
+
+@final
+class ChoicesScheme(LabelScheme):
+    """Encodes the text with each choice as a pair; the model scores them one by one, as the official code does.
+
+    Args:
+        task: the task.
+        subwords: the backbone's tokenizer.
+    """
+
+    def __init__(self, task: ChoicesTask, subwords: Subwords) -> None:
+        self._task = task
+        self._subwords = subwords
+        self._text = parse_template(task.input.text)
+        self._choices = [parse_template(choice) for choice in task.input.choices]
+        self._names = task.labels.names or tuple(str(index) for index in range(len(self._choices)))
+
+    @property
+    def unit(self) -> Unit:
+        """Each choice."""
+        return "choices"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The choices: their names in the data, or their indices."""
+        return self._names
+
+    def encode(self, row: Row, index: int) -> list[Feature]:
+        """The text with each choice; see `LabelScheme.encode`."""
+        label = self._label_of(row)
+        text = render(self._text, row)
+        try:
+            encodings = [
+                self._subwords.encode_texts(text, render(choice, row), self._task.input.truncate)
+                for choice in self._choices
+            ]
+        except ValueError as error:
+            hint = "set input.truncate to longest, or raise max_length"
+            raise DataError(str(error), location=row.location, hint=hint) from error
+        truncated = any(encoding.truncated for encoding in encodings)
+        return [Feature(index, tuple(encodings), label, self._names[label], truncated)]
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        """Inputs `[batch · choices, length]`, labels `[batch]`."""
+        labels = torch.tensor([feature.labels for feature in features])
+        return Batch(*pad_inputs(features, self._subwords.pad_id), labels)
+
+    def decode(self, features: Sequence[Feature], logits: Tensor) -> list[Prediction]:
+        """The most probable choice of each row; logits `[batch, choices]`."""
+        probabilities, chosen = logits.softmax(-1).max(-1)
+        return [
+            Prediction(feature.row, self._names[index], probability, feature.reference)
+            for feature, index, probability in zip(features, chosen.tolist(), probabilities.tolist(), strict=True)
+        ]
+
+    def counted(self, reference: Label) -> list[str]:
+        """The right choice."""
+        return [str(reference)]
+
+    def score(self, predictions: Sequence[Prediction]) -> Scores:
+        """Accuracy (scikit-learn)."""
+        found = [str(prediction.label) for prediction in predictions]
+        right = [str(prediction.reference) for prediction in predictions]
+        return Scores({"accuracy": 100 * float(accuracy_score(right, found))})
+
+    def _label_of(self, row: Row) -> int:
+        column, named = self._task.labels.column, self._task.labels.names
+        if named is not None and isinstance(row.value(column), str):
+            name = row.text(column)
+            if name not in named:
+                raise DataError(
+                    f"label '{name}' in column '{column}' is not in 'labels.names'",
+                    location=row.location,
+                    hint=did_you_mean(name, list(named)),
+                )
+            return named.index(name)
+        index = row.integer(column)
+        if index >= len(self._choices):
+            raise DataError(
+                f"column '{column}' holds {index}, but the choices are 0 to {len(self._choices) - 1}",
+                location=row.location,
+                hint="labels count from 0",
+            )
+        return index

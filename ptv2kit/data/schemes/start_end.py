@@ -1,0 +1,247 @@
+"""Scheme `start_end`: the answer as a piece of a passage, which may be longer than the model can read at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ptv2kit.config.task import StartEndTask
+from ptv2kit.config.template import parse_template
+from ptv2kit.data.metrics.squad import Answered, squad_scores
+from ptv2kit.data.rows import Row
+from ptv2kit.data.schemes.base import (
+    Batch,
+    Candidate,
+    Feature,
+    Label,
+    LabelScheme,
+    Prediction,
+    Scores,
+    Unit,
+    pad_inputs,
+)
+from ptv2kit.data.templates import render
+from ptv2kit.data.tokens import Subwords
+from ptv2kit.errors import DataError
+
+_NO_ANSWER = 0  # position of the first special token, which stands for no answer, as in the official code
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Passage:
+    """What a window was cut from, and where its sub-words stand there."""
+
+    text: str
+    spans: tuple[tuple[int, int] | None, ...]
+
+
+@final
+class StartEndScheme(LabelScheme):
+    """Reads a long passage in windows and takes the best answer over all of them.
+
+    Windows, targets and the score of no answer are as in the official code. The official search pairs the `n_best`
+    starts with the `n_best` ends of each window; this one looks at every pair, so it finds the best one always.
+
+    Args:
+        task: the task.
+        subwords: the backbone's tokenizer.
+    """
+
+    def __init__(self, task: StartEndTask, subwords: Subwords) -> None:
+        self._task = task
+        self._subwords = subwords
+        self._question = parse_template(task.input.question)
+        self._context = parse_template(task.input.context)
+
+    @property
+    def unit(self) -> Unit:
+        """Each token, as start and as end."""
+        return "start_end"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The two logits of a token."""
+        return ("start", "end")
+
+    def encode(self, row: Row, index: int) -> list[Feature]:
+        """A feature for each window; the target of a window without the whole answer is its first token."""
+        question, context = render(self._question, row).strip(), render(self._context, row)
+        answers = self._answers(row, context)
+        try:
+            windows = self._subwords.encode_windows(question, context, self._task.input.stride)
+        except ValueError as error:
+            hint = "lower input.stride, or raise max_length"
+            raise DataError(str(error), location=row.location, hint=hint) from error
+        targets = [_target(window.spans, answers[0] if answers else None) for window in windows]
+        lost = bool(answers) and all(target == (_NO_ANSWER, _NO_ANSWER) for target in targets)
+        golds = tuple(context[start:end] for start, end in answers)
+        return [
+            Feature(index, (window.encoding,), target, golds, lost, _Passage(context, window.spans))
+            for window, target in zip(windows, targets, strict=True)
+        ]
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        """Labels `[batch, 2]`: positions of start and end."""
+        labels = torch.tensor([feature.labels for feature in features])
+        return Batch(*pad_inputs(features, self._subwords.pad_id), labels)
+
+    def decode(self, features: Sequence[Feature], logits: Tensor) -> list[Prediction]:
+        """The best answers within each window; `score` is the window's score of no answer. Logits `[batch, length, 2]`.
+
+        Every pair of a start and an end in the passage is looked at, at most `max_answer_tokens` long.
+        """
+        longest = self._task.labels.max_answer_tokens
+        predictions: list[Prediction] = []
+        for feature, scores in zip(features, logits, strict=True):
+            passage: _Passage = feature.notes
+            null = float(scores[_NO_ANSWER].sum())
+            inside = [position for position, span in enumerate(passage.spans) if span is not None]
+            candidates: tuple[Candidate, ...] = ()
+            if inside:
+                first, last = inside[0], inside[-1] + 1
+                starts = scores[first:last, 0]
+                ends = torch.nn.functional.pad(scores[first:last, 1], (0, longest - 1), value=-math.inf)
+                # [passage, max_answer_tokens]: the pair that starts at a row's token and ends so many tokens later
+                pairs = (starts.unsqueeze(1) + ends.unfold(0, longest, 1)).flatten()
+                best = pairs.topk(min(self._task.labels.n_best, len(pairs)))
+                candidates = tuple(
+                    _candidate(passage, first + pair // longest, first + pair // longest + pair % longest, score)
+                    for pair, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                    if score > -math.inf
+                )
+            label = candidates[0].text if candidates else ""
+            predictions.append(Prediction(feature.row, label, 0.0, feature.reference, null, candidates))
+        return predictions
+
+    def join(self, predictions: Sequence[Prediction]) -> list[Prediction]:
+        """The best answers over all windows of a row; `score` is how much the lowest score of no answer exceeds the
+        best answer's, and the label is empty if that is more than `null_threshold`."""
+        labels = self._task.labels
+        joined: list[Prediction] = []
+        for _, group in groupby(sorted(predictions, key=lambda window: window.row), key=lambda window: window.row):
+            windows = list(group)
+            null = min(window.score for window in windows)
+            found = sorted((item for window in windows for item in window.candidates), key=lambda item: -item.score)
+            best = found[: labels.n_best]
+            margin = null - best[0].score if best else 0.0
+            empty = not best or (labels.unanswerable and margin > labels.null_threshold)
+            if labels.unanswerable:
+                best = sorted([*best, Candidate("", null, 0)], key=lambda item: -item.score)
+            chosen = "" if empty else next(item.text for item in best if item.text)
+            joined.append(
+                replace(
+                    windows[0],
+                    label=chosen,
+                    probability=_probability(best, chosen),
+                    score=margin,
+                    candidates=tuple(best),
+                )
+            )
+        return joined
+
+    def marks(self, feature: Feature) -> tuple[str | None, ...]:
+        """The answer's sub-words; every sub-word of the passage is scored."""
+        assert isinstance(feature.labels, tuple)
+        passage: _Passage = feature.notes
+        first, last = feature.labels
+        return tuple(
+            "answer" if first <= position <= last else ("" if span is not None else None)
+            for position, span in enumerate(passage.spans)
+        )
+
+    def shown(self, reference: Label) -> str:
+        """The right answers."""
+        return " | ".join(dict.fromkeys(reference)) or "no answer"
+
+    def counted(self, reference: Label) -> list[str]:
+        """Whether there is an answer."""
+        return ["answer" if reference else "no answer"]
+
+    def score(self, predictions: Sequence[Prediction]) -> Scores:
+        """Exact match and F1 as SQuAD 1.1, or 2.0 with `unanswerable`."""
+        labels = self._task.labels
+        answered = [
+            Answered(
+                found=next((item.text for item in prediction.candidates if item.text), ""),
+                golds=tuple(prediction.reference),
+                null_margin=prediction.score,
+            )
+            for prediction in predictions
+        ]
+        values = squad_scores(answered, labels.null_threshold if labels.unanswerable else None)
+        return Scores({metric: values.get(metric, 0.0) for metric in self._task.metrics})
+
+    def _answers(self, row: Row, context: str) -> list[tuple[int, int]]:
+        """First character and end of each right answer in the passage."""
+        labels = self._task.labels
+        text_column = f"{labels.column}.text" if labels.text is None else labels.text
+        start_column = f"{labels.column}.answer_start" if labels.text is None else labels.start
+        texts = _listed(row.value(text_column))
+        starts = [None] * len(texts) if start_column is None else _listed(row.value(start_column))
+        if len(starts) != len(texts):
+            raise DataError(
+                f"{len(texts)} texts in '{text_column}' but {len(starts)} starts in '{start_column}'",
+                location=row.location,
+            )
+        if not texts and not labels.unanswerable:
+            hint = "set labels.unanswerable: true if questions may have no answer"
+            raise DataError(f"column '{text_column}' holds no answer", location=row.location, hint=hint)
+        return [self._place(row, context, text, start) for text, start in zip(texts, starts, strict=True)]
+
+    def _place(self, row: Row, context: str, text: Any, start: Any) -> tuple[int, int]:
+        if not isinstance(text, str) or not text:
+            raise DataError(f"an answer must be text. Got {text!r}", location=row.location)
+        if start is None:
+            start = context.find(text)
+            if start < 0:
+                raise DataError(f"the answer '{text}' does not occur in the passage", location=row.location)
+        if not isinstance(start, int) or isinstance(start, bool):
+            raise DataError(f"an answer's start must be a whole number. Got {start!r}", location=row.location)
+        found = context[max(0, start) : start + len(text)]
+        if start < 0 or found != text:
+            raise DataError(
+                f"the answer '{text}' is not at character {start} of the passage, where '{found}' stands",
+                location=row.location,
+                hint="starts count from 0 and belong to input.context as it is rendered",
+            )
+        return start, start + len(text)
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list as it is, nothing as an empty one, a single value as a list of one."""
+    if isinstance(value, list):
+        return list(value)
+    return [] if value is None else [value]
+
+
+def _target(spans: Sequence[tuple[int, int] | None], answer: tuple[int, int] | None) -> tuple[int, int]:
+    """The positions whose sub-words enclose the answer, or those of no answer."""
+    inside = [(position, *span) for position, span in enumerate(spans) if span is not None]
+    if answer is None or not inside or inside[0][1] > answer[0] or inside[-1][2] < answer[1]:
+        return _NO_ANSWER, _NO_ANSWER
+    first = max(position for position, start, _ in inside if start <= answer[0])
+    last = min(position for position, _, end in inside if end >= answer[1])
+    return first, max(first, last)
+
+
+def _candidate(passage: _Passage, first: int, last: int, score: float) -> Candidate:
+    opening, closing = passage.spans[first], passage.spans[last]
+    assert opening is not None
+    assert closing is not None
+    return Candidate(passage.text[opening[0] : closing[1]], score, opening[0])
+
+
+def _probability(candidates: Sequence[Candidate], chosen: str) -> float:
+    """Of the first candidate with the chosen text, among all candidates."""
+    if not candidates:
+        return 1.0
+    scores = torch.tensor([candidate.score for candidate in candidates])
+    index = next(index for index, candidate in enumerate(candidates) if candidate.text == chosen)
+    return float(scores.softmax(0)[index])

@@ -1,0 +1,104 @@
+"""From other ways to write spans over words to IOB2 tags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import final
+
+_OUTSIDE = "O"
+_CELL = re.compile(r"(?:\((?P<long>[^\s()*]+))?\*\)?|\((?P<short>[^\s()*]+)\)")
+
+
+@final
+class SpanError(ValueError):
+    """A sequence that does not write spans.
+
+    Args:
+        message: what is wrong.
+        position: index of the tag or cell at fault, from 0.
+    """
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+def iob2_from_iob1(tags: Sequence[str]) -> list[str]:
+    """IOB1 has `B-` only where a span touches one of its own type before it. IOB2 tags stay as they are.
+
+    Raises:
+        SpanError: a tag is not `O`, `B-<type>` or `I-<type>`.
+    """
+    found: list[str] = []
+    previous = ""
+    for position, tag in enumerate(tags):
+        prefix, name = _split(tags, position, "BI")
+        found.append(f"B-{name}" if prefix == "I" and name != previous else tag)
+        previous = name
+    return found
+
+
+def iob2_from_iobes(tags: Sequence[str]) -> list[str]:
+    """IOBES and BILOU: `S-` or `U-` is a span of one word, `E-` or `L-` ends a longer one.
+
+    Raises:
+        SpanError: a tag has another form, or does not fit to the one before it, or the last span has no end.
+    """
+    found: list[str] = []
+    inside = ""
+    for position in range(len(tags)):
+        prefix, name = _split(tags, position, "BIESLU")
+        continues = prefix in ("I", "E", "L")
+        if continues and name != inside:
+            raise SpanError(f"{_nth('tag', tags, position)}, continues no {name} span", position)
+        if inside and not continues:
+            raise SpanError(f"{_nth('tag', tags, position)}, follows a {inside} span that has no end", position)
+        inside = name if prefix in ("B", "I") else ""
+        found.append(f"{'I' if continues else 'B'}-{name}" if name else _OUTSIDE)
+    if inside:
+        raise SpanError(f"{_nth('tag', tags, len(tags) - 1)}, leaves the {inside} span without an end", len(tags) - 1)
+    return found
+
+
+def iob2_from_brackets(cells: Sequence[str]) -> list[str]:
+    """One bracket column of a CoNLL file: `(A0*` opens, `*)` closes, `(V*)` and `(V)` do both, `*` does neither.
+
+    Raises:
+        SpanError: a cell has another form, or spans are nested, or a bracket lacks its partner.
+    """
+    found: list[str] = []
+    inside = ""
+    opened = 0
+    for position, cell in enumerate(cells):
+        match = _CELL.fullmatch(cell)
+        if match is None:
+            raise SpanError(f"{_nth('cell', cells, position)}, is not like (A0*, *, *) or (A0*)", position)
+        opens = match["long"] or match["short"]
+        if opens and inside:
+            raise SpanError(f"{_nth('cell', cells, position)}, opens a span within a span {inside}", position)
+        if opens:
+            inside, opened = opens, position
+        found.append(f"{'B' if opens else 'I'}-{inside}" if inside else _OUTSIDE)
+        if cell.endswith(")"):
+            if not inside:
+                raise SpanError(f"{_nth('cell', cells, position)}, closes a span that is not open", position)
+            inside = ""
+    if inside:
+        raise SpanError(f"{_nth('cell', cells, opened)}, opens a span that is never closed", opened)
+    return found
+
+
+def _split(tags: Sequence[str], position: int, prefixes: str) -> tuple[str, str]:
+    """Prefix and type of a tag; both are empty for `O`."""
+    prefix, _, name = tags[position].partition("-")
+    if tags[position] == _OUTSIDE:
+        return "", ""
+    if len(prefix) != 1 or prefix not in prefixes or not name:
+        forms = ", ".join(f"{letter}-<type>" for letter in prefixes)
+        raise SpanError(f"{_nth('tag', tags, position)}, is none of O, {forms}", position)
+    return prefix, name
+
+
+def _nth(noun: str, items: Sequence[str], position: int) -> str:
+    return f"{noun} {position + 1} of {len(items)}, '{items[position]}'"
