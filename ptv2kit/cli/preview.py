@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ptv2kit.data.preview import InputView
 
 EXAMPLES = """examples:
-  ptv2kit preview tasks/quickstart.yaml --backbone mini -n 3
+  ptv2kit preview quickstart --backbone mini -n 3
   ptv2kit preview recipes/mini-wikigold.yaml --data-root data --split validation --shuffle
   ptv2kit preview tasks/squad_v2.yaml --data-root data --max-length 128 --row 7
   ptv2kit preview tasks/quickstart.yaml --json | jq '.rows[0].inputs[0].tokens[].text'
@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="task or recipe (YAML)")
+    parser.add_argument("file", type=Path, metavar="TASK", help="task or recipe (YAML), or a task's name in tasks/")
     parser.add_argument("--backbone", metavar="NAME", help="whose tokenizer (default: the recipe's, or mini)")
     parser.add_argument("-n", "--rows", type=int, default=3, metavar="N", help="how many rows (default: 3)")
     parser.add_argument("--row", type=int, metavar="N", help="start at this row, counted from 1")
@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     from ptv2kit.data.sources import read_split
     from ptv2kit.data.tokens import Subwords
 
-    resolved = load_file(args.file)
+    by_name = Path("tasks") / f"{args.file}.yaml"
+    resolved = load_file(by_name if not args.file.suffix and by_name.is_file() else args.file)
     recipe = resolved.recipe if isinstance(resolved, ResolvedRecipe) else None
     found = resolved.task if isinstance(resolved, ResolvedRecipe) else resolved
     backbone = Backbone(name="mini") if recipe is None else recipe.backbone

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from ptv2kit.config.rows import Lookup
+from ptv2kit.config.rows import Derivation, Lookup
+from ptv2kit.config.task import TaskBase
 from ptv2kit.config.template import parse_template
 from ptv2kit.data.rows import Row
-from ptv2kit.data.templates import render, with_derived
+from ptv2kit.data.templates import render, task_rows, with_derived
 from ptv2kit.errors import DataError, Problem
 
 
@@ -92,3 +94,72 @@ def test_derive_does_not_replace_a_column() -> None:
 def test_derive_from_an_unusable_column(values: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         with_derived(row(**values), joiner())
+
+
+DERIVATIONS: TypeAdapter[dict[str, Derivation]] = TypeAdapter(dict[str, Derivation])
+
+
+def derived(name: str, section: dict[str, Any], **values: Any) -> Any:
+    return with_derived(row(**values), DERIVATIONS.validate_python({name: section})).value(name)
+
+
+def test_pieces_are_replaced_by_columns() -> None:
+    section = {"text": "{query}", "replace": {"@placeholder": "{entity}", "\n": " "}}
+    assert derived("filled", section, query="in @placeholder\nand @placeholder", entity="{x}") == "in {x} and {x}"
+
+
+@pytest.mark.parametrize(("entity", "right"), [("Rome", True), ("rome", False)])
+def test_membership(entity: str, right: bool) -> None:
+    assert derived("right", {"column": "e", "among": "a.*.text"}, e=entity, a=[{"text": "Rome"}]) is right
+
+
+def test_a_word_is_marked() -> None:
+    section = {"column": "text", "word": "at", "mark": "*{word}*"}
+    assert derived("m", section, text="Nell  thanked\nher.", at="2") == "Nell thanked *her.*"
+    with pytest.raises(DataError, match="column 'at' holds 3, but 'text' has 3 words"):
+        derived("m", section, text="Nell thanked her.", at=3)
+
+
+def test_a_text_is_cut_by_characters() -> None:
+    section = {"column": "p.text", "start": "s.start", "end": "s.end"}
+    values = {"p": {"text": "Orla Finch bakes"}, "s": {"start": 5, "end": 9}}
+    assert derived("e", section, **values) == "Finc"
+    assert derived("e", {**section, "inclusive": True}, **values) == "Finch"
+    with pytest.raises(DataError, match=r"\(5 to 99\) is no piece of 'p.text', which has 16 characters"):
+        derived("e", section, p=values["p"], s={"start": 5, "end": 99})
+
+
+def test_a_text_becomes_words() -> None:
+    assert derived("w", {"column": "t", "split": " "}, t="one two  three") == ["one", "two", "three"]
+
+
+def test_a_derived_column_may_use_those_above_it() -> None:
+    sections = {"w": {"column": "t", "split": " "}, "in": {"column": "x", "among": "w"}}
+    assert with_derived(row(t="a b", x="b"), DERIVATIONS.validate_python(sections)).value("in") is True
+
+
+def task(**sections: Any) -> TaskBase:
+    data = {"source": "jsonl", "splits": {"train": "a", "validation": "b"}}
+    return TaskBase.model_validate({"task": "t", "data": data, **sections})
+
+
+def test_expand_makes_a_row_of_each_item() -> None:
+    steps = [{"column": "passage.questions", "item": "q"}, {"column": "q.answers", "item": "a"}]
+    questions = [{"n": 1, "answers": ["x", "y"]}, {"n": 2, "answers": []}, {"n": 3, "answers": ["z"]}]
+    found = list(task_rows(task(expand=steps), [row(passage={"questions": questions})]))
+    assert [(item.value("q.n"), item.value("a")) for item in found] == [(1, "x"), (1, "y"), (3, "z")]
+    assert found[2].location == "copa.jsonl:3: passage.questions[2]: q.answers[0]"
+
+
+def test_distinct_keeps_the_first() -> None:
+    rows = [row(id=1, e="a"), row(id=1, e="a"), row(id=1, e="b"), row(id=2, e="a")]
+    assert [item.values for item in task_rows(task(distinct="{id}-{e}"), rows)] == [
+        rows[index].values for index in (0, 2, 3)
+    ]
+
+
+def test_expand_of_what_is_no_list() -> None:
+    with pytest.raises(DataError, match=r"column 'a' must hold a list\. Got the text 'x'"):
+        list(task_rows(task(expand=[{"column": "a", "item": "b"}]), [row(a="x")]))
+    with pytest.raises(DataError, match="column 'a' of 'expand' is already a column of the data"):
+        list(task_rows(task(expand=[{"column": "a", "item": "a"}]), [row(a=["x"])]))

@@ -1,0 +1,96 @@
+"""`ptv2kit validate --data`: what is found in the rows of a task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptv2kit.cli.main import main
+
+DATA = "data: {source: jsonl, splits: {train: train.jsonl, validation: validation.jsonl}}\n"
+TAGS = f"task: tags\n{DATA}input: {{words: w, max_length: 8}}\nlabels: {{scheme: iob2, column: t}}\n"
+ANSWER = (
+    f'task: answer\n{DATA}input: {{question: "{{q}}", context: "{{c}}", max_length: 9, stride: 1}}\n'
+    "labels: {scheme: start_end, text: g, unanswerable: true}\n"
+)
+
+
+@pytest.fixture
+def check(tmp_path: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def checked(task: str, train: list[Any], validation: list[Any], *words: str) -> tuple[int, str, str]:
+        (tmp_path / "task.yaml").write_text(task)
+        for name, rows in (("train", train), ("validation", validation)):
+            (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        code = main(["validate", "task.yaml", "--data", "--backbone", str(backbone), *words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return checked
+
+
+def words(text: str, tags: str) -> dict[str, Any]:
+    return {"w": text.split(), "t": tags.split()}
+
+
+TRAIN = [words("ada met alan", "B-PER O B-PER"), words("ada met alan", "B-PER O B-PER"), words("rome", "B-LOC")]
+
+
+def test_counts_lengths_labels_and_what_two_splits_share(check: Any) -> None:
+    validation = [words("rome", "B-LOC"), words("ada " * 9, "O " * 8 + "B-DATE")]
+    code, out, _ = check(TAGS, TRAIN, validation, "--json")
+    assert code == 0
+    [report] = json.loads(out)["files"]
+    train, other = report["splits"]
+    assert report["max_length"] == 8
+    assert (train["rows"], train["labels"], train["repeated"]) == (3, {"PER": 4, "LOC": 1}, 1)
+    assert train["lengths"] == {"p50": 5, "p90": 5, "p99": 5, "p100": 5}
+    assert (other["leaked"], other["unseen"], other["too_long"], other["truncated"]) == (1, ["DATE"], 1, 1)
+    assert other["lengths"]["p100"] == 11
+
+
+def test_malformed_rows_are_named_and_end_with_3(check: Any) -> None:
+    bad = [words("ada met", "B-PER I-LOC"), words("ada met", "B-PER"), words("rome", "B-LOC")]
+    code, out, err = check(TAGS, TRAIN, bad)
+    assert code == 3
+    assert "validation.jsonl:1: error: tag 2 of 2, 'I-LOC', is not IOB2: it continues no LOC span" in err
+    assert "validation.jsonl:2: error: 2 words in 'w' but 1 tags in 't'" in err
+    assert "malformed" in out
+    code, out, _ = check(TAGS, TRAIN, bad, "--json")
+    assert code == 3
+    report = json.loads(out)
+    assert not report["ok"]
+    assert [fault["location"] for fault in report["files"][0]["splits"][1]["problems"]] == [
+        "validation.jsonl:1",
+        "validation.jsonl:2",
+    ]
+
+
+def test_answers_that_no_window_holds(check: Any) -> None:
+    story = "ada left for paris in rome for alan"
+    train = [{"q": "met", "c": story, "g": "paris"}, {"q": "met", "c": story, "g": story}, {"q": "in", "c": story}]
+    train[2]["g"] = None  # type: ignore[assignment]
+    code, out, _ = check(ANSWER, train, train, "--json")
+    assert code == 0
+    split = json.loads(out)["files"][0]["splits"][0]
+    assert split["labels"] == {"answer": 2, "no answer": 1}
+    assert split["truncated"] == 1
+    assert split["inputs"] > split["rows"] == 3
+
+
+def test_tables_for_people(check: Any) -> None:
+    code, out, _ = check(TAGS, TRAIN, TRAIN)
+    assert code == 0
+    assert "longer than max_length 8" in out
+    assert "80.0% ████" in out
+
+
+def test_missing_files_are_named(check: Any, tmp_path: Path) -> None:
+    code, _, err = check(TAGS.replace("train.jsonl", "gone.jsonl"), TRAIN, TRAIN)
+    assert code == 3
+    assert "file 'gone.jsonl' of split 'train' was not found" in err

@@ -1,0 +1,135 @@
+"""Every label scheme trains on every supported backbone, without a line of code for any pair."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from tokenizers import ByteLevelBPETokenizer
+from tokenizers.processors import RobertaProcessing
+from transformers import AutoConfig, AutoModel, BertTokenizer, PreTrainedTokenizerFast, RobertaTokenizer
+
+from ptv2kit.config.recipe import Recipe
+from ptv2kit.config.task import TASK_SECTIONS, Task
+from ptv2kit.evaluation.evaluate import evaluate
+from ptv2kit.models.backbones import FAMILIES
+from ptv2kit.training.prepare import Prepared, prepare
+from ptv2kit.training.trainer import Trainer, seed_everything
+from tests.conftest import VOCABULARY
+
+SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+ROWS: list[dict[str, Any]] = [
+    {"words": [who, "met", "alan", "in", where], "tags": ["B-PER", "O", "O", "O", "B-LOC"], "verb": 1}
+    | {"text": f"{who} met alan", "story": f"{who} met alan in {where}", "answer": where, "label": who == "ada"}
+    | {"yes": "in " + where, "no": "left", "right": 0}
+    for who in ("ada", "alan")
+    for where in ("paris", "rome")
+]
+SECTIONS: dict[str, dict[str, Any]] = {
+    "classes": {
+        "input": {"text": "{text}", "pair": "{yes}", "max_length": 24},
+        "labels": {"scheme": "classes", "column": "label"},
+    },
+    "choices": {
+        "input": {"text": "{text}", "choices": ["{yes}", "{no}"], "max_length": 24},
+        "labels": {"scheme": "choices", "column": "right"},
+    },
+    "iob2": {
+        "input": {"words": "words", "append": {"column": "words", "at": "verb"}, "max_length": 24},
+        "labels": {"scheme": "iob2", "column": "tags"},
+        "metrics": ["srl_f1", "span_f1"],
+    },
+    "start_end": {
+        "input": {"question": "met", "context": "{story}", "max_length": 14, "stride": 2},
+        "labels": {"scheme": "start_end", "text": "answer"},
+    },
+}
+
+
+def save_tokenizer(family: str, folder: Path) -> int:
+    """A small tokenizer as the family has it: WordPiece, or byte-level BPE; returns its size."""
+    if family in ("bert", "electra"):
+        (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+        BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+        return len(VOCABULARY)
+    trained = ByteLevelBPETokenizer()
+    words = [f" {word}" for word in VOCABULARY[5:]] * 3
+    trained.train_from_iterator(words, special_tokens=list(SPECIAL.values()), show_progress=False)
+    if family == "roberta":
+        trained.save_model(str(folder))
+        RobertaTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
+    else:
+        trained.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
+        PreTrainedTokenizerFast(
+            tokenizer_object=trained._tokenizer, cls_token="<s>", sep_token="</s>", **SPECIAL
+        ).save_pretrained(folder)
+    return trained.get_vocab_size()
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny backbone of each family, beside the rows."""
+    family: str = request.param
+    folder = tmp_path_factory.mktemp(family)
+    size = save_tokenizer(family, folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2}
+    ids = {"pad_token_id": 1} if "roberta" in family else {"embedding_size": 16} if family == "electra" else {}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, vocab_size=size, max_position_embeddings=64, **sizes, **ids)
+    AutoModel.from_config(config).save_pretrained(folder)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return folder
+
+
+def prepared_for(folder: Path, scheme: str) -> Prepared:
+    files = {"train": "rows.jsonl", "validation": "rows.jsonl"}
+    task = TypeAdapter(Task).validate_python(
+        {"task": "t", "data": {"source": "jsonl", "splits": files}, **SECTIONS[scheme]}
+    )
+    recipe = Recipe.model_validate(
+        {
+            "recipe": "r",
+            "task": "t",
+            "backbone": {"name": str(folder), "dropout": 0.0, "pooling": "mean"},
+            "prompt": {"length": 3, "dropout": 0.0},
+            "train": {"epochs": 8, "batch_size": 2, "learning_rate": 0.05, "device": "cpu"},
+        }
+    )
+    return prepare(recipe, task, folder / "t.yaml", None, lambda *_: None)
+
+
+class Silent:
+    """Keeps the losses."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
+        self.losses.append(loss)
+
+    def on_evaluating(self, done: int, total: int) -> None: ...
+
+    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None: ...
+
+
+def test_every_scheme_is_tried() -> None:
+    assert SECTIONS.keys() == TASK_SECTIONS.keys()
+
+
+@pytest.mark.parametrize("scheme", list(SECTIONS))
+def test_it_learns(folder: Path, scheme: str) -> None:
+    prepared = prepared_for(folder, scheme)
+    seed_everything(0)
+    model, events, split = prepared.build_model(), Silent(), prepared.splits["train"]
+    train = prepared.recipe.train
+    result = Trainer(model, prepared.scheme, split, split, train, prepared.device, events, lambda *_: None).train()
+    assert sum(events.losses[-2:]) < sum(events.losses[:2])
+    assert result.best is not None
+    assert [prediction.row for prediction in result.best.predictions] == list(range(len(ROWS)))
+    before = evaluate(model, prepared.scheme, split, 3, prepared.device, lambda *_: None)
+    again = evaluate(model, prepared.scheme, split, 1, prepared.device, lambda *_: None)
+    assert [item.label for item in before.predictions] == [item.label for item in again.predictions]
