@@ -8,8 +8,8 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptv2kit.cli.backbone import tokenizer_for
 from ptv2kit.cli.data_root import add_data_root
+from ptv2kit.cli.subject import find_subject
 from ptv2kit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ EXAMPLES = """examples:
 """
 
 _COLOURS = ("green", "yellow", "magenta", "cyan", "blue", "bright_red", "bright_green", "bright_magenta")
-_UNLIMITED = 1_000_000
 
 
 def add_parser(subparsers: Any) -> None:
@@ -57,40 +56,27 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the file is wrong, or asks for what is not there.
         DataError: the data cannot be had, or a shown row is malformed.
     """
-    from ptv2kit.config.load import ResolvedRecipe, load_file
-    from ptv2kit.config.recipe import Backbone
+    from ptv2kit.config.load import load_file
     from ptv2kit.data.preview import preview_row
-    from ptv2kit.data.schemes import build_scheme
     from ptv2kit.data.sources import read_split
-    from ptv2kit.data.tokens import Subwords
 
+    if args.rows < 1 or (args.row or 1) < 1 or (args.max_length or 8) < 8:
+        raise ConfigError("-n and --row must be at least 1, --max-length at least 8")
     by_name = Path("tasks") / f"{args.file}.yaml"
     resolved = load_file(by_name if not args.file.suffix and by_name.is_file() else args.file)
-    recipe = resolved.recipe if isinstance(resolved, ResolvedRecipe) else None
-    found = resolved.task if isinstance(resolved, ResolvedRecipe) else resolved
-    backbone = Backbone(name="mini") if recipe is None else recipe.backbone
-    if args.backbone is not None:
-        backbone = Backbone(name=args.backbone)
-    own = None if recipe is None else recipe.train.max_length
-    max_length = args.max_length or own or found.task.input.max_length
-    if max_length < 8 or args.rows < 1 or (args.row is not None and args.row < 1):
-        raise ConfigError("-n and --row must be at least 1, --max-length at least 8")
-
-    tokenizer = tokenizer_for(backbone, found.task)
-    where = {"task_path": found.path, "data_root": args.data_root}
-    rows = read_split(found.task, args.split, **where).rows
-    train = rows if args.split == "train" else read_split(found.task, "train", **where).rows
-    subwords = Subwords(tokenizer, max_length)
-    scheme = build_scheme(found.task, subwords, train)
-    untruncated = build_scheme(found.task, Subwords(tokenizer, _UNLIMITED), train)
+    subject = find_subject(resolved, args.backbone, args.max_length)
+    task, slots = subject.resolved.task, subject.prompt_length
+    where = {"task_path": subject.resolved.path, "data_root": args.data_root}
+    rows = read_split(task, args.split, **where).rows
+    train = rows if args.split == "train" else read_split(task, "train", **where).rows
+    scheme, untruncated, subwords = subject.schemes(train)
     start = (args.row or 1) - 1
     if start >= len(rows):
         raise ConfigError(f"--row {args.row}: split '{args.split}' has {len(rows)} rows")
     chosen = random.Random(0).sample(rows, min(args.rows, len(rows))) if args.shuffle else rows[start:][: args.rows]
     views = [preview_row(scheme, untruncated, subwords, row) for row in chosen]
-    slots = 0 if recipe is None else recipe.prompt.length
     if args.json:
-        about = {"task": found.task.task, "split": args.split, "max_length": max_length, "prompt_length": slots}
+        about = {"task": task.task, "split": args.split, "max_length": subject.max_length, "prompt_length": slots}
         print(json.dumps({**about, "rows": [view.to_json() for view in views]}, indent=2, ensure_ascii=False))
         return 0
 

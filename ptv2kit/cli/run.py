@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from ptv2kit.cli.backbone import silence_libraries
 from ptv2kit.cli.data_root import add_data_root
+from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import ExpectationMissedError, InterruptedRunError, OutOfMemoryError, Problem, TrainingError
 
 if TYPE_CHECKING:

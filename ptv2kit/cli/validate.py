@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptv2kit.cli.data_root import add_data_root
+from ptv2kit.cli.subject import find_subject
 from ptv2kit.errors import ConfigError, DataError, Problem
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ EXAMPLES = """examples:
 """
 
 _SHOWN = 20
-_UNLIMITED = 1_000_000
 
 
 def add_parser(subparsers: Any) -> None:
@@ -95,29 +95,19 @@ def _inspect(resolved: ResolvedRecipe | ResolvedTask, args: argparse.Namespace) 
     """Read and check every row of every split; also the longest input that is allowed."""
     from rich.console import Console
 
-    from ptv2kit.cli.backbone import tokenizer_for
-    from ptv2kit.config.load import ResolvedRecipe
-    from ptv2kit.config.recipe import Backbone
     from ptv2kit.data.inspection import inspect_splits
-    from ptv2kit.data.schemes import build_scheme
     from ptv2kit.data.sources import read_split
-    from ptv2kit.data.tokens import Subwords
     from ptv2kit.reporting.console import RowsConsole
 
-    recipe = resolved.recipe if isinstance(resolved, ResolvedRecipe) else None
-    found = resolved.task if isinstance(resolved, ResolvedRecipe) else resolved
-    backbone = Backbone(name="mini") if recipe is None else recipe.backbone
-    tokenizer = tokenizer_for(backbone if args.backbone is None else Backbone(name=args.backbone), found.task)
-    max_length = (None if recipe is None else recipe.train.max_length) or found.task.input.max_length
+    subject = find_subject(resolved, args.backbone)
+    task, path = subject.resolved.task, subject.resolved.path
     splits = {
-        name: read_split(found.task, name, task_path=found.path, data_root=args.data_root)
-        for name in found.task.data.splits.by_name()
+        name: read_split(task, name, task_path=path, data_root=args.data_root) for name in task.data.splits.by_name()
     }
-    train = splits["train"].rows
-    scheme = build_scheme(found.task, Subwords(tokenizer, max_length), train)
-    untruncated = build_scheme(found.task, Subwords(tokenizer, _UNLIMITED), train)
+    scheme, untruncated, _ = subject.schemes(splits["train"].rows)
     with RowsConsole(Console(stderr=True)) as rows:
-        return inspect_splits(scheme, untruncated, splits, max_length, rows.on_rows), max_length
+        reports = inspect_splits(scheme, untruncated, splits, subject.max_length, rows.on_rows)
+    return reports, subject.max_length
 
 
 def _show(splits: list[SplitReport], max_length: int) -> None:

@@ -1,0 +1,88 @@
+"""What `preview` and `validate --data` look at: a task with a tokenizer, without weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
+    from ptv2kit.data.rows import Row
+    from ptv2kit.data.schemes.base import LabelScheme
+    from ptv2kit.data.tokens import Subwords
+
+_UNLIMITED = 1_000_000
+
+
+def silence_libraries() -> None:
+    """Keep other libraries' progress bars and notes off the terminal; their errors still raise."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+@final
+@dataclass(frozen=True)
+class Subject:
+    """A task as a backbone would read it.
+
+    Args:
+        resolved: the task and its file.
+        tokenizer: of the backbone.
+        max_length: longest input in sub-words.
+        prompt_length: of the recipe, 0 without one.
+    """
+
+    resolved: ResolvedTask
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    prompt_length: int
+
+    def schemes(self, train: Sequence[Row]) -> tuple[LabelScheme, LabelScheme, Subwords]:
+        """The task's scheme, the same without a limit of length, and the sub-words of the first.
+
+        Raises:
+            DataError: the labels cannot be found in the training rows.
+        """
+        from ptv2kit.data.schemes import build_scheme
+        from ptv2kit.data.tokens import Subwords
+
+        subwords = Subwords(self.tokenizer, self.max_length)
+        unlimited = Subwords(self.tokenizer, _UNLIMITED)
+        task = self.resolved.task
+        return build_scheme(task, subwords, train), build_scheme(task, unlimited, train), subwords
+
+
+def find_subject(
+    resolved: ResolvedRecipe | ResolvedTask, backbone: str | None, max_length: int | None = None
+) -> Subject:
+    """The task of a recipe or task file, with a tokenizer.
+
+    Args:
+        resolved: the file.
+        backbone: whose tokenizer; None: the recipe's, or `mini`.
+        max_length: instead of the file's own.
+
+    Raises:
+        ConfigError: the backbone is not supported or has no usable tokenizer.
+        DataError: it cannot be had.
+    """
+    from ptv2kit.config.load import ResolvedRecipe
+    from ptv2kit.config.recipe import Backbone
+    from ptv2kit.config.task import Iob2Task
+    from ptv2kit.models.backbones import find_backbone, load_tokenizer
+
+    recipe = resolved.recipe if isinstance(resolved, ResolvedRecipe) else None
+    found = resolved.task if isinstance(resolved, ResolvedRecipe) else resolved
+    settings = recipe.backbone if recipe is not None and backbone is None else Backbone(name=backbone or "mini")
+    silence_libraries()
+    tokenizer = load_tokenizer(find_backbone(settings), words=isinstance(found.task, Iob2Task))
+    own = None if recipe is None else recipe.train.max_length
+    length = max_length or own or found.task.input.max_length
+    return Subject(found, tokenizer, length, 0 if recipe is None else recipe.prompt.length)
