@@ -21,14 +21,18 @@ _SPLITS = "splits"  # every source has them; they get one table
 def json_schema(kind: Kind) -> dict[str, Any]:
     """The JSON Schema of a task or recipe file, for editors; the first line of a file can name it.
 
-    Values such as `${key}` and what `extends` brings are resolved before validation, so no key is required here.
+    Values such as `${key}` and what `extends` brings are resolved before validation, so a key that is missing here may still come.
     """
     schema = _ADAPTERS[kind].json_schema()
     sections = [schema] if "properties" in schema else [schema["$defs"][_name(ref)] for ref in schema["oneOf"]]
-    for section in sections:
+    # The kinds of a task's sections are told apart by what they require; a recipe's sections have one kind each.
+    for section in [*sections, *(schema["$defs"].values() if kind == "recipe" else [])]:
         section.pop("required", None)
+    for section in sections:
         for key, text in _LOADER_KEYS.items():
             section["properties"][key] = {"type": "string", "description": text}
+    if "oneOf" in schema:
+        schema["anyOf"] = schema.pop("oneOf")  # a file that is still being written may fit several
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"ptv2kit {kind}", **schema}
 
 

@@ -78,7 +78,7 @@ class QuestionInput(Section):
     """A question and the passage that holds its answer; a long passage is read in overlapping windows."""
 
     question: TemplateText
-    """The question; blanks around it are dropped."""
+    """The question; blanks before it are dropped."""
     context: TemplateText
     """The passage; the answer is a piece of it."""
     max_length: MaxLength = 384

@@ -72,7 +72,7 @@ class StartEndScheme(LabelScheme):
 
     def encode(self, row: Row, index: int) -> list[Feature]:
         """A feature for each window; the target of a window without the whole answer is its first token."""
-        question, context = render(self._question, row).strip(), render(self._context, row)
+        question, context = render(self._question, row).lstrip(), render(self._context, row)
         answers = self._answers(row, context)
         try:
             windows = self._subwords.encode_windows(question, context, self._task.input.stride)
