@@ -21,7 +21,7 @@ _SPLITS = "splits"  # every source has them; they get one table
 def json_schema(kind: Kind) -> dict[str, Any]:
     """The JSON Schema of a task or recipe file, for editors; the first line of a file can name it.
 
-    Values such as `${key}` and what `extends` brings are resolved before validation, so a key that is missing here may still come.
+    It requires little: what a file lacks may come from its parent, which the loader merges before it validates.
     """
     schema = _ADAPTERS[kind].json_schema()
     sections = [schema] if "properties" in schema else [schema["$defs"][_name(ref)] for ref in schema["oneOf"]]
