@@ -47,6 +47,11 @@ def check_recipe(recipe: Recipe, task: AnyTask, merged: Merged) -> list[Problem]
     """What a recipe asks of a task that the task does not have."""
     problems: list[Problem] = []
     splits = list(task.data.splits.by_name())
+    length = recipe.train.max_length
+    if isinstance(task, StartEndTask) and length is not None and task.input.stride >= length:
+        message = f"'train.max_length' ({length}) must be more than 'input.stride' of task '{task.task}'"
+        place = merged.place(("train", "max_length"))
+        problems.append(place.problem(f"{message} ({task.input.stride})"))
     for index, expectation in enumerate(recipe.expect):
         if expectation.metric not in task.metrics:
             message = f"'expect[{index}].metric' is '{expectation.metric}', which task '{task.task}' does not measure"
@@ -119,14 +124,14 @@ def _check_types(labels: Iob2Labels, merged: Merged) -> list[Problem]:
     if isinstance(names, str):
         return []
     problems: list[Problem] = []
-    listed: list[tuple[KeyPath, str]] = (
-        [((index,), name) for index, name in enumerate(names)]
+    listed: list[tuple[str | int, str]] = (
+        list(enumerate(names))
         if isinstance(names, tuple)
-        else [((key,), name) for key, name in names.items()]
+        else [(key, name) for key, value in names.items() for name in (key, value)]
     )
     for key, name in listed:
         if name == "O" or name.startswith(("B-", "I-")):
-            place = merged.place(("labels", "names", *key))
+            place = merged.place(("labels", "names", key))
             hint = "write PER for the tags B-PER and I-PER"
             problems.append(place.problem(f"'labels.names' lists span types; '{name}' is a tag", hint))
     return problems
