@@ -25,6 +25,9 @@ def silence_libraries() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    from huggingface_hub.utils import logging as hub_logging
+
+    hub_logging.set_verbosity_error()
 
 
 @final

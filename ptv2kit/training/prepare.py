@@ -83,8 +83,6 @@ def locate_data(task: AnyTask, task_path: Path, data_root: Path | None) -> dict[
         ConfigError: the data root is no folder.
         DataError: a file is missing; all missing files are named.
     """
-    if data_root is not None and not data_root.is_dir():
-        raise ConfigError(f"the data root '{data_root}' is no folder")
     found: dict[str, Located | None] = {}
     problems: list[Problem] = []
     for split in task.data.splits.by_name():

@@ -71,6 +71,19 @@ def test_malformed_rows_are_named_and_end_with_3(check: Any) -> None:
     ]
 
 
+def test_a_malformed_training_row_hides_no_other(check: Any) -> None:
+    bad = [words("ada met", "B-PER O"), words("", ""), words("rome", "B-LOC O")]
+    code, _, err = check(TAGS, bad, TRAIN)
+    assert code == 3
+    assert "train.jsonl:2: error: column 'w' must hold a list of words. Got an empty list" in err
+    assert "train.jsonl:3: error: 1 words in 'w' but 2 tags in 't'" in err
+
+
+def test_a_data_root_that_is_not_there(check: Any) -> None:
+    code, _, err = check(TAGS, TRAIN, TRAIN, "--data-root", "nowhere")
+    assert (code, "the data root 'nowhere' is no folder" in err) == (2, True)
+
+
 def test_answers_that_no_window_holds(check: Any) -> None:
     story = "ada left for paris in rome for alan"
     train = [{"q": "met", "c": story, "g": "paris"}, {"q": "met", "c": story, "g": story}, {"q": "in", "c": story}]

@@ -347,6 +347,7 @@ def test_absolute_paths_stay(tmp_path: Path) -> None:
 
 def test_missing_file_names_the_places(tmp_path: Path) -> None:
     task_path, root = tmp_path / "tasks" / "demo.yaml", tmp_path / "root"
+    root.mkdir()
     expected = (
         f"file 'set/train.jsonl' of split 'train' was not found; looked for {root / 'set/train.jsonl'} "
         f"and {tmp_path / 'tasks/set/train.jsonl'}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ptv2kit.data.rows import Row
 from ptv2kit.data.tokens import Encoding
+from ptv2kit.errors import DataError
 
 IGNORED = -100
 """Label of a position that is not scored; cross-entropy leaves it out."""
@@ -208,6 +209,24 @@ class LabelScheme(ABC):
     @abstractmethod
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """All metrics of the task over a whole split."""
+
+
+def gather(rows: Sequence[Row], read: Callable[[Row], list[str]]) -> list[str]:
+    """What `read` finds in the rows that are not malformed; the others are reported when they are encoded.
+
+    Raises:
+        DataError: every row is malformed; this is what the first one says.
+    """
+    found: list[str] = []
+    faults: list[DataError] = []
+    for row in rows:
+        try:
+            found += read(row)
+        except DataError as error:
+            faults.append(error)
+    if faults and len(faults) == len(rows):
+        raise faults[0]
+    return found
 
 
 def pad_inputs(features: Sequence[Feature], pad_token_id: int) -> tuple[Tensor, Tensor, Tensor | None]:

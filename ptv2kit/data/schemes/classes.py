@@ -24,6 +24,7 @@ from ptv2kit.data.schemes.base import (
     Scores,
     TypeScore,
     Unit,
+    gather,
     pad_inputs,
 )
 from ptv2kit.data.templates import render
@@ -154,7 +155,8 @@ class ClassesScheme(LabelScheme):
             return tuple(dict.fromkeys(names.values()))
         if isinstance(names, tuple):
             return names
-        found = sorted({_plain(row, row.value(self._task.labels.column)) for row in train_rows})
+        column = self._task.labels.column
+        found = sorted(set(gather(train_rows, lambda row: [_plain(row, row.value(column))])))
         if len(found) < 2:
             raise DataError(
                 f"column '{self._task.labels.column}' of the training split holds only one class, '{found[0]}'",

@@ -23,6 +23,7 @@ from ptv2kit.data.schemes.base import (
     Scores,
     TypeScore,
     Unit,
+    gather,
     pad_inputs,
 )
 from ptv2kit.data.spans import iob2_from_iob1, iob2_from_iobes
@@ -155,7 +156,8 @@ class Iob2Scheme(LabelScheme):
         if isinstance(names, tuple):
             return names
         column = self._task.labels.column
-        found = sorted({tag[2:] for row in train_rows for tag in row.words(column) if tag[1:2] == "-" and tag[2:]})
+        tags = gather(train_rows, lambda row: row.words(column))
+        found = sorted({tag[2:] for tag in tags if tag[1:2] == "-" and tag[2:]})
         if not found:
             raise DataError(
                 f"column '{column}' of the training split holds no span",

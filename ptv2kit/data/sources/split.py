@@ -119,9 +119,11 @@ def locate_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path
     """The files of a split, without reading them; None if the split comes from the hub. Arguments as of `read_split`.
 
     Raises:
-        ConfigError: the task has no such split.
+        ConfigError: the task has no such split, or the data root is no folder.
         DataError: there is no such file, or it is a directory.
     """
+    if data_root is not None and not data_root.is_dir():
+        raise ConfigError(f"the data root '{data_root}' is no folder")
     name = _file_of(task, split, task_path)
     if isinstance(task.data, HubSource):
         if data_root is None:
