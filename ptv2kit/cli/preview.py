@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   ptv2kit preview tasks/quickstart.yaml --json | jq '.rows[0].inputs[0].tokens[].text'
 """
 
+_SHOWN_CUT = 12
 _COLOURS = ("green", "yellow", "magenta", "cyan", "blue", "bright_red", "bright_green", "bright_magenta")
 
 
@@ -60,8 +61,14 @@ def run(args: argparse.Namespace) -> int:
     from ptv2kit.data.preview import preview_row
     from ptv2kit.data.sources import read_split
 
-    if args.rows < 1 or (args.row or 1) < 1 or (args.max_length or 8) < 8:
+    if (
+        args.rows < 1
+        or (args.row is not None and args.row < 1)
+        or (args.max_length is not None and args.max_length < 8)
+    ):
         raise ConfigError("-n and --row must be at least 1, --max-length at least 8")
+    if args.shuffle and args.row is not None:
+        raise ConfigError("--row and --shuffle exclude each other")
     by_name = Path("tasks") / f"{args.file}.yaml"
     resolved = load_file(by_name if not args.file.suffix and by_name.is_file() else args.file)
     subject = find_subject(resolved, args.backbone, args.max_length)
@@ -84,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console(highlight=False, markup=False, emoji=False)
     colours = _colours(scheme.names)
-    console.print(_legend(colours, bool(scheme.marks(scheme.encode(chosen[0], 0)[0]))))
+    console.print(_legend(bool(scheme.marks(scheme.encode(chosen[0], 0)[0]))))
     for view in views:
         console.print()
         console.print(f"{view.location}" + (f"  →  {view.target}" if view.target else ""), style="bold", soft_wrap=True)
@@ -103,10 +110,10 @@ def _type_of(label: str) -> str:
     return label[2:] if label[:2] in ("B-", "I-") else label
 
 
-def _legend(colours: dict[str, str], labelled: bool) -> Text:
+def _legend(labelled: bool) -> Text:
     from rich.text import Text
 
-    scored = "label after a sub-word: its target; plain: scored as outside; (in brackets): not scored"
+    scored = "label after a sub-word: its target; plain: could be one; (in brackets): not scored"
     return Text(f"▒ prompt slot; {scored if labelled else 'the row has one target'}; ~crossed~: cut off", style="dim")
 
 
@@ -120,8 +127,12 @@ def _line(view: InputView, slots: int, colours: dict[str, str]) -> Text:
         line.append(f"{mark}{view.title}: ", style="bold green" if view.right else "bold")
     line.append(f"▒ x {slots} " if slots else "▒… ", style="blue")
     labelled = any(not token.scored for token in view.tokens if not token.cut)
+    shown_cut = 0
     for token in view.tokens:
         if token.cut:
+            shown_cut += 1
+            if shown_cut > _SHOWN_CUT:
+                continue
             line.append(f"~{token.text}~", style="red strike")
         elif token.label:
             colour = colours.get(_type_of(token.label), "green")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
     from ptv2kit.data.inspection import SplitReport
+    from ptv2kit.data.sources import SplitData
 
 EXAMPLES = """examples:
   ptv2kit validate recipes/quickstart.yaml
@@ -69,7 +70,10 @@ def run(args: argparse.Namespace) -> int:
             if args.data:
                 splits, max_length = _inspect(resolved, args)
                 report = {"max_length": max_length, "splits": [split.to_json() for split in splits]}
-                bad_rows += [problem for split in splits for problem in split.problems[:_SHOWN]]
+                for split in splits:
+                    bad_rows += split.problems[:_SHOWN]
+                    if len(split.problems) > _SHOWN:
+                        bad_rows.append(Problem(f"and {len(split.problems) - _SHOWN} more", location=split.source))
                 if not args.json:
                     _show(splits, max_length)
         except ConfigError as error:
@@ -101,9 +105,15 @@ def _inspect(resolved: ResolvedRecipe | ResolvedTask, args: argparse.Namespace) 
 
     subject = find_subject(resolved, args.backbone)
     task, path = subject.resolved.task, subject.resolved.path
-    splits = {
-        name: read_split(task, name, task_path=path, data_root=args.data_root) for name in task.data.splits.by_name()
-    }
+    splits: dict[str, SplitData] = {}
+    problems: list[Problem] = []
+    for name in task.data.splits.by_name():
+        try:
+            splits[name] = read_split(task, name, task_path=path, data_root=args.data_root)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
     scheme, untruncated, _ = subject.schemes(splits["train"].rows)
     with RowsConsole(Console(stderr=True)) as rows:
         reports = inspect_splits(scheme, untruncated, splits, subject.max_length, rows.on_rows)
@@ -125,7 +135,7 @@ def _show(splits: list[SplitReport], max_length: int) -> None:
         (f"longer than max_length {max_length}", [f"{split.too_long:,}" for split in splits]),
         ("cut off, or answer lost", [f"{split.truncated:,}" for split in splits]),
         ("repeated within the split", [f"{split.repeated:,}" for split in splits]),
-        ("also in train", [f"{split.leaked:,}" for split in splits]),
+        ("also in a split before", [f"{split.leaked:,}" for split in splits]),
         ("labels not in train", [", ".join(split.unseen) or "0" for split in splits]),
     ]
     for name, values in rows:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ptv2kit.config.merge import Merged
+from ptv2kit.config.merge import Merged, dotted
 from ptv2kit.config.recipe import Recipe
+from ptv2kit.config.rows import Replacement
 from ptv2kit.config.sources import GoldConllSource
 from ptv2kit.config.task import (
     AnyTask,
@@ -23,11 +24,13 @@ from ptv2kit.config.yaml import KeyPath
 from ptv2kit.errors import Problem, did_you_mean
 
 _ANY_ANSWER = ("squad_f1", "squad_exact_match")
+_NOT_ALWAYS_DEFINED = ("squad_has_answer_exact_match", "squad_has_answer_f1", "squad_no_answer_accuracy")
+"""Over the questions with, or without, an answer; a split may have none of them."""
 
 
 def check_task(task: AnyTask, merged: Merged) -> list[Problem]:
     """The contradictions within a task, each at its line and column."""
-    problems = _check_lists(task, merged)
+    problems = _check_lists(task, merged) + _check_made_columns(task, merged)
     if isinstance(task.data, GoldConllSource) and task.data.layout == "propbank" and task.data.unit == "sentence":
         place = merged.place(("data", "unit"))
         problems.append(place.problem("'data.unit' is sentence, but the propbank layout has no named entities"))
@@ -52,6 +55,7 @@ def check_recipe(recipe: Recipe, task: AnyTask, merged: Merged) -> list[Problem]
         message = f"'train.max_length' ({length}) must be more than 'input.stride' of task '{task.task}'"
         place = merged.place(("train", "max_length"))
         problems.append(place.problem(f"{message} ({task.input.stride})"))
+    problems += _check_limits(recipe, task, merged)
     for index, expectation in enumerate(recipe.expect):
         if expectation.metric not in task.metrics:
             message = f"'expect[{index}].metric' is '{expectation.metric}', which task '{task.task}' does not measure"
@@ -62,6 +66,41 @@ def check_recipe(recipe: Recipe, task: AnyTask, merged: Merged) -> list[Problem]
             message = f"'expect[{index}].split' is {expectation.split}, but task '{task.task}' has no {{}} split"
             kind = "such" if "_" in expectation.split else expectation.split
             problems.append(place.problem(message.format(kind), f"it has {', '.join(splits)}"))
+    return problems
+
+
+def _check_limits(recipe: Recipe, task: AnyTask, merged: Merged) -> list[Problem]:
+    problems: list[Problem] = []
+    grouped = isinstance(task, ClassesTask) and task.labels.group is not None
+    for name, limit in recipe.limit.model_dump().items():
+        place = merged.place(("limit", name))
+        if limit is not None and name == "test" and task.data.splits.test is None:
+            problems.append(place.problem(f"'limit.test' is set, but task '{task.task}' has no test split"))
+        if limit is not None and name != "train" and grouped:
+            message = f"'limit.{name}' would tear apart the groups that task '{task.task}' scores together"
+            problems.append(place.problem(message))
+    return problems
+
+
+def _check_made_columns(task: AnyTask, merged: Merged) -> list[Problem]:
+    """Texts that are the same for every row, and names that are given twice."""
+    problems: list[Problem] = []
+    if task.distinct is not None:
+        problems += _check_columns(merged, ("distinct",), (task.distinct,), "{id}")
+    made = [step.item for step in task.expand]
+    for index, item in enumerate(made):
+        if item in made[:index]:
+            place = merged.place(("expand", index, "item"))
+            problems.append(place.problem(f"'expand' makes the column '{item}' twice"))
+    for name, derivation in task.derive.items():
+        if name in made:
+            place = merged.key(("derive", name))
+            problems.append(place.problem(f"'derive' makes the column '{name}', which 'expand' has made"))
+        if isinstance(derivation, Replacement):
+            problems += _check_columns(merged, ("derive", name, "text"), (derivation.text,), "{text}")
+            if "" in derivation.replace:
+                place = merged.key(("derive", name, "replace"))
+                problems.append(place.problem(f"'derive.{name}.replace' replaces an empty text"))
     return problems
 
 
@@ -97,6 +136,10 @@ def _check_classes(task: ClassesTask, merged: Merged) -> list[Problem]:
             problems.append(place.problem(f"metric '{metric}' needs 'labels.group'"))
         elif metric.startswith("record_") and (group.candidate is None or group.golds is None):
             problems.append(place.problem(f"metric '{metric}' needs 'labels.group.candidate' and 'labels.group.golds'"))
+    if group is not None:
+        problems += _check_columns(merged, ("labels", "group", "by"), (group.by,), "{idx}")
+        if group.candidate is not None:
+            problems += _check_columns(merged, ("labels", "group", "candidate"), (group.candidate,), "{entity}")
     if group is not None and names == "from_train":
         place = merged.place(("labels", "names"))
         message = "'labels.group' needs 'labels.names': the last of them means that a row's answer is right"
@@ -161,7 +204,7 @@ def _check_answers(task: StartEndTask, merged: Merged) -> list[Problem]:
     if not labels.unanswerable and "null_threshold" in labels.model_fields_set and labels.null_threshold:
         place = merged.place(("labels", "null_threshold"))
         problems.append(place.problem("'labels.null_threshold' needs 'labels.unanswerable: true'"))
-    if task.metrics[0].endswith("_threshold"):
+    if task.metrics[0] in _NOT_ALWAYS_DEFINED or task.metrics[0].endswith("_threshold"):
         place = merged.place(("metrics", 0))
         problems.append(place.problem(f"the first metric chooses the best epoch; '{task.metrics[0]}' cannot"))
     return problems
@@ -170,5 +213,4 @@ def _check_answers(task: StartEndTask, merged: Merged) -> list[Problem]:
 def _check_columns(merged: Merged, path: KeyPath, templates: Sequence[str], example: str) -> list[Problem]:
     if any(parse_template(template).columns for template in templates):
         return []
-    name = ".".join(map(str, path[:2])) + (f"[{path[2]}]" if len(path) > 2 else "")
-    return [merged.place(path).problem(f"'{name}' names no column, such as '{example}'")]
+    return [merged.place(path).problem(f"'{dotted(path)}' names no column, such as '{example}'")]

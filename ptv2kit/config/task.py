@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, NonNegativeInt, PositiveInt, Tag
+from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag
 
 from ptv2kit.config.base import Name, Section
 from ptv2kit.config.rows import Column, Derivation, Expansion
@@ -17,12 +17,6 @@ from ptv2kit.config.template import TemplateText
 
 MaxLength = Annotated[int, Field(ge=8)]
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-
-
-def _at_least_two(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(names) < 2:
-        raise ValueError("needs at least two names")
-    return names
 
 
 class TextInput(Section):
@@ -127,7 +121,7 @@ class ChoicesLabels(Section):
     """What a label is: the right one of several choices."""
     column: Column
     """The column with the label: the choice's index from 0, or its name in `names`."""
-    names: Annotated[Names, AfterValidator(_at_least_two)] | None = None
+    names: Names | None = None
     """What the data calls the choices, in the order of `input.choices`, such as `[A, B]`; null: indices."""
 
 
@@ -165,7 +159,7 @@ class StartEndLabels(Section):
     max_answer_tokens: PositiveInt = 30
     """Longest answer in sub-words."""
     n_best: PositiveInt = 20
-    """Start and end positions that are paired, and answers that are kept, per window and per question."""
+    """Answers that are kept, per window and per question."""
 
 
 class TaskBase(Section):
@@ -204,7 +198,6 @@ class ClassesTask(TaskBase):
                 "accuracy",
                 "macro_f1",
                 "multirc_f1a",
-                "multirc_f1m",
                 "multirc_exact_match",
                 "record_f1",
                 "record_exact_match",
@@ -235,10 +228,11 @@ class Iob2Task(TaskBase):
     labels: Iob2Labels
     """What a label is and where it stands."""
     metrics: Annotated[
-        tuple[Literal["span_f1", "srl_f1", "token_accuracy"], ...], Field(strict=False, min_length=1)
+        tuple[Literal["span_f1", "plain_span_f1", "srl_f1", "token_accuracy"], ...], Field(strict=False, min_length=1)
     ] = ("span_f1",)
-    """What is measured; the first one chooses the best epoch. `span_f1` is micro F1 over all spans, the verb's
-    included; `srl_f1` is that of CoNLL-2005: without the verb, continuations joined."""
+    """What is measured; the first one chooses the best epoch. `span_f1` is micro F1 over all spans in
+    seqeval's strict mode, `plain_span_f1` in its default mode, which the paper reports; `srl_f1` is that of CoNLL-2005:
+    without the verb, continuations joined."""
 
 
 class StartEndTask(TaskBase):

@@ -33,7 +33,7 @@ class SplitReport:
         truncated: rows of which something that could matter is cut off: text, words, or the whole answer.
         unseen: labels that do not occur in the training split.
         repeated: rows whose input already occurred in this split.
-        leaked: rows whose input also occurs in the training split.
+        leaked: rows whose input also occurs in a split before this one.
         problems: faults of rows.
     """
 
@@ -74,14 +74,15 @@ def inspect_splits(
         progress: told about the work every few hundred rows.
     """
     reports: list[SplitReport] = []
-    train_inputs: set[int] = set()
+    seen: set[int] = set()
     train_labels: set[str] = set()
     for name, data in splits.items():
-        features, lengths, problems = _encode(scheme, untruncated, data, progress)
+        features, whole, problems = _encode(scheme, untruncated, data, progress)
+        lengths = [max(feature.length for feature in row) for row in whole]
         labels = Counter(label for row in features for label in scheme.counted(row[0].reference))
-        inputs = [hash(tuple(encoding.ids for encoding in row[0].inputs)) for row in features]
+        inputs = [hash(tuple(encoding.ids for feature in row for encoding in feature.inputs)) for row in whole]
         if name == "train":
-            train_inputs, train_labels = set(inputs), set(labels)
+            train_labels = set(labels)
         reports.append(
             SplitReport(
                 name=name,
@@ -94,32 +95,33 @@ def inspect_splits(
                 truncated=sum(any(feature.truncated for feature in row) for row in features),
                 unseen=tuple(sorted(set(labels) - train_labels)),
                 repeated=len(inputs) - len(set(inputs)),
-                leaked=0 if name == "train" else sum(key in train_inputs for key in inputs),
+                leaked=sum(key in seen for key in inputs),
                 problems=tuple(problems),
             )
         )
+        seen.update(inputs)
     return reports
 
 
 def _encode(
     scheme: LabelScheme, untruncated: LabelScheme, data: SplitData, progress: Progress
-) -> tuple[list[list[Feature]], list[int], list[Problem]]:
-    """The features and the untruncated length of each good row, and the faults of the others."""
+) -> tuple[list[list[Feature]], list[list[Feature]], list[Problem]]:
+    """The features of each good row, cut off and whole, and the faults of the others."""
     features: list[list[Feature]] = []
-    lengths: list[int] = []
+    whole: list[list[Feature]] = []
     problems: list[Problem] = []
     for index, row in enumerate(data.rows):
         if index % _REPORT_EVERY == 0:
             progress(f"checking {data.name}", index, len(data.rows))
         try:
             of_row = scheme.encode(row, index)
-            lengths.append(max(feature.length for feature in untruncated.encode(row, index)))
+            whole.append(untruncated.encode(row, index))
         except DataError as error:
             problems += error.problems
         else:
             features.append(of_row)
     progress(f"checking {data.name}", len(data.rows), len(data.rows))
-    return features, lengths, problems
+    return features, whole, problems
 
 
 def _percentile(values: Sequence[int], percent: int) -> int:

@@ -76,6 +76,14 @@ class Row:
             raise DataError(f"column '{column}' must hold a list. Got {_kind(value)}", location=self.location)
         return cast(list[Any], value)
 
+    def texts(self, column: str) -> list[str]:
+        """The texts of the list in `column`, which may be empty; numbers become their digits.
+
+        Raises:
+            DataError: there is no such column, or it holds no list, or an item is neither text nor a finite number.
+        """
+        return [Row({column: item}, self.location).text(column) for item in self.items(column)]
+
     def words(self, column: str) -> list[str]:
         """The words of `column`.
 
@@ -99,10 +107,11 @@ def _descend(value: object, path: str) -> Any:
     head, dot, rest = path.partition(".")
     if isinstance(value, Mapping):
         fields = cast(Mapping[str, object], value)
-        if path in fields:
-            return fields[path]
-        if dot and head in fields:
-            return _descend(fields[head], rest)
+        parts = path.split(".")
+        for count in range(len(parts), 0, -1):  # a column's own name may have dots
+            name = ".".join(parts[:count])
+            if name in fields:
+                return _descend(fields[name], ".".join(parts[count:])) if count < len(parts) else fields[name]
     elif isinstance(value, list) and head == "*":
         return [_descend(item, rest) if dot else item for item in cast(list[object], value)]
     elif isinstance(value, list) and head.isdecimal():

@@ -81,7 +81,7 @@ def _derive(name: str, derivation: Derivation, row: Row) -> Any:
                 text = text.replace(piece, render(parse_template(template), row))
             return text
         case Membership():
-            return row.text(derivation.column) in row.items(derivation.among)
+            return row.text(derivation.column) in row.texts(derivation.among)
         case Marking():
             return _mark(derivation, row)
         case Slice():

@@ -84,6 +84,8 @@ class Subwords:
             ValueError: the tokenizer has no separator, or the appended word leaves no room for the sentence.
         """
         tail = self._pieces(appended)
+        if not tail:
+            raise ValueError(f"the appended word {appended!r} has no sub-word")
         if separator is not None:
             tail = [*self._pieces(separator), *tail]
         elif self._tokenizer.sep_token_id is None:
@@ -116,7 +118,7 @@ class Subwords:
             - len(self._pieces(question, whole=True))
             - self._tokenizer.num_special_tokens_to_add(pair=True)
         )
-        if room <= stride:
+        if room <= stride and len(self._pieces(context, whole=True)) > room:
             raise ValueError(
                 f"the question leaves {max(0, room)} of {self._max_length} sub-words to the passage, "
                 f"but neighbouring windows share {stride}"

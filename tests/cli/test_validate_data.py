@@ -84,6 +84,20 @@ def test_a_data_root_that_is_not_there(check: Any) -> None:
     assert (code, "the data root 'nowhere' is no folder" in err) == (2, True)
 
 
+def test_missing_files_of_all_splits_are_named(check: Any) -> None:
+    task = TAGS.replace("train.jsonl", "gone.jsonl").replace("validation.jsonl", "lost.jsonl")
+    code, _, err = check(task, TRAIN, TRAIN)
+    assert code == 3
+    assert "'gone.jsonl'" in err
+    assert "'lost.jsonl'" in err
+
+
+def test_rows_that_differ_only_beyond_max_length_are_not_the_same(check: Any) -> None:
+    rows = [words("ada " * 8 + end, "O " * 8 + "B-PER") for end in ("met", "left")]
+    _, out, _ = check(TAGS, [rows[0]], [rows[1]], "--json")
+    assert json.loads(out)["files"][0]["splits"][1]["leaked"] == 0
+
+
 def test_answers_that_no_window_holds(check: Any) -> None:
     story = "ada left for paris in rome for alan"
     train = [{"q": "met", "c": story, "g": "paris"}, {"q": "met", "c": story, "g": story}, {"q": "in", "c": story}]

@@ -46,7 +46,38 @@ def problems_of(path: Path, text: str) -> str:
         (CHOICES, '"{c}"]', '"{b}"]', ":3:31: error: 'input.choices' has the same choice twice"),
         (CHOICES, '"{c}"]', '"c"]', ":3:39: error: 'input.choices[1]' names no column, such as '{choice1}'"),
         (CHOICES, "column: c}", "column: c, names: [a, b, c]}", "'labels.names' has 3 names for 2 choices"),
-        (CHOICES, "column: c}", "column: c, names: [a]}", "'labels.names': needs at least two names"),
+        (CHOICES, "column: c}", "column: c, names: [a]}", "'labels.names' has 1 names for 2 choices"),
+        (CLASSES, "task: t", 'task: t\ndistinct: "id"', ":2:11: error: 'distinct' names no column, such as '{id}'"),
+        (
+            CLASSES,
+            "names: [no, yes]}",
+            "names: [no, yes], group: {by: q}}",
+            "'labels.group.by' names no column, such as '{idx}'",
+        ),
+        (
+            CLASSES,
+            "task: t",
+            'task: t\nderive: {x: {text: "{a}", replace: {"": "-"}}}',
+            "'derive.x.replace' replaces an empty text",
+        ),
+        (
+            CLASSES,
+            "task: t",
+            "task: t\nexpand: [{column: q, item: x}, {column: x, item: x}]",
+            "'expand' makes the column 'x' twice",
+        ),
+        (
+            CLASSES,
+            "task: t",
+            "task: t\nexpand: [{column: q, item: x}]\nderive: {x: {column: q, split: s}}",
+            "'derive' makes the column 'x', which 'expand' has made",
+        ),
+        (
+            ANSWER,
+            "answers}",
+            "answers, unanswerable: true}\nmetrics: [squad_no_answer_accuracy]",
+            "the first metric chooses the best epoch; 'squad_no_answer_accuracy' cannot",
+        ),
         (TAGS, "column: c}", "column: c, names: [B-PER]}", "'labels.names' lists span types; 'B-PER' is a tag"),
         (TAGS, "column: c}", "column: c, names: {O: PER}}", "'labels.names' lists span types; 'O' is a tag"),
         (
@@ -91,6 +122,19 @@ def test_contradictions_of_a_task(tmp_path: Path, task: str, old: str, new: str,
     load_task(load)
     assert old in task
     assert message in problems_of(tmp_path / "t.yaml", task.replace(old, new))
+
+
+def test_limits_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(CLASSES.replace("yes]}", 'yes], group: {by: "{q}"}}\nmetrics: [multirc_f1a]'))
+    (tmp_path / "r.yaml").write_text(
+        "recipe: r\ntask: t.yaml\nbackbone: {name: mini}\ntrain: {epochs: 1, learning_rate: 1e-3}\n"
+        "limit: {train: 5, validation: 5, test: 5}\n"
+    )
+    with pytest.raises(ConfigError) as info:
+        load_recipe(tmp_path / "r.yaml")
+    assert "'limit.validation' would tear apart the groups that task 't' scores together" in str(info.value)
+    assert "'limit.test' is set, but task 't' has no test split" in str(info.value)
+    assert "limit.train" not in str(info.value)
 
 
 def test_a_recipe_that_makes_windows_shorter_than_their_overlap(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_bad_interpolation_has_a_position(project: Path, text: str, message: str
     assert message in found
 
 
-METRICS = "accuracy, macro_f1, multirc_f1a, multirc_f1m, multirc_exact_match, record_f1, record_exact_match"
+METRICS = "accuracy, macro_f1, multirc_f1a, multirc_exact_match, record_f1, record_exact_match"
 
 
 def test_every_problem_of_recipe_and_task_is_shown_at_once(project: Path) -> None:

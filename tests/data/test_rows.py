@@ -126,3 +126,8 @@ def test_words_refuses_what_is_no_list_of_texts(value: object, found: str) -> No
 def test_text_and_words_of_a_missing_column(read: Any) -> None:
     with pytest.raises(DataError, match="no column 'toke'"):
         read(row(), "toke")
+
+
+def test_columns_whose_names_have_dots() -> None:
+    row = Row({"a.b": {"c": 1}, "a": {"b": {"d": 2}}}, "x")
+    assert (row.value("a.b.c"), row.value("a.b")) == (1, {"c": 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -32,17 +33,20 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> BertTokenizer:
     return BertTokenizer(str(vocabulary))
 
 
-def scheme_of(tokenizer: BertTokenizer, max_length: int = 64, stride: int = 3, **labels: Any) -> LabelScheme:
+def scheme_of(
+    tokenizer: BertTokenizer, max_length: int = 64, stride: int = 3, task: Any = None, **labels: Any
+) -> LabelScheme:
     labels = {"column": "answers", **labels}
-    task = TypeAdapter(Task).validate_python(
+    spec = TypeAdapter(Task).validate_python(
         {
+            **(task or {}),
             "task": "t",
             "data": {"source": "jsonl", "splits": {"train": "a", "validation": "b"}},
             "input": {"question": "{question}", "context": "{context}", "max_length": max_length, "stride": stride},
             "labels": {"scheme": "start_end", **{key: value for key, value in labels.items() if value is not None}},
         }
     )
-    return build_scheme(task, Subwords(tokenizer, max_length), [])
+    return build_scheme(spec, Subwords(tokenizer, max_length), [])
 
 
 def row(*answers: tuple[str, int], **more: Any) -> Row:
@@ -114,7 +118,7 @@ def test_columns_of_their_own(tokenizer: BertTokenizer) -> None:
         (row(), "column 'answers.text' holds no answer", "labels.unanswerable: true"),
         (row(("", 0)), "an answer must be text. Got ''", ""),
         (row(answers={"text": ["Rome"], "answer_start": []}), "1 texts in 'answers.text' but 0 starts", ""),
-        (row(answers={"text": ["Rome"], "answer_start": ["28"]}), "must be a whole number. Got '28'", ""),
+        (row(answers={"text": ["Rome"], "answer_start": ["x"]}), "must be a whole number. Got 'x'", ""),
         (row(("Rome", 28), question="who " * 60), "of 64 sub-words to the passage", "lower input.stride"),
     ],
 )
@@ -174,6 +178,43 @@ def test_the_threshold_decides_about_no_answer(tokenizer: BertTokenizer) -> None
         found[threshold] = (prediction.label, scheme.score([prediction]).values["squad_f1"])
     assert found == {0.5: ("", 100.0), 1.5: ("Ada", 0.0)}
     assert "n_best" in prediction.to_json("x")
+
+
+def test_a_sub_word_of_blanks_is_no_answer(tokenizer: BertTokenizer) -> None:
+    scheme = scheme_of(tokenizer, n_best=1)
+    [feature] = scheme.encode(row(("Rome", 28)), 0)
+    spans = list(feature.notes.spans)
+    first = next(position for position, span in enumerate(spans) if span is not None)
+    spans[first] = (3, 3)  # byte-level tokenizers have such pieces at double blanks
+    odd = replace(feature, notes=replace(feature.notes, spans=tuple(spans)))
+    logits = torch.zeros(1, feature.length, 2)
+    logits[0, first] = 9.0
+    logits[0, first + 1] = 5.0
+    [prediction] = scheme.join(scheme.decode([odd], logits))
+    assert prediction.label == "built"
+    assert prediction.score == pytest.approx(-10.0)
+
+
+def test_what_is_undefined_on_a_split_is_left_out(tokenizer: BertTokenizer) -> None:
+    task = {"metrics": ("squad_f1", "squad_no_answer_accuracy")}
+    scheme = scheme_of(tokenizer, unanswerable=True, task=task)
+    features = scheme.encode(row(("Rome", 28)), 0)
+    predictions = scheme.join(scheme.decode(features, torch.zeros(1, features[0].length, 2)))
+    assert list(scheme.score(predictions).values) == ["squad_f1"]
+
+
+def test_a_long_question_may_stand_before_a_short_passage(tokenizer: BertTokenizer) -> None:
+    short = row(("Ada", 0), question="who " * 50, context="Ada built")
+    [feature] = scheme_of(tokenizer, max_length=64, stride=20).encode(short, 0)
+    assert marked(tokenizer, feature) == "ada"
+
+
+def test_tables_hold_starts_and_missing_answers_as_texts(tokenizer: BertTokenizer) -> None:
+    own = scheme_of(tokenizer, column=None, text="gold", start="at", unanswerable=True)
+    [feature] = own.encode(row(gold="Rome", at="28"), 0)
+    assert marked(tokenizer, feature) == "rome"
+    [empty] = own.encode(row(gold="", at=""), 0)
+    assert (empty.reference, empty.labels) == ((), (0, 0))
 
 
 def test_scores_are_squads(tokenizer: BertTokenizer) -> None:

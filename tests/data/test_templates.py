@@ -113,6 +113,12 @@ def test_membership(entity: str, right: bool) -> None:
     assert derived("right", {"column": "e", "among": "a.*.text"}, e=entity, a=[{"text": "Rome"}]) is right
 
 
+def test_membership_compares_texts() -> None:
+    assert derived("right", {"column": "e", "among": "a"}, e=1, a=[1, 2]) is True
+    with pytest.raises(DataError, match=r"column 'a' must hold text\. Got a mapping"):
+        derived("right", {"column": "e", "among": "a"}, e="x", a=[{"text": "x"}])
+
+
 def test_a_word_is_marked() -> None:
     section = {"column": "text", "word": "at", "mark": "*{word}*"}
     assert derived("m", section, text="Nell  thanked\nher.", at="2") == "Nell thanked *her.*"

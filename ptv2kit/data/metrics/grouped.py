@@ -16,12 +16,10 @@ def multirc_scores(groups: Sequence[str], right: Sequence[bool], found: Sequence
         found: whether it was taken for right.
 
     Returns:
-        `multirc_f1a`: F1 over all answers; `multirc_f1m`: mean over questions of their F1;
-        `multirc_exact_match`: questions with every answer judged right.
+        `multirc_f1a`: F1 over all answers; `multirc_exact_match`: questions with every answer judged right.
 
     Precision without an answer found, and recall without a right one, are 1, as in MultiRC's own script: F1 is 1 where
-    nothing is right and nothing was found, and 0 where only one of them is so. For F1m that script takes the harmonic
-    mean of the mean precision and the mean recall instead of the mean F1; SuperGLUE reports F1a and exact match only.
+    nothing is right and nothing was found, and 0 where only one of them is so.
     """
     questions: dict[str, list[tuple[bool, bool]]] = {}
     for group, is_right, is_found in zip(groups, right, found, strict=True):
@@ -29,7 +27,6 @@ def multirc_scores(groups: Sequence[str], right: Sequence[bool], found: Sequence
     judged = list(questions.values())
     return {
         "multirc_f1a": 100 * _f1([pair for pairs in judged for pair in pairs]),
-        "multirc_f1m": 100 * sum(map(_f1, judged)) / len(judged),
         "multirc_exact_match": 100 * sum(all(a == b for a, b in pairs) for pairs in judged) / len(judged),
     }
 

@@ -201,7 +201,7 @@ def _member(group: Grouping, row: Row) -> _Member:
     return _Member(
         group=render(parse_template(group.by), row),
         candidate="" if group.candidate is None else render(parse_template(group.candidate), row),
-        golds=() if group.golds is None else tuple(str(gold) for gold in row.items(group.golds)),
+        golds=() if group.golds is None else tuple(row.texts(group.golds)),
     )
 
 

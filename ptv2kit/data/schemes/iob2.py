@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, final
 
 import torch
-from seqeval.metrics import accuracy_score, classification_report
+from seqeval.metrics import accuracy_score, classification_report, f1_score
 from seqeval.scheme import IOB2
 from torch import Tensor
 
@@ -33,6 +33,7 @@ from ptv2kit.errors import DataError, did_you_mean
 OUTSIDE = "O"
 
 _seqeval_report: Any = classification_report  # its annotations want zero_division to be text
+_seqeval_f1: Any = f1_score
 
 
 @final
@@ -115,7 +116,7 @@ class Iob2Scheme(LabelScheme):
         arguments as the CoNLL-2005 evaluation does."""
         found = [list(prediction.label) for prediction in predictions]
         right = [list(prediction.reference) for prediction in predictions]
-        values = {"span_f1": 0.0, "token_accuracy": 100 * float(accuracy_score(right, found))}
+        values = {"span_f1": 0.0, "plain_span_f1": 0.0, "token_accuracy": 100 * float(accuracy_score(right, found))}
         types: list[TypeScore] = []
         if any(tag.startswith("B-") for tags in (*found, *right) for tag in tags):
             report = _seqeval_report(right, found, output_dict=True, mode="strict", scheme=IOB2, zero_division=0)
@@ -126,6 +127,7 @@ class Iob2Scheme(LabelScheme):
                     values["span_f1"] = score.f1
                 elif name not in ("macro avg", "weighted avg"):
                     types.append(score)
+            values["plain_span_f1"] = 100 * float(_seqeval_f1(right, found, zero_division=0))
         if "srl_f1" in self._task.metrics:
             roles, by_role = srl_scores(found, right)
             values["srl_f1"] = roles["srl_f1"]

@@ -106,8 +106,10 @@ class StartEndScheme(LabelScheme):
             candidates: tuple[Candidate, ...] = ()
             if inside:
                 first, last = inside[0], inside[-1] + 1
-                starts = scores[first:last, 0]
-                ends = torch.nn.functional.pad(scores[first:last, 1], (0, longest - 1), value=-math.inf)
+                # Some tokenizers have sub-words for blanks alone, which are no answer.
+                blank = torch.tensor([_is_blank(passage, position) for position in range(first, last)])
+                starts, ends = scores[first:last].masked_fill(blank.unsqueeze(1), -math.inf).unbind(1)
+                ends = torch.nn.functional.pad(ends, (0, longest - 1), value=-math.inf)
                 # [passage, max_answer_tokens]: the pair that starts at a row's token and ends so many tokens later
                 pairs = (starts.unsqueeze(1) + ends.unfold(0, longest, 1)).flatten()
                 best = pairs.topk(min(self._task.labels.n_best, len(pairs)))
@@ -151,8 +153,9 @@ class StartEndScheme(LabelScheme):
         assert isinstance(feature.labels, tuple)
         passage: _Passage = feature.notes
         first, last = feature.labels
+        name = "no answer" if (first, last) == (_NO_ANSWER, _NO_ANSWER) else "answer"
         return tuple(
-            "answer" if first <= position <= last else ("" if span is not None else None)
+            name if first <= position <= last else ("" if span is not None else None)
             for position, span in enumerate(passage.spans)
         )
 
@@ -165,7 +168,7 @@ class StartEndScheme(LabelScheme):
         return ["answer" if reference else "no answer"]
 
     def score(self, predictions: Sequence[Prediction]) -> Scores:
-        """Exact match and F1 as SQuAD 1.1, or 2.0 with `unanswerable`."""
+        """Exact match and F1 as SQuAD 1.1, or 2.0 with `unanswerable`; what is undefined on the split is left out."""
         labels = self._task.labels
         answered = [
             Answered(
@@ -176,7 +179,7 @@ class StartEndScheme(LabelScheme):
             for prediction in predictions
         ]
         values = squad_scores(answered, labels.null_threshold if labels.unanswerable else None)
-        return Scores({metric: values.get(metric, 0.0) for metric in self._task.metrics})
+        return Scores({metric: values[metric] for metric in self._task.metrics if metric in values})
 
     def _answers(self, row: Row, context: str) -> list[tuple[int, int]]:
         """First character and end of each right answer in the passage."""
@@ -184,7 +187,7 @@ class StartEndScheme(LabelScheme):
         text_column = f"{labels.column}.text" if labels.text is None else labels.text
         start_column = f"{labels.column}.answer_start" if labels.text is None else labels.start
         texts = _listed(row.value(text_column))
-        starts = [None] * len(texts) if start_column is None else _listed(row.value(start_column))
+        starts = [None] * len(texts) if start_column is None or not texts else _listed(row.value(start_column))
         if len(starts) != len(texts):
             raise DataError(
                 f"{len(texts)} texts in '{text_column}' but {len(starts)} starts in '{start_column}'",
@@ -202,6 +205,8 @@ class StartEndScheme(LabelScheme):
             start = context.find(text)
             if start < 0:
                 raise DataError(f"the answer '{text}' does not occur in the passage", location=row.location)
+        if isinstance(start, str) and start.strip().isdecimal():  # a table holds texts only
+            start = int(start)
         if not isinstance(start, int) or isinstance(start, bool):
             raise DataError(f"an answer's start must be a whole number. Got {start!r}", location=row.location)
         found = context[max(0, start) : start + len(text)]
@@ -215,10 +220,10 @@ class StartEndScheme(LabelScheme):
 
 
 def _listed(value: Any) -> list[Any]:
-    """A list as it is, nothing as an empty one, a single value as a list of one."""
+    """A list as it is, nothing (in a table, an empty text) as an empty one, a single value as a list of one."""
     if isinstance(value, list):
         return list(value)
-    return [] if value is None else [value]
+    return [] if value is None or value == "" else [value]
 
 
 def _target(spans: Sequence[tuple[int, int] | None], answer: tuple[int, int] | None) -> tuple[int, int]:
@@ -229,6 +234,12 @@ def _target(spans: Sequence[tuple[int, int] | None], answer: tuple[int, int] | N
     first = max(position for position, start, _ in inside if start <= answer[0])
     last = min(position for position, _, end in inside if end >= answer[1])
     return first, max(first, last)
+
+
+def _is_blank(passage: _Passage, position: int) -> bool:
+    """Whether a sub-word holds nothing but blanks."""
+    span = passage.spans[position]
+    return span is None or not passage.text[span[0] : span[1]].strip()
 
 
 def _candidate(passage: _Passage, first: int, last: int, score: float) -> Candidate:

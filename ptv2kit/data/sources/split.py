@@ -134,8 +134,8 @@ def locate_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path
     # An absolute name stays as it is: a folder in front of it has no effect.
     roots = [task_path.parent] if data_root is None else [data_root, task_path.parent]
     places = list(dict.fromkeys(root / name for root in roots))
-    for path in places:
-        files = (path,) if _is_file(path) else tuple(_matching(path))
+    for root, path in zip(roots, places, strict=False):
+        files = (path,) if _is_file(path) else tuple(_matching(root, name))
         if files:
             return Located(path, files)
     raise DataError(
@@ -180,13 +180,14 @@ def _fingerprint(located: Located, source: DataSource) -> str:
     return prints[0] if len(prints) == 1 else hashlib.sha256("\n".join(prints).encode()).hexdigest()
 
 
-def _matching(pattern: Path) -> Iterable[Path]:
+def _matching(root: Path, name: str) -> Iterable[Path]:
     """The files that a pattern matches, sorted; none if it is no pattern."""
-    parts = pattern.parts
-    first = next((index for index, part in enumerate(parts) if _PATTERN & set(part)), None)
-    if first is None:
+    if not _PATTERN & set(name):
         return []
-    return sorted(path for path in Path(*parts[:first]).glob(str(Path(*parts[first:]))) if path.is_file())
+    pattern = Path(name)
+    if pattern.is_absolute():
+        root, name = Path(pattern.anchor), str(pattern.relative_to(pattern.anchor))
+    return sorted(path for path in root.glob(name) if path.is_file())
 
 
 def _file_of(task: TaskBase, split: str, task_path: Path) -> str:
