@@ -1,6 +1,7 @@
 """The task file: what the data means. One class for each label scheme; `labels.scheme` says which.
 
-A new scheme adds its input, its labels and its task class here, and one module in `ptv2kit/data/schemes`.
+A new scheme adds its input, labels and task class here, what they may contradict in `checks.py`, one module in
+`ptv2kit/data/schemes`, and, only if its logits belong to a unit that no other scheme has, a head.
 """
 
 from __future__ import annotations
