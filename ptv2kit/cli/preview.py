@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   ptv2kit preview quickstart --backbone mini -n 3
   ptv2kit preview recipes/mini-wikigold.yaml --data-root data --split validation --shuffle
-  ptv2kit preview tasks/squad_v2.yaml --data-root data --max-length 128 --row 7
+  ptv2kit preview tasks/squad_v2.yaml --data-root data --max-length 192 --row 7
   ptv2kit preview tasks/quickstart.yaml --json | jq '.rows[0].inputs[0].tokens[].text'
 """
 

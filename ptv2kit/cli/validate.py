@@ -99,10 +99,14 @@ def _inspect(resolved: ResolvedRecipe | ResolvedTask, args: argparse.Namespace) 
     """Read and check every row of every split; also the longest input that is allowed."""
     from rich.console import Console
 
+    from ptv2kit.config.load import ResolvedRecipe
     from ptv2kit.data.inspection import inspect_splits
     from ptv2kit.data.sources import read_split
     from ptv2kit.reporting.console import RowsConsole
+    from ptv2kit.training.prepare import check_backbone
 
+    if isinstance(resolved, ResolvedRecipe):
+        check_backbone(resolved.recipe, resolved.task.task)
     subject = find_subject(resolved, args.backbone)
     task, path = subject.resolved.task, subject.resolved.path
     splits: dict[str, SplitData] = {}

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from ptv2kit.config.base import Section
 from ptv2kit.config.template import TemplateText
 
 Column = Annotated[str, Field(min_length=1)]
 """A column of the data; `a.b` is field `b` of column `a`, `a.0` its first item, `a.*.b` field `b` of each item."""
+
+
+def _with_word(mark: str) -> str:
+    if "{word}" not in mark:
+        raise ValueError("needs '{word}' where the word stands")
+    return mark
 
 
 class Expansion(Section):
@@ -57,7 +63,7 @@ class Marking(Section):
     """The column with the text."""
     word: Column
     """The column with the word's index, from 0."""
-    mark: Annotated[str, Field(pattern=r"\{word\}")]
+    mark: Annotated[str, AfterValidator(_with_word)]
     """What the word becomes, such as `*{word}*`."""
 
 

@@ -121,3 +121,16 @@ def test_missing_files_are_named(check: Any, tmp_path: Path) -> None:
     code, _, err = check(TAGS.replace("train.jsonl", "gone.jsonl"), TRAIN, TRAIN)
     assert code == 3
     assert "file 'gone.jsonl' of split 'train' was not found" in err
+
+
+def test_a_recipe_whose_inputs_have_no_positions(
+    check: Any, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(TAGS.replace("max_length: 8", "max_length: 62"), TRAIN, TRAIN)
+    (tmp_path / "recipe.yaml").write_text(
+        f"recipe: r\ntask: task.yaml\nbackbone: {{name: {backbone}}}\nprompt: {{length: 4}}\n"
+        "train: {epochs: 1, learning_rate: 1e-3}\n"
+    )
+    assert main(["validate", "recipe.yaml"]) == 0
+    assert main(["validate", "recipe.yaml", "--data"]) == 2
+    assert "max_length 62 + prompt length 4 exceed the 64 positions" in capsys.readouterr().err

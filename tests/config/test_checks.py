@@ -144,3 +144,8 @@ def test_a_recipe_that_makes_windows_shorter_than_their_overlap(tmp_path: Path) 
     )
     with pytest.raises(ConfigError, match=r":4:53: error: 'train.max_length' \(128\) must be more than 'input.stride'"):
         load_recipe(tmp_path / "r.yaml")
+
+
+def test_a_mark_without_its_word(tmp_path: Path) -> None:
+    text = CLASSES.replace("task: t", "task: t\nderive: {m: {column: a, word: i, mark: no}}")
+    assert "'derive.m.mark': needs '{word}' where the word stands" in problems_of(tmp_path / "t.yaml", text)

@@ -403,3 +403,14 @@ def test_derived_columns_are_there(tmp_path: Path) -> None:
     spec = task(JSONL, derive={"joiner": {"column": "text", "map": {"cause": "because"}}})
     data = read_split(spec, "train", task_path=tmp_path / "t.yaml", data_root=None)
     assert values(list(data.rows)) == [{"text": "cause", "joiner": "because"}]
+
+
+def test_two_columns_of_conll_on_one_cell(tmp_path: Path) -> None:
+    path = tmp_path / "t.conll"
+    path.write_text("Ada x B-PER\nO\n")
+    splits = {"train": "t", "validation": "t"}
+    source = TypeAdapter(DataSource).validate_python(
+        {"source": "conll", "columns": {"w": 0, "t": -1}, "splits": splits}
+    )
+    with refused(f"{path}:2", "columns 'w' and 't' are the same cell, because the line has 1 column"):
+        list(read_rows(path, source))

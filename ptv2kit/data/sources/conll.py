@@ -50,6 +50,7 @@ def _token(content: str, source: ConllSource, location: str) -> list[str]:
     text = content.strip(" \t") if source.separator == "whitespace" else content
     fields = _SEPARATORS[source.separator].split(text)
     values: list[str] = []
+    cells: dict[int, str] = {}
     for name, index in source.columns.items():
         if not -len(fields) <= index < len(fields):
             raise DataError(
@@ -58,6 +59,15 @@ def _token(content: str, source: ConllSource, location: str) -> list[str]:
                 location=location,
                 hint=f"'data.separator' is {source.separator}; indices count from 0, or from -1 at the end",
             )
+        cell = index % len(fields)
+        if cell in cells:
+            raise DataError(
+                f"columns '{cells[cell]}' and '{name}' are the same cell, because the line has {len(fields)} "
+                f"{'column' if len(fields) == 1 else 'columns'}",
+                location=location,
+                hint=f"'data.separator' is {source.separator}",
+            )
+        cells[cell] = name
         if not fields[index]:
             raise DataError(f"column '{name}' is empty", location=location)
         values.append(fields[index])
