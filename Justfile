@@ -40,3 +40,7 @@ reference:
 # Write the quickstart data again; the result is committed
 quickstart-data:
     python tasks/quickstart/generate.py
+
+# Write the page of supported backbones again; it is committed
+backbones:
+    pytest tests/models/test_compatibility.py -m "slow or not slow" --deselect tests/models/test_compatibility.py::test_the_page_is_of_these_families --backbones-page docs/backbones.md

@@ -9,8 +9,19 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 
+from tests.backbones_page import BackbonesPage
+
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ada", "alan", "met", "paris", "rome", "in", "left", "for"]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backbones-page", metavar="PATH", help="write the table of supported backbones there")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--backbones-page"):
+        config.pluginmanager.register(BackbonesPage(Path(config.getoption("--backbones-page"))))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ptv2kit import __version__
-from ptv2kit.cli import explain, preview, run, schema, validate
+from ptv2kit.cli import convert_glm, explain, preview, run, schema, validate
 from ptv2kit.errors import ProjectError
 
 EPILOG = """examples:
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ptv2kit {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in (run, validate, explain, preview, schema):
+    for verb in (run, validate, explain, preview, schema, convert_glm):
         verb.add_parser(subparsers)
     for parser_of_verb in subparsers.choices.values():
         parser_of_verb.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

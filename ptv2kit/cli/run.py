@@ -144,6 +144,7 @@ def _train(prepared: Prepared, model: Any, folder: RunFolder, messages: Console)
             interrupted = result.interrupted
             tests = [name for name in splits if name.startswith("test")]
             if tests and not interrupted:
+                model.fold_prompt()
                 model.load_trained_state(load_prompt(folder.path / "prompt")[0])
             for name in [] if interrupted else tests:
                 try:

@@ -25,9 +25,16 @@ class Backbone(Section):
     attention_dropout: Probability | None = None
     """Dropout on the backbone's attention weights while training; null keeps the model's own value. 0 trains up to
     twice as fast on a CPU, where only attention without dropout has a fused kernel."""
-    pooling: Literal["auto", "pooler", "first", "mean"] = "auto"
-    """What a sequence head reads: the model's own frozen pooler, the first token, or the mean over tokens; `auto`
-    takes the pooler if the weights have one, else the first token. Token heads ignore it."""
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
+    """What computes the attention: torch's fused kernels, or the model's own plain code; `auto` takes the fused ones
+    where the model allows them."""
+    bidirectional: bool = False
+    """Let each token of a causal model see those after it too; often better for token labels and answers."""
+    pooling: Literal["auto", "pooler", "dense", "first", "last", "mean"] = "auto"
+    """What a sequence head reads: the model's own frozen pooler; a `dense` layer over the first token (of causal models
+    the last) that is trained with the head; the first or the last token; the mean over tokens. `auto`: the pooler if
+    the weights have one; `dense` for DeBERTa and the original GLM; the last token of causal models; else the first.
+    Token heads ignore it."""
 
 
 class Prompt(Section):
@@ -42,8 +49,13 @@ class Prompt(Section):
     backbone computes for tokens of the training split, which learns faster on small backbones."""
     init_scale: PositiveFloat = 0.02
     """Standard deviation of the normal distribution; `init: tokens` does not use it."""
-    positions: Literal["shifted", "unshifted"] = "shifted"
-    """Whether tokens are counted from after the prompt, as in the official code."""
+    positions: Literal["auto", "shifted", "unshifted"] = "auto"
+    """Whether tokens are counted from after the prompt; `auto`: shifted where a model has learned positions, as in the
+    official code, and unshifted for rotary, relative and two-dimensional ones."""
+    reparameterization: Literal["none", "mlp"] = "none"
+    """Whether keys and values are trained as they are, or are made by a small network while training."""
+    reparameterization_size: PositiveInt = 512
+    """Width within that network."""
 
 
 class Train(Section):
@@ -77,6 +89,8 @@ class Train(Section):
     """Replaces the task's `input.max_length`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 11
     """Seed of initial values, shuffling and dropout."""
+    gradient_checkpointing: bool = False
+    """Compute each layer again in the backward pass: less memory, about a third more time."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; `auto` takes a GPU if there is one."""
 
@@ -118,8 +132,9 @@ class Recipe(Section):
     """A task's name, or the path of a task file, relative to this file."""
     backbone: Backbone
     """The frozen language model."""
-    method: Literal["p_tuning_v2"] = "p_tuning_v2"
-    """What is trained."""
+    method: Literal["p_tuning_v2", "prompt_tuning"] = "p_tuning_v2"
+    """What is trained besides the head: keys and values in front of every layer (P-Tuning v2), or vectors in front of
+    the input alone (Lester et al.)."""
     prompt: Prompt = Field(default_factory=Prompt)
     """The trained prompt."""
     train: Train

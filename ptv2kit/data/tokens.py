@@ -48,6 +48,9 @@ class Subwords:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._tokenizer: Any = tokenizer
         self._max_length = max_length
+        added = tokenizer.num_special_tokens_to_add
+        # A tokenizer of a decoder puts nothing between two texts; they must not run into each other.
+        self._joint = "" if added(pair=True) > added(pair=False) else "\n"
 
     @property
     def pad_id(self) -> int:
@@ -65,7 +68,7 @@ class Subwords:
             ValueError: the side that is not to be shortened is too long alone.
         """
         truncation = {"longest": "longest_first", "text": "only_first", "pair": "only_second"}[shorten]
-        texts = [text] if pair is None else [text, pair]
+        texts = [text] if pair is None else [text + self._joint, pair]
         return self._encode(texts, truncation="longest_first" if pair is None else truncation)
 
     def encode_words(self, words: Sequence[str]) -> Encoding:
@@ -78,10 +81,11 @@ class Subwords:
         Args:
             words: the sentence.
             appended: the word after it.
-            separator: what stands between them, cut into sub-words like a word; None: the tokenizer's own separator.
+            separator: what stands between them, cut into sub-words like a word; None: the tokenizer's own separator,
+                or a line break if it has none.
 
         Raises:
-            ValueError: the tokenizer has no separator, or the appended word leaves no room for the sentence.
+            ValueError: the appended word has no sub-word, or leaves no room for the sentence.
         """
         tail = self._pieces(appended)
         if not tail:
@@ -89,7 +93,7 @@ class Subwords:
         if separator is not None:
             tail = [*self._pieces(separator), *tail]
         elif self._tokenizer.sep_token_id is None:
-            raise ValueError("the tokenizer has no separator of its own; set input.append.separator")
+            tail = [*self._pieces("\n", whole=True), *tail]
         else:
             tail = [int(self._tokenizer.sep_token_id), *tail]
         room = self._max_length - len(tail)
@@ -115,7 +119,7 @@ class Subwords:
         """
         room = (
             self._max_length
-            - len(self._pieces(question, whole=True))
+            - len(self._pieces(question + self._joint, whole=True))
             - self._tokenizer.num_special_tokens_to_add(pair=True)
         )
         if room <= stride and len(self._pieces(context, whole=True)) > room:
@@ -124,7 +128,7 @@ class Subwords:
                 f"but neighbouring windows share {stride}"
             )
         encoded = self._tokenizer(
-            question,
+            question + self._joint,
             context,
             max_length=self._max_length,
             truncation="only_second",
@@ -136,7 +140,7 @@ class Subwords:
         windows: list[Window] = []
         for index, ids in enumerate(encoded["input_ids"]):
             spans = tuple(
-                span if side == 1 else None
+                _without_blanks(context, *span) if side == 1 else None
                 for side, span in zip(encoded.sequence_ids(index), encoded["offset_mapping"][index], strict=True)
             )
             of_window = None if segments is None else tuple(segments[index])
@@ -157,6 +161,8 @@ class Subwords:
             if "Truncation error" not in str(error):
                 raise
             raise ValueError(f"one side of the pair alone fills the {self._max_length} sub-words") from error
+        if not encoding["input_ids"]:
+            raise ValueError("the input has no sub-word, and the tokenizer adds none")
         segments: list[int] | None = encoding.get("token_type_ids")
         return Encoding(
             ids=tuple(encoding["input_ids"]),
@@ -164,3 +170,10 @@ class Subwords:
             words=tuple(encoding.word_ids()),
             truncated=bool(encoding.encodings[0].overflowing),
         )
+
+
+def _without_blanks(text: str, start: int, end: int) -> tuple[int, int]:
+    """A sub-word's place without the white space that some tokenizers count to the word after it."""
+    while start < end and text[start].isspace():
+        start += 1
+    return start, end

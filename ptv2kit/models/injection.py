@@ -1,17 +1,18 @@
 """Prompts in front of a layer's own keys and values, through transformers' attention interface.
 
 transformers calls a named function for the attention of every layer. Ours puts the layer's prompt in front of `key` and
-`value`, widens the mask by as many always visible columns, and hands over to scaled dot product attention. No
-modeling file is copied or patched. What a layer puts in front lies in a `PromptSlot`, a parameterless child of
-the layer's attention module: recomputation under gradient checkpointing finds it there too.
+`value`, widens the mask by as many always visible columns, and hands over to scaled dot product attention, or to the
+model's own eager attention. No modeling file is copied or patched. What a layer puts in front lies in a `PromptSlot`, a
+parameterless child of the layer's attention module: recomputation under gradient checkpointing finds it there too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import sys
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,16 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from ptv2kit.errors import ConfigError
 
 IMPLEMENTATION = "ptv2kit"  # a name with "sdpa" or "flash" in it would trigger checks of transformers' own
+BIDIRECTIONAL = "ptv2kit_bidirectional"
+"""The same attention under a mask that lets every token of a causal model see all others."""
 _PROBE = "ptv2kit_probe"
 _SLOT = "prompt_slot"
 
 LayerPrompt = tuple[Tensor, Tensor]
 """Keys and values of one layer's prompt, each `[batch or 1, kv_heads, prompt_length, head_dim]`."""
+
+Kernel = Literal["sdpa", "eager"]
+"""Scaled dot product attention of torch, or the attention that a model's own file spells out."""
 
 
 @final
@@ -46,14 +52,33 @@ class AttentionLayer:
 
 
 @final
+@dataclass(frozen=True)
+class AttentionPlan:
+    """What is known of a model's attention before its weights are read.
+
+    Args:
+        layers: in the order of their calls.
+        causal: whether a token sees only those before it.
+        kernels: what can compute it, the best first.
+        checkpoints: whether the model supports gradient checkpointing.
+    """
+
+    layers: tuple[AttentionLayer, ...]
+    causal: bool
+    kernels: tuple[Kernel, ...]
+    checkpoints: bool
+
+
+@final
 class PromptSlot(nn.Module):
     """What the next forward pass of one attention module puts in front of its keys and values.
 
     While `recording`, the module's own keys and values are kept in `recorded`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         super().__init__()
+        self.kernel: Kernel = kernel
         self.prompt: LayerPrompt | None = None
         self.recording = False
         self.recorded: LayerPrompt | None = None
@@ -86,7 +111,8 @@ def prompted_attention(
     """
     slot = module.get_submodule(_SLOT)
     assert isinstance(slot, PromptSlot)
-    assert attention_mask is not None or not module.is_causal, "a causal layer was given no mask"
+    assert attention_mask is not None or not _is_causal(module), "a causal layer was given no mask"
+    assert attention_mask is None or attention_mask.dtype == torch.bool
     if slot.recording:
         slot.recorded = (key.detach(), value.detach())
     if slot.prompt is not None:
@@ -95,11 +121,19 @@ def prompted_attention(
         key = torch.cat([prompt_key.to(key.dtype).expand(batch_size, -1, -1, -1), key], dim=2)
         value = torch.cat([prompt_value.to(value.dtype).expand(batch_size, -1, -1, -1), value], dim=2)
         if attention_mask is not None:
-            assert attention_mask.dtype == torch.bool
             attention_mask = nn.functional.pad(attention_mask, (prompt_key.shape[2], 0), value=True)
-    return sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=False, **kwargs
-    )
+    if slot.kernel == "sdpa":
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=False, **kwargs
+        )
+    if attention_mask is not None:
+        hidden = torch.finfo(query.dtype).min
+        attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill(~attention_mask, hidden)
+    eager = _own_eager_attention(module)
+    assert eager is not None
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    context, _ = eager(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    return context, None
 
 
 def explicit_mask(*args: Any, **kwargs: Any) -> Tensor | None:
@@ -111,40 +145,86 @@ def explicit_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     return sdpa_mask(*args, **kwargs)
 
 
+def bidirectional_mask(*args: Any, mask_function: Callable[..., Any], **kwargs: Any) -> Tensor | None:
+    """The mask of a causal model made symmetric: a pair of tokens is visible if one of them saw the other.
+
+    Plain causal attention becomes full attention, a sliding window becomes a window to both sides.
+    """
+
+    def symmetric(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        return mask_function(batch, head, query, key) | mask_function(batch, head, key, query)
+
+    return explicit_mask(*args, mask_function=symmetric, **kwargs)
+
+
 def register() -> None:
-    """Make the attention function known to transformers under `IMPLEMENTATION`; may be called again."""
+    """Make the attention functions known to transformers; may be called again."""
     AttentionInterface.register(IMPLEMENTATION, prompted_attention)
     AttentionMaskInterface.register(IMPLEMENTATION, explicit_mask)
+    AttentionInterface.register(BIDIRECTIONAL, prompted_attention)
+    AttentionMaskInterface.register(BIDIRECTIONAL, bidirectional_mask)
 
 
-def find_layers(config: PretrainedConfig) -> tuple[AttentionLayer, ...]:
-    """The attention layers of a model, in the order of their calls.
+def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], None] | None = None) -> AttentionPlan:
+    """The attention of a model.
 
-    They are found by one recorded forward pass of a copy on the meta device: no weights are read, nothing is computed.
+    It is found by one recorded forward pass of a copy on the meta device: no weights are read, nothing is computed.
+
+    Args:
+        config: of the model.
+        adapt: what is done to the model before prompts can be put into it.
 
     Raises:
-        ConfigError: the model does not call the attention interface, or uses one module for several layers.
+        ConfigError: the model does not call the attention interface for every layer, hands it no mask, or asks for
+            what cannot be combined with a prompt.
     """
-    calls: list[tuple[nn.Module, AttentionLayer]] = []
+    kind = f"backbone type '{config.model_type}'"
+    calls: list[_Call] = []
     names: dict[nn.Module, str] = {}
 
     def record(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        calls.append((module, AttentionLayer(names[module], int(key.shape[1]), int(key.shape[3]))))
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        if key.shape[3] != value.shape[3]:
+            raise ConfigError(f"{kind} has keys and values of different widths, which is not supported")
+        if kwargs.get("position_bias") is not None:
+            raise ConfigError(f"{kind} adds a bias to the scores, which a prompt has none of")
+        layer = AttentionLayer(names[module], int(key.shape[1]), int(key.shape[3]))
+        beyond_sdpa = any(kwargs.get(name) is not None for name in ("softcap", "s_aux"))
+        calls.append(_Call(module, layer, attention_mask is not None, beyond_sdpa))
+        return query.new_empty(query.shape).transpose(1, 2), None
+
+    def mask(*args: Any, **kwargs: Any) -> Tensor | None:
+        return explicit_mask(*args, **{**kwargs, "allow_is_bidirectional_skip": False})
 
     AttentionInterface.register(_PROBE, record)
-    AttentionMaskInterface.register(_PROBE, explicit_mask)
+    AttentionMaskInterface.register(_PROBE, mask)
     with torch.device("meta"):
-        model = AutoModel.from_config(config, attn_implementation=_PROBE)
+        model: PreTrainedModel = AutoModel.from_config(config, attn_implementation=_PROBE)
+        if adapt is not None:
+            adapt(model)
         names.update({module: name for name, module in model.named_modules()})
-        model.eval()(input_ids=torch.zeros(1, 2, dtype=torch.long))
+        ones = torch.ones(1, 2, dtype=torch.long)
+        model.eval()(input_ids=ones, attention_mask=ones)
     if not calls:
-        raise ConfigError(f"backbone type '{config.model_type}' does not use transformers' attention interface")
-    if len({layer.name for _, layer in calls}) < len(calls):
-        raise ConfigError(f"backbone type '{config.model_type}' shares one attention module between layers")
-    return tuple(layer for _, layer in calls)
+        raise ConfigError(f"{kind} does not use transformers' attention interface")
+    if len({call.layer.name for call in calls}) < len(calls):
+        raise ConfigError(f"{kind} shares one attention module between layers")
+    if len(calls) < config.num_hidden_layers:
+        raise ConfigError(f"{kind} has {config.num_hidden_layers} layers, but only {len(calls)} have attention")
+    if not all(call.masked for call in calls):
+        raise ConfigError(f"{kind} gives its attention no mask, so that padding would be seen")
+    eager = all(_own_eager_attention(call.module) is not None for call in calls)
+    sdpa = not any(call.beyond_sdpa for call in calls)
+    kernels: tuple[Kernel, ...] = (*(("sdpa",) if sdpa else ()), *(("eager",) if eager else ()))
+    if not kernels:
+        raise ConfigError(f"{kind} computes scores in a way that is not supported")
+    return AttentionPlan(
+        layers=tuple(call.layer for call in calls),
+        causal=any(_is_causal(call.module) for call in calls),
+        kernels=kernels,
+        checkpoints=model.supports_gradient_checkpointing,
+    )
 
 
 @final
@@ -152,14 +232,15 @@ class Injection:
     """The slots of a backbone.
 
     Args:
-        backbone: a model loaded with `attn_implementation=IMPLEMENTATION`.
-        layers: as `find_layers` returned them for its configuration.
+        backbone: a model loaded with `attn_implementation=IMPLEMENTATION` or `BIDIRECTIONAL`.
+        layers: as `find_attention` returned them for its configuration.
+        kernel: what computes the attention.
     """
 
-    def __init__(self, backbone: PreTrainedModel, layers: tuple[AttentionLayer, ...]) -> None:
+    def __init__(self, backbone: PreTrainedModel, layers: tuple[AttentionLayer, ...], kernel: Kernel = "sdpa") -> None:
         self._slots: list[PromptSlot] = []
         for layer in layers:
-            slot = PromptSlot()
+            slot = PromptSlot(kernel)
             backbone.get_submodule(layer.name).add_module(_SLOT, slot)
             self._slots.append(slot)
 
@@ -189,3 +270,24 @@ class Injection:
             assert slot.recorded is not None, "no forward pass was made"
             recorded.append(slot.recorded)
             slot.recorded = None
+
+
+@final
+@dataclass(frozen=True)
+class _Call:
+    """One recorded call of the attention function."""
+
+    module: nn.Module
+    layer: AttentionLayer
+    masked: bool
+    beyond_sdpa: bool
+
+
+def _is_causal(module: nn.Module) -> bool:
+    """As transformers' own attention functions read it: a module that says nothing is causal."""
+    return bool(getattr(module, "is_causal", True))
+
+
+def _own_eager_attention(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]] | None:
+    """The attention that the file of a module spells out; transformers keeps it in no registry."""
+    return getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)

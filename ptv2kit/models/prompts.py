@@ -1,7 +1,8 @@
-"""The prompt: trained keys and values for every layer (P-Tuning v2, section 3.2)."""
+"""The prompt: trained keys and values for every layer (P-Tuning v2, section 3.2), or vectors in the input alone."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import final
 
@@ -9,29 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from ptv2kit.models.injection import AttentionLayer, LayerPrompt
+from ptv2kit.models.input_prompts import Encoder, InputPrompt
 
 
-@final
-class DeepPrompt(nn.Module):
-    """Keys and values as plain parameters, one tensor `[2, kv_heads, length, head_dim]` per layer, index 0 = keys.
-
-    They are used as they are: no layer norm, no projection, no position (official `PrefixEncoder`).
+class DeepPrompt(nn.Module, ABC):
+    """Keys and values of every layer. They are used as they are: no layer norm, no projection, no position.
 
     Args:
-        layers: the layers that are prompted.
         length: prompt vectors per layer.
-        dropout: on the prompt while training; each example of a batch has its own mask.
-        init_scale: standard deviation of the normal distribution of the initial values.
+        dropout: on keys and values while training; each example of a batch has its own mask, as in the official code.
     """
 
-    def __init__(self, layers: Sequence[AttentionLayer], length: int, dropout: float, init_scale: float) -> None:
+    def __init__(self, length: int, dropout: float) -> None:
         super().__init__()
         self.length = length
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ParameterList(
-            nn.Parameter(torch.empty(2, layer.kv_heads, length, layer.head_dim).normal_(std=init_scale))
-            for layer in layers
-        )
+
+    @abstractmethod
+    def keys_and_values(self) -> list[Tensor]:
+        """For each layer `[2, kv_heads, length, head_dim]`, index 0 = keys."""
 
     def forward(self, batch_size: int) -> list[LayerPrompt]:
         """The keys and values that a batch sees.
@@ -42,7 +39,98 @@ class DeepPrompt(nn.Module):
         """
         prompts: list[LayerPrompt] = []
         apart = batch_size if self.training and self.dropout.p > 0 else 1
-        for parameter in self.layers:
-            expanded: Tensor = self.dropout(parameter.unsqueeze(1).expand(-1, apart, -1, -1, -1))
+        for layer in self.keys_and_values():
+            expanded: Tensor = self.dropout(layer.unsqueeze(1).expand(-1, apart, -1, -1, -1))
             prompts.append((expanded[0], expanded[1]))
         return prompts
+
+
+@final
+class EmbeddingPrompt(DeepPrompt):
+    """Keys and values as plain parameters (official `PrefixEncoder` without projection).
+
+    Args:
+        layers: the layers that are prompted.
+        length: prompt vectors per layer.
+        dropout: as of `DeepPrompt`.
+        init_scale: standard deviation of the normal distribution of the initial values.
+    """
+
+    def __init__(self, layers: Sequence[AttentionLayer], length: int, dropout: float, init_scale: float) -> None:
+        super().__init__(length, dropout)
+        self.layers = nn.ParameterList(
+            nn.Parameter(torch.empty(2, layer.kv_heads, length, layer.head_dim).normal_(std=init_scale))
+            for layer in layers
+        )
+
+    def keys_and_values(self) -> list[Tensor]:
+        """The parameters."""
+        return list(self.layers)
+
+
+@final
+class MlpPrompt(DeepPrompt):
+    """Keys and values made by a two-layer network from one vector per prompt position, shared by all layers.
+
+    Official `PrefixEncoder` with projection: embedding → linear → tanh → linear. After training only its output is
+    needed (`EmbeddingPrompt`).
+
+    Args:
+        layers: the layers that are prompted.
+        length: prompt vectors per layer.
+        dropout: as of `DeepPrompt`.
+        init_scale: standard deviation of the normal distribution of all initial weights; biases start at 0.
+        width: of the vectors, the backbone's hidden size in the official code.
+        hidden: width between the two linear layers.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[AttentionLayer],
+        length: int,
+        dropout: float,
+        init_scale: float,
+        width: int,
+        hidden: int,
+    ) -> None:
+        super().__init__(length, dropout)
+        self._shapes = [(2, layer.kv_heads, layer.head_dim) for layer in layers]
+        self._sizes = [kv * heads * head_dim for kv, heads, head_dim in self._shapes]
+        self.embedding = nn.Parameter(torch.empty(length, width).normal_(std=init_scale))
+        first, second = nn.Linear(width, hidden), nn.Linear(hidden, sum(self._sizes))
+        self.mlp = nn.Sequential(first, nn.Tanh(), second)
+        for linear in (first, second):
+            nn.init.normal_(linear.weight, std=init_scale)
+            nn.init.zeros_(linear.bias)
+
+    def keys_and_values(self) -> list[Tensor]:
+        """What the network makes of its vectors."""
+        # [length, layers · 2 · kv_heads · head_dim] → for each layer [length, 2, kv_heads, head_dim]
+        pieces = self.mlp(self.embedding).split(self._sizes, dim=1)
+        return [
+            piece.view(self.length, *shape).permute(1, 2, 0, 3)
+            for piece, shape in zip(pieces, self._shapes, strict=True)
+        ]
+
+
+@final
+class ShallowPrompt(nn.Module):
+    """Vectors in front of the word embeddings (Lester et al. 2021); each takes a position of the input.
+
+    Args:
+        length: number of vectors.
+        width: of the backbone's word embeddings.
+        dropout: as of `DeepPrompt`.
+        init_scale: standard deviation of the normal distribution of the initial values.
+        encoder: what the vectors go through.
+    """
+
+    def __init__(self, length: int, width: int, dropout: float, init_scale: float, encoder: Encoder = "none") -> None:
+        super().__init__()
+        self.length = length
+        self.dropout = nn.Dropout(dropout)
+        self.vectors = InputPrompt(length, width, encoder, init_scale)
+
+    def forward(self, batch_size: int) -> Tensor:
+        """The vectors that a batch sees, `[batch, length, width]`."""
+        return self.dropout(self.vectors().expand(batch_size, -1, -1))

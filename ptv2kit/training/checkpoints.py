@@ -25,7 +25,7 @@ def save_prompt(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any])
 
     Args:
         folder: is made if it is not there.
-        tensors: the trained tensors, from `PromptedModel.trained_state`.
+        tensors: the trained tensors, from `PromptedModel.inference_state`.
         facts: what else to keep; plain values.
     """
     tensors = {name: tensor.cpu() for name, tensor in tensors.items()}

@@ -22,7 +22,7 @@ from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import is_folder
 from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
-from ptv2kit.models.model import PromptedModel, build_model, check_length
+from ptv2kit.models.model import PromptedModel, build_model, check_model
 
 
 @final
@@ -128,7 +128,7 @@ def check_backbone(recipe: Recipe, task: AnyTask) -> tuple[BackboneSpec, int]:
     """
     spec = find_backbone(recipe.backbone)
     max_length = recipe.train.max_length or task.input.max_length
-    check_length(recipe, spec, max_length)
+    check_model(recipe, spec, max_length)
     return spec, max_length
 
 

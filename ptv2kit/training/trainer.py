@@ -200,7 +200,7 @@ class Trainer:
         metric = next(iter(values))
         best = self._best is None or values[metric] > self._best.scores.values[metric]
         if best:
-            self._keep(self._model.trained_state(), epoch, values)
+            self._keep(self._model.inference_state(), epoch, values)
             self._best, self._best_epoch = evaluation, epoch
         self._history.append(values)
         self._events.on_evaluation(epoch, values, best, time.monotonic() - started)
@@ -208,4 +208,4 @@ class Trainer:
     def _keep_something(self) -> None:
         """Without an evaluated epoch, the tensors as they are now are better than none."""
         if self._best is None:
-            self._keep(self._model.trained_state(), 0, {})
+            self._keep(self._model.inference_state(), 0, {})

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_mini_is_found_in_the_installed_package() -> None:
     spec = find_backbone(Backbone(name="mini"))
-    assert (spec.config.model_type, len(spec.layers), spec.longest_input) == ("bert", 6, 512)
+    assert (spec.config.model_type, len(spec.layers), spec.family.longest_input) == ("bert", 6, 512)
     tokenizer = load_tokenizer(spec, words=True)
     assert tokenizer.tokenize("Hello") == ["hello"]
 
@@ -32,20 +32,22 @@ def test_mini_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPa
 
 def test_a_hub_id_is_loaded_from_the_hubs_cache_without_a_network(backbone: Path, tmp_path: Path) -> None:
     model = tmp_path / "hub" / "models--someone--tiny"
-    shutil.copytree(backbone, model / "snapshots" / "abc")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(backbone, model / "snapshots" / commit)
     (model / "refs").mkdir()
-    (model / "refs" / "main").write_text("abc")
+    (model / "refs" / "main").write_text(commit)
     script = (
         "from ptv2kit.config.recipe import Backbone\n"
         "from ptv2kit.models.backbones import find_backbone, load_backbone\n"
         "spec = find_backbone(Backbone(name='someone/tiny'))\n"
-        "print(sum(p.numel() for p in load_backbone(spec).parameters()))"
+        "print(sum(p.numel() for p in load_backbone(spec).parameters()), spec.commit)"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     local = load_backbone(find_backbone(Backbone(name=str(backbone))))
-    assert done.stdout.strip() == str(sum(p.numel() for p in local.parameters())), done.stderr
+    assert done.stdout.split() == [str(sum(p.numel() for p in local.parameters())), commit], done.stderr
+    assert find_backbone(Backbone(name=str(backbone))).commit is None
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:

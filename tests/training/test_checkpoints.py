@@ -26,7 +26,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_only_trained_tensors_are_saved(backbone: Path, task_file: Path, tmp_path: Path) -> None:
     model = prepare_with(backbone, task_file).build_model()
-    save_prompt(tmp_path, model.trained_state(), {})
+    save_prompt(tmp_path, model.inference_state(), {})
     saved = load_file(tmp_path / "prompt.safetensors")
     assert sorted(saved) == ["head.linear.bias", "head.linear.weight", "prompt.layers.0", "prompt.layers.1"]
     assert sum(tensor.numel() for tensor in saved.values()) == model.parameter_count().trained

@@ -7,21 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from pydantic import TypeAdapter
-from tokenizers import ByteLevelBPETokenizer
-from tokenizers.processors import RobertaProcessing
-from transformers import AutoConfig, AutoModel, BertTokenizer, PreTrainedTokenizerFast, RobertaTokenizer
 
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import TASK_SECTIONS, Task
 from ptv2kit.evaluation.evaluate import evaluate
-from ptv2kit.models.backbones import FAMILIES
 from ptv2kit.training.prepare import Prepared, prepare
 from ptv2kit.training.trainer import Trainer, seed_everything
-from tests.conftest import VOCABULARY
+from tests.tiny_backbones import FAMILIES, save_tiny
 
-SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
 ROWS: list[dict[str, Any]] = [
     {"words": [who, "met", "alan", "in", where], "tags": ["B-PER", "O", "O", "O", "B-LOC"], "verb": 1}
     | {"text": f"{who} met alan", "story": f"{who} met alan in {where}", "answer": where, "label": who == "ada"}
@@ -50,37 +44,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def save_tokenizer(family: str, folder: Path) -> int:
-    """A small tokenizer as the family has it: WordPiece, or byte-level BPE; returns its size."""
-    if family in ("bert", "electra"):
-        (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
-        BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-        return len(VOCABULARY)
-    trained = ByteLevelBPETokenizer()
-    words = [f" {word}" for word in VOCABULARY[5:]] * 3
-    trained.train_from_iterator(words, special_tokens=list(SPECIAL.values()), show_progress=False)
-    if family == "roberta":
-        trained.save_model(str(folder))
-        RobertaTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
-    else:
-        trained.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
-        PreTrainedTokenizerFast(
-            tokenizer_object=trained._tokenizer, cls_token="<s>", sep_token="</s>", **SPECIAL
-        ).save_pretrained(folder)
-    return trained.get_vocab_size()
-
-
 @pytest.fixture(scope="module", params=list(FAMILIES))
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny backbone of each family, beside the rows."""
-    family: str = request.param
-    folder = tmp_path_factory.mktemp(family)
-    size = save_tokenizer(family, folder)
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2}
-    ids = {"pad_token_id": 1} if "roberta" in family else {"embedding_size": 16} if family == "electra" else {}
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(family, vocab_size=size, max_position_embeddings=64, **sizes, **ids)
-    AutoModel.from_config(config).save_pretrained(folder)
+    folder = save_tiny(tmp_path_factory.mktemp(request.param), request.param)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return folder
 

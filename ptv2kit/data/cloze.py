@@ -1,0 +1,171 @@
+"""Cloze inputs of the original GLM: ids, positions and targets of a context with a mask and an answer to it.
+
+    input      [CLS] The  sky  is  [MASK] .  eos   sop  a1  a2
+    position       0   1    2   3      4  5    6     4   4   4
+    block          0   0    0   0      0  0    0     1   2   3
+    target                                          a1  a2 eop
+
+The context sees itself in both directions, the answer sees the context and itself up to each token. Layout, positions
+and shortening are those of the official code (THUDM/GLM, `tasks/data_utils.py` and `tasks/superglue/pvp.py`).
+Everything here is a function of ids: no tokenizer and no tensors. The official code cuts each part of a pattern into
+ids on its own; so must a caller, because `."` at a border would otherwise become one token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, final
+
+SoftId = int | None
+"""An id of the vocabulary, or None where a soft prompt's vector stands instead of a word embedding."""
+
+SOFT_PLACEHOLDER = 0
+"""Id that stands in `input_ids` where a soft prompt's vector will be put (official code)."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ClozeIds:
+    """Ids of the special tokens of a cloze input.
+
+    Args:
+        cls: `[CLS]`, begins the context.
+        eos: `<|endoftext|>`, ends the context.
+        sop: `<|startofpiece|>`, begins the answer.
+        masks: ids that mark the place of the answer: `[MASK]`, and where they are used `[gMASK]` and `[sMASK]`.
+    """
+
+    cls: int
+    eos: int
+    sop: int
+    masks: frozenset[int]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a pattern.
+
+    Args:
+        ids: of its tokens.
+        shortenable: whether tokens may be cut off at its end if the input is too long.
+    """
+
+    ids: tuple[SoftId, ...]
+    shortenable: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ClozeRow:
+    """One input of the model, without padding.
+
+    Args:
+        input_ids: context, `sop`, and the answer without its last token.
+        position_ids: two rows of the same length: positions, block positions.
+        context_length: tokens of the context, which every token sees; the official code calls it `sep`. It is also the
+            index of `sop`, whose logits predict the first target.
+        target_ids: the answer; target i is predicted at index `context_length + i`. Empty without an answer.
+        soft_indices: where vectors of a soft prompt replace word embeddings.
+    """
+
+    input_ids: tuple[int, ...]
+    position_ids: tuple[tuple[int, ...], tuple[int, ...]]
+    context_length: int
+    target_ids: tuple[int, ...]
+    soft_indices: tuple[int, ...]
+
+
+def shorten(
+    first: Sequence[Part], second: Sequence[Part], answer_length: int, max_length: int
+) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """Cut tokens off a pattern until its input fits, one at a time as the official code does.
+
+    Each token is taken from the side with more shortenable tokens, from `second` if both have the same number, and
+    there from the end of the last shortenable part that has any left.
+
+    Args:
+        first: parts of the pattern's first side.
+        second: parts of its second side; empty if it has one side only.
+        answer_length: tokens of the answer, with `eop` if that is scored; 1 for a verbalizer.
+        max_length: of the whole input: `[CLS]`, context, eos, `sop` and the answer without its last token.
+
+    Returns:
+        Both sides.
+
+    Raises:
+        ValueError: nothing shortenable is left and the input is still too long.
+    """
+    sides = [list(first), list(second)]
+    excess = 2 + answer_length + sum(len(part.ids) for side in sides for part in side) - max_length
+    for cut in range(max(0, excess)):
+        counts = [sum(len(part.ids) for part in side if part.shortenable) for side in sides]
+        if not any(counts):
+            raise ValueError(
+                f"the input is {excess - cut} tokens longer than the {max_length} allowed, "
+                "and nothing of it may be cut off"
+            )
+        side = sides[0] if counts[0] > counts[1] else sides[1]
+        last = max(index for index, part in enumerate(side) if part.shortenable and part.ids)
+        side[last] = replace(side[last], ids=side[last].ids[:-1])
+    return tuple(sides[0]), tuple(sides[1])
+
+
+def context_of(first: Sequence[Part], second: Sequence[Part], special: ClozeIds) -> tuple[SoftId, ...]:
+    """The context: `[CLS]`, all parts, eos."""
+    return (special.cls, *(number for part in (*first, *second) for number in part.ids), special.eos)
+
+
+def lay_out(
+    context: Sequence[SoftId],
+    answer: Sequence[int],
+    special: ClozeIds,
+    *,
+    mask: Literal["last", "first"] = "last",
+) -> ClozeRow:
+    """Put an answer behind its context.
+
+    Args:
+        context: from `[CLS]` to eos, with at least one mask.
+        answer: tokens to predict; one for a verbalizer, several with `eop` last for a text, none for a prediction that
+            starts at `sop`.
+        special: ids of the special tokens.
+        mask: at which mask's position the answer stands if there are several: the last (official code), or the first
+            (the code published with the weights on the hub).
+
+    Raises:
+        ValueError: the context has no mask.
+    """
+    masked = [index for index, number in enumerate(context) if number in special.masks]
+    if not masked:
+        raise ValueError("a cloze input needs a mask where its answer belongs")
+    place = masked[-1] if mask == "last" else masked[0]
+    plain = plain_row(context)
+    inputs = (special.sop, *answer[:-1])
+    return ClozeRow(
+        input_ids=(*plain.input_ids, *inputs),
+        position_ids=(
+            (*plain.position_ids[0], *([place] * len(inputs))),
+            (*plain.position_ids[1], *range(1, len(inputs) + 1)),
+        ),
+        context_length=plain.context_length,
+        target_ids=tuple(answer),
+        soft_indices=plain.soft_indices,
+    )
+
+
+def plain_row(context: Sequence[SoftId]) -> ClozeRow:
+    """A context alone, as a linear head takes it: no mask, no answer.
+
+    Args:
+        context: `[CLS] text eos` or `[CLS] text [SEP] pair eos`.
+    """
+    length = len(context)
+    return ClozeRow(
+        input_ids=tuple(SOFT_PLACEHOLDER if number is None else number for number in context),
+        position_ids=(tuple(range(length)), (0,) * length),
+        context_length=length,
+        target_ids=(),
+        soft_indices=tuple(index for index, number in enumerate(context) if number is None),
+    )

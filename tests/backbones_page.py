@@ -1,0 +1,84 @@
+"""Writes `docs/backbones.md` from the reports of `test_compatibility.py`, for `pytest --backbones-page PATH`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+CHECKS = {
+    "test_the_prompt_of_every_layer_changes_the_logits": "each layer's prompt counts",
+    "test_gradients_reach_every_layer_and_nothing_of_the_backbone": "gradients",
+    "test_a_padded_batch_equals_its_rows_alone": "padding",
+    "test_eager_and_sdpa_agree": "eager = sdpa",
+    "test_gradient_checkpointing_changes_nothing": "checkpointing",
+    "test_bf16_weights_give_nearly_the_same": "bf16",
+    "test_a_compiled_model_gives_the_same": "compile",
+    "test_a_causal_model_can_be_made_bidirectional": "bidirectional",
+}
+"""Each check of the compatibility test, and the head of its column."""
+FACTS = ("attention", "kv heads", "kernel", "positions", "pooling")
+INTRODUCTION = """# Backbones
+
+Made by `just backbones` from `tests/models/test_compatibility.py`; do not edit.
+
+A prompt goes into any model whose layers call transformers' attention interface. The families below are tested: a tiny
+random model of each, with each of the four heads (whole inputs, choices, tokens, start and end). A number says with how
+many heads a check passed.
+
+Other model types are tried when a recipe names them: the configuration alone, on the meta device, shows whether each
+layer calls the interface, gets a mask, and has plain keys and values; if not, they are refused by name before weights
+are read. Encoder-decoders are refused. DeBERTa, which does not call the interface, has an adapter; the original GLM
+(2B, 10B) is [native](glm.md).
+
+"""
+LEGEND = """
+- **each layer's prompt counts**: the prompt of any single layer changes the logits.
+- **gradients** reach keys and values of every layer's prompt and the head, and nothing of the backbone.
+- **padding**: a padded batch gives what its rows give alone (1e-5).
+- **eager = sdpa**: the model's own plain attention and torch's fused kernels agree in logits and gradients.
+- **checkpointing**: `train.gradient_checkpointing` changes no gradient by more than 1e-6.
+- **bf16**: half-precision frozen weights give nearly the same logits and gradients; prompt and head stay in fp32.
+- **compile**: `torch.compile` without a graph break gives the same logits and gradients.
+- **bidirectional**: `backbone.bidirectional` lets a causal model see both sides; exact under padding. Sliding windows
+  widen to both sides.
+- **kv heads** are those of keys and values of the tested model, which has 4 query heads: 2 means grouped-query
+  attention.
+- **positions**: `index` and `after_padding` are learned and count from after the prompt (`prompt.positions: auto`), as
+  in the official code; `rotary` and a model's `own` do not.
+- **pooling** is what `backbone.pooling: auto` reads for whole inputs; `dense` is a layer that is trained with the head.
+"""
+
+
+class BackbonesPage:
+    """Collects outcomes and writes the page at the end of the session, if nothing failed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._facts: dict[str, dict[str, str]] = {}
+        self._passed: dict[tuple[str, str], int] = defaultdict(int)
+        self._skipped: dict[tuple[str, str], str] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        check = report.nodeid.rpartition("::")[2].partition("[")[0]
+        properties = dict(report.user_properties)
+        family = str(properties.get("family"))
+        if report.when != "call" or "test_compatibility" not in report.nodeid:
+            return
+        if "facts" in properties:
+            self._facts[family] = properties["facts"]  # type: ignore[assignment]
+        if report.passed:
+            self._passed[family, check] += 1
+        elif report.skipped and isinstance(report.longrepr, tuple):
+            self._skipped[family, check] = report.longrepr[2].removeprefix("Skipped: ")
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if session.testsfailed:
+            return
+        lines = ["| model type | " + " | ".join([*FACTS, *CHECKS.values()]) + " |"]
+        lines.append("|---" * (1 + len(FACTS) + len(CHECKS)) + "|")
+        for family, facts in self._facts.items():
+            cells = [self._skipped.get((family, check)) or f"{self._passed[family, check]}/4" for check in CHECKS]
+            lines.append("| " + " | ".join([f"`{family}`", *(facts[name] for name in FACTS), *cells]) + " |")
+        self._path.write_text(INTRODUCTION + "\n".join(lines) + "\n" + LEGEND, encoding="utf-8")
