@@ -119,7 +119,8 @@ def _train(prepared: Prepared, model: Any, folder: RunFolder, messages: Console)
         "task": prepared.task.task,
         "backbone": recipe.backbone.name,
         "names": list(prepared.scheme.names),
-        "prompt_length": recipe.prompt.length,
+        "method": recipe.method,
+        "prompt_length": recipe.prompt_length,
     }
 
     def keep(tensors: dict[str, Any], epoch: int, values: dict[str, float]) -> None:
@@ -289,8 +290,9 @@ def _memory_errors(prepared: Prepared) -> Generator[None]:
         recipe = prepared.recipe
         raise OutOfMemoryError(
             f"out of memory on {prepared.device}",
-            hint=f"set train.micro_batch_size below {recipe.train.batch_size}, or lower prompt.length "
-            f"(now {recipe.prompt.length})",
+            hint=f"set train.micro_batch_size below {recipe.train.batch_size}"
+            + (f", or lower prompt.length (now {recipe.prompt.length})" if recipe.prompt_length else "")
+            + ("" if recipe.train.gradient_checkpointing else ", or set train.gradient_checkpointing: true"),
         ) from error
 
 
@@ -302,8 +304,8 @@ def _write_predictions(folder: RunFolder, prepared: Prepared, split: str, predic
 
 def _print_parameters(messages: Console, backbone: str, count: ParameterCount) -> None:
     messages.print(
-        f"backbone {backbone}: {count.frozen:,} parameters, frozen; trained: {count.trained:,} "
-        f"(prompt {count.prompt:,} + head {count.head:,}), {count.share:.2%} of the backbone",
+        f"backbone {backbone}: {count.backbone:,} parameters, {'trained' if count.tuned else 'frozen'}; trained: "
+        f"{count.trained:,} (prompt {count.prompt:,} + head {count.head:,}), {count.share:.2%} of the backbone",
         soft_wrap=True,
     )
 

@@ -88,4 +88,4 @@ def find_subject(
     tokenizer = load_tokenizer(find_backbone(settings), words=isinstance(found.task, Iob2Task))
     own = None if recipe is None else recipe.train.max_length
     length = max_length or own or found.task.input.max_length
-    return Subject(found, tokenizer, length, 0 if recipe is None else recipe.prompt.length)
+    return Subject(found, tokenizer, length, 0 if recipe is None else recipe.prompt_length)

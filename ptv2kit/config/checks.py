@@ -55,15 +55,11 @@ def check_recipe(recipe: Recipe, task: AnyTask, merged: Merged) -> list[Problem]
         message = f"'train.max_length' ({length}) must be more than 'input.stride' of task '{task.task}'"
         place = merged.place(("train", "max_length"))
         problems.append(place.problem(f"{message} ({task.input.stride})"))
-    if recipe.prompt.init == "tokens" and recipe.prompt.reparameterization != "none":
-        place = merged.place(("prompt", "init"))
-        message = "'prompt.init' is tokens, but with 'prompt.reparameterization' a network makes the keys and values"
-        problems.append(place.problem(message, "set one of them to its default"))
-    if recipe.method == "prompt_tuning":
-        for key, default in (("reparameterization", "none"), ("positions", "auto")):
-            if getattr(recipe.prompt, key) != default:
-                message = f"'prompt.{key}' is for deep prompts; 'method' is prompt_tuning"
-                problems.append(merged.place(("prompt", key)).problem(message))
+    if recipe.method == "fine_tuning":
+        for key, value in (("dtype", recipe.backbone.dtype), ("quantization", recipe.backbone.quantization)):
+            if value not in ("fp32", None):
+                message = f"'backbone.{key}' is {value}, but 'method' fine_tuning trains the backbone, which needs fp32"
+                problems.append(merged.place(("backbone", key)).problem(message))
     problems += _check_limits(recipe, task, merged)
     for index, expectation in enumerate(recipe.expect):
         if expectation.metric not in task.metrics:

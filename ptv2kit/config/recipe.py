@@ -7,6 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from ptv2kit.config.base import Name, Section
+from ptv2kit.config.layers import Layers
+
+Method = Literal["p_tuning_v2", "prefix_tuning", "prompt_tuning", "p_tuning", "linear_probe", "fine_tuning"]
+DEEP_METHODS: frozenset[Method] = frozenset({"p_tuning_v2", "prefix_tuning"})
+"""Methods with a prompt in front of layers."""
+SHALLOW_METHODS: frozenset[Method] = frozenset({"prompt_tuning", "p_tuning"})
+"""Methods with a prompt in front of the input."""
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -20,6 +27,9 @@ class Backbone(Section):
     """Commit, branch or tag on the hub; a commit makes a run reproducible."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Precision of the frozen weights; prompt and head stay in fp32."""
+    quantization: Literal["int8", "nf4"] | None = None
+    """Keep the frozen weights of the layers in 8 or 4 bits, by bitsandbytes (extra `quantization`); null: as `dtype`
+    says. Less memory, slower, and slightly other numbers; the weights on disk stay as they are."""
     dropout: Probability | None = None
     """Dropout on the backbone's hidden states while training; null keeps the model's own value."""
     attention_dropout: Probability | None = None
@@ -45,17 +55,22 @@ class Prompt(Section):
     dropout: Probability = 0.1
     """Dropout on the prompt while training, with its own mask for each example."""
     init: Literal["normal", "tokens"] = "normal"
-    """What the prompt starts from: a normal distribution, as in the official code, or the keys and values that the
-    backbone computes for tokens of the training split, which learns faster on small backbones."""
+    """What the prompt starts from: a normal distribution, as in the official code, or `tokens` of the training split:
+    the keys and values that the backbone computes for them, which learns faster on small backbones; of shallow
+    prompts, and of what a network makes prompts of, their word embeddings."""
     init_scale: PositiveFloat = 0.02
     """Standard deviation of the normal distribution; `init: tokens` does not use it."""
     positions: Literal["auto", "shifted", "unshifted"] = "auto"
     """Whether tokens are counted from after the prompt; `auto`: shifted where a model has learned positions, as in the
     official code, and unshifted for rotary, relative and two-dimensional ones."""
-    reparameterization: Literal["none", "mlp"] = "none"
-    """Whether keys and values are trained as they are, or are made by a small network while training."""
+    layers: Layers = "all"
+    """The layers that a deep prompt covers: `all`, `17-24`, `17..`, `-8..` (the highest eight), or a list; they count
+    from 1."""
+    reparameterization: Literal["auto", "none", "mlp", "lstm"] = "auto"
+    """Whether the prompt is trained as it is, or is made by a small network while training; what is saved is plain.
+    `auto`: mlp for prefix_tuning, lstm for p_tuning, else none."""
     reparameterization_size: PositiveInt = 512
-    """Width within that network."""
+    """Width within the network of a deep prompt."""
 
 
 class Train(Section):
@@ -70,7 +85,7 @@ class Train(Section):
     eval_batch_size: PositiveInt = 64
     """Examples per forward pass in evaluation."""
     learning_rate: PositiveFloat
-    """Highest rate of the prompt and, unless said otherwise, of the head."""
+    """Highest rate of prompt or backbone and, unless said otherwise, of the head."""
     head_learning_rate: PositiveFloat | None = None
     """Highest rate of the head; null: `learning_rate`."""
     schedule: Literal["linear", "exponential", "constant"] = "linear"
@@ -132,9 +147,11 @@ class Recipe(Section):
     """A task's name, or the path of a task file, relative to this file."""
     backbone: Backbone
     """The frozen language model."""
-    method: Literal["p_tuning_v2", "prompt_tuning"] = "p_tuning_v2"
-    """What is trained besides the head: keys and values in front of every layer (P-Tuning v2), or vectors in front of
-    the input alone (Lester et al.)."""
+    method: Method = "p_tuning_v2"
+    """What is trained besides the head: keys and values in front of every layer (`p_tuning_v2`, `prefix_tuning`),
+    vectors in front of the input alone (`prompt_tuning`, `p_tuning`), nothing (`linear_probe`), or the backbone itself
+    (`fine_tuning`). Methods without a prompt leave the section `prompt` unread, shallow ones its `layers` and
+    `positions`."""
     prompt: Prompt = Field(default_factory=Prompt)
     """The trained prompt."""
     train: Train
@@ -143,3 +160,37 @@ class Recipe(Section):
     """At most so many rows of each split; null: all."""
     expect: Annotated[tuple[Expectation, ...], Field(strict=False)] = ()
     """Values that the run should reach; a miss ends with exit code 5."""
+
+    @property
+    def reparameterization(self) -> Literal["none", "mlp", "lstm"]:
+        """What the prompt is made by, `auto` resolved."""
+        if self.prompt.reparameterization != "auto":
+            return self.prompt.reparameterization
+        match self.method:
+            case "prefix_tuning":
+                return "mlp"
+            case "p_tuning":
+                return "lstm"
+            case _:
+                return "none"
+
+    @property
+    def prompt_length(self) -> int:
+        """Length of the prompt that the method has, 0 if it has none."""
+        return self.prompt.length if self.method in DEEP_METHODS | SHALLOW_METHODS else 0
+
+    @property
+    def trained(self) -> str:
+        """What is trained, in words."""
+        match self.method:
+            case "linear_probe":
+                return "the head alone"
+            case "fine_tuning":
+                return "the backbone and the head"
+            case method if method in SHALLOW_METHODS:
+                return f"prompt of length {self.prompt.length} in front of the input, and the head"
+            case _:
+                layers = self.prompt.layers
+                named = layers if isinstance(layers, str) else ", ".join(map(str, layers))
+                where = "every layer" if layers == "all" else f"layers {named}"
+                return f"prompt of length {self.prompt.length} in front of {where}, and the head"

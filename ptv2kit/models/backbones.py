@@ -25,7 +25,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from ptv2kit.config.recipe import Backbone
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
 from ptv2kit.files import is_folder
-from ptv2kit.models import albert, deberta, glm, injection
+from ptv2kit.models import albert, deberta, glm, injection, quantization
 from ptv2kit.models.families import Family, family_of, set_dropout
 from ptv2kit.models.glm import checkpoint as glm_checkpoint
 from ptv2kit.models.glm import tokenizer as glm_tokenizer
@@ -172,8 +172,12 @@ def load_tokenizer(spec: BackboneSpec, *, words: bool) -> PreTrainedTokenizerBas
     return tokenizer
 
 
-def load_backbone(spec: BackboneSpec) -> PreTrainedModel:
+def load_backbone(spec: BackboneSpec, device: torch.device | None = None) -> PreTrainedModel:
     """The frozen weights, ready for injection. A pooler that the weights do not have is taken out.
+
+    Args:
+        spec: from `find_backbone`.
+        device: where quantized weights are rounded and stay; all others are loaded to the CPU.
 
     Raises:
         ConfigError: weights are missing or do not fit the configuration.
@@ -183,14 +187,20 @@ def load_backbone(spec: BackboneSpec) -> PreTrainedModel:
     implementation = injection.BIDIRECTIONAL if spec.settings.bidirectional else injection.IMPLEMENTATION
     if spec.config.model_type in deberta.MODEL_TYPES:
         implementation = "eager"
+    dtype = _DTYPES[spec.settings.dtype]
+    options: dict[str, Any] = {}
+    if spec.settings.quantization is not None:
+        where = str(device or "cpu")
+        options = quantization.quantization_arguments(spec.settings.quantization, spec.config, dtype, where)
     try:
         backbone, info = AutoModel.from_pretrained(
             spec.source,
             config=spec.config,
             revision=spec.settings.revision,
-            dtype=_DTYPES[spec.settings.dtype],
+            dtype=dtype,
             attn_implementation=implementation,
             output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if "not enough memory" in str(error):
@@ -204,6 +214,8 @@ def load_backbone(spec: BackboneSpec) -> PreTrainedModel:
         raise ConfigError(f"backbone '{spec.source}': its weights lack {len(missing)} tensors, first '{missing[0]}'")
     if missing:
         backbone.pooler = None
+    if spec.settings.quantization is not None:
+        quantization.take_over(backbone, dtype)
     if spec.config.model_type in _ADAPTERS:
         _ADAPTERS[spec.config.model_type](backbone)
     return backbone.requires_grad_(False)

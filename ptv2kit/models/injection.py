@@ -9,7 +9,7 @@ parameterless child of the layer's attention module: recomputation under gradien
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -235,28 +235,34 @@ class Injection:
         backbone: a model loaded with `attn_implementation=IMPLEMENTATION` or `BIDIRECTIONAL`.
         layers: as `find_attention` returned them for its configuration.
         kernel: what computes the attention.
+        covered: indices of the layers that get prompts; None: all.
     """
 
-    def __init__(self, backbone: PreTrainedModel, layers: tuple[AttentionLayer, ...], kernel: Kernel = "sdpa") -> None:
-        self._slots: list[PromptSlot] = []
-        for layer in layers:
-            slot = PromptSlot(kernel)
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        layers: tuple[AttentionLayer, ...],
+        kernel: Kernel = "sdpa",
+        covered: Sequence[int] | None = None,
+    ) -> None:
+        slots = [PromptSlot(kernel) for _ in layers]
+        for layer, slot in zip(layers, slots, strict=True):
             backbone.get_submodule(layer.name).add_module(_SLOT, slot)
-            self._slots.append(slot)
+        self._slots = slots if covered is None else [slots[index] for index in covered]
 
-    def set(self, prompts: list[LayerPrompt] | None) -> None:
-        """Let the coming forward passes put `prompts`, one for each layer, in front; None: nothing.
+    def set(self, prompts: Sequence[LayerPrompt] | None) -> None:
+        """Let the coming forward passes put `prompts`, one for each covered layer, in front; None: nothing.
 
         They stay until the next call, because gradient checkpointing computes a layer again during backward.
         """
-        if prompts is not None and len(prompts) != len(self._slots):
-            raise ValueError(f"the backbone has {len(self._slots)} layers. Got prompts for {len(prompts)}")
-        for index, slot in enumerate(self._slots):
-            slot.prompt = None if prompts is None else prompts[index]
+        for slot in self._slots:
+            slot.prompt = None
+        for slot, prompt in zip(self._slots, prompts, strict=True) if prompts is not None else ():
+            slot.prompt = prompt
 
     @contextmanager
     def recording(self) -> Generator[list[LayerPrompt]]:
-        """Nothing is put in front; the list holds each layer's own keys and values once the context is left."""
+        """Nothing is put in front; the list holds each covered layer's own keys and values once the context is left."""
         recorded: list[LayerPrompt] = []
         self.set(None)
         for slot in self._slots:

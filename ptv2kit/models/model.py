@@ -1,21 +1,21 @@
-"""The model that is trained: frozen backbone, prompt, head."""
+"""The model that is trained: backbone, prompt, head."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ptv2kit.config.recipe import Recipe
 from ptv2kit.errors import ConfigError
-from ptv2kit.models.backbones import BackboneSpec, load_backbone
-from ptv2kit.models.families import hidden_dropout
-from ptv2kit.models.heads import BackboneOutput, ChoicesHead, Head, Pooling, SequenceHead, StartEndHead, TokenHead
+from ptv2kit.models.backbones import BackboneSpec
+from ptv2kit.models.heads import BackboneOutput, Head
 from ptv2kit.models.injection import Injection
-from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, MlpPrompt, ShallowPrompt
+from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
+from ptv2kit.models.quantization import frozen_parameters
 
 
 @final
@@ -24,55 +24,64 @@ class ParameterCount:
     """Parameters of a model.
 
     Args:
-        frozen: of the backbone.
+        backbone: of the backbone.
         prompt: trained, of the prompt.
         head: trained, of the head.
+        tuned: whether the backbone is trained too.
     """
 
-    frozen: int
+    backbone: int
     prompt: int
     head: int
+    tuned: bool = False
+
+    @property
+    def frozen(self) -> int:
+        """What is not trained."""
+        return 0 if self.tuned else self.backbone
 
     @property
     def trained(self) -> int:
-        """Prompt and head together."""
-        return self.prompt + self.head
+        """All that is trained."""
+        return self.prompt + self.head + (self.backbone if self.tuned else 0)
 
     @property
     def share(self) -> float:
-        """Trained parameters as a share of the backbone's, between 0 and 1."""
-        return self.trained / self.frozen
+        """Trained parameters as a share of the backbone's, between 0 and a little more than 1."""
+        return self.trained / self.backbone
 
 
 @final
 class PromptedModel(nn.Module):
-    """A frozen backbone with a prompt in front of every layer, and a head.
+    """A backbone with a prompt in front of its layers or its input, or with none, and a head.
 
     Args:
         spec: the backbone's facts.
-        backbone: from `load_backbone`.
-        prompt: keys and values of each layer, or vectors in front of the input.
+        backbone: from `load_backbone`, frozen unless it is to be trained.
+        prompt: keys and values of the covered layers, vectors in front of the input, or None.
         head: from hidden states to logits.
-        shift_positions: whether tokens are counted from after the prompt.
+        shift_positions: whether tokens are counted from after a deep prompt.
+        covered: indices of the layers that a deep prompt covers; None: all.
     """
 
     def __init__(
         self,
         spec: BackboneSpec,
         backbone: PreTrainedModel,
-        prompt: DeepPrompt | ShallowPrompt,
+        prompt: DeepPrompt | ShallowPrompt | None,
         head: Head,
         *,
         shift_positions: bool,
+        covered: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.prompt = prompt
+        self.prompt: DeepPrompt | ShallowPrompt | None = prompt
         self.head = head
-        self._injection = Injection(backbone, spec.layers, spec.kernel)
+        self._injection = Injection(backbone, spec.layers, spec.kernel, covered)
         self._family = spec.family
-        self._layers = spec.layers
-        self._shift = prompt.length if shift_positions else 0
+        self._layers = spec.layers if covered is None else tuple(spec.layers[index] for index in covered)
+        self._shift = prompt.length if isinstance(prompt, DeepPrompt) and shift_positions else 0
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Logits of a batch.
@@ -91,7 +100,7 @@ class PromptedModel(nn.Module):
         """Hidden states of a batch under the prompt; arguments as in `forward`."""
         if isinstance(self.prompt, ShallowPrompt):
             return self._encode_behind_vectors(self.prompt, input_ids, attention_mask, token_type_ids)
-        self._injection.set(self.prompt(input_ids.shape[0]))
+        self._injection.set(None if self.prompt is None else self.prompt(len(input_ids)))
         output = self._run_backbone(input_ids, attention_mask, token_type_ids, self._shift)
         pooled: Tensor | None = output.get("pooler_output")
         return BackboneOutput(
@@ -120,7 +129,9 @@ class PromptedModel(nn.Module):
     def start_prompt_from_tokens(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> None:
-        """Let the prompt start as the keys and values that the backbone computes for real tokens, or as their words.
+        """Let a deep prompt start as the keys and values that the backbone computes for real tokens.
+
+        What a network makes a deep prompt of, and a shallow prompt, start as word embeddings of the tokens.
 
         Tokens are taken row after row, padding left out, and over again if there are fewer than the prompt is long.
 
@@ -129,13 +140,14 @@ class PromptedModel(nn.Module):
             attention_mask: `[batch, length]`, 1 at real tokens.
             token_type_ids: `[batch, length]`, or None where the backbone has no segments.
         """
+        assert self.prompt is not None, "there is no prompt to start"
         real = attention_mask.bool()
         repeats = -(-self.prompt.length // int(real.sum()))
-        if isinstance(self.prompt, ShallowPrompt):
+        if isinstance(self.prompt, NetworkPrompt | ShallowPrompt):
             words: Tensor = self.backbone.get_input_embeddings()(input_ids[real])
-            self.prompt.vectors.embedding.weight.copy_(words.repeat(repeats, 1)[: self.prompt.length])
+            self.prompt.start_from(words.repeat(repeats, 1)[: self.prompt.length])
             return
-        assert isinstance(self.prompt, EmbeddingPrompt), "a prompt that a network makes cannot be set"
+        assert isinstance(self.prompt, EmbeddingPrompt)
         training = self.training
         self.eval()
         with self._injection.recording() as recorded:
@@ -160,24 +172,32 @@ class PromptedModel(nn.Module):
     def inference_state(self) -> dict[str, Tensor]:
         """Copies of what inference needs: the head's and the prompt's tensors, folded if a network made the prompt.
 
-        `head.*` with `prompt.layers.<i>`, or with `prompt.vectors.embedding.weight` of a shallow prompt.
+        `head.*` with `prompt.layers.<i>`, with `prompt.vectors.embedding.weight` of a shallow prompt, or with all of a
+        backbone that is trained.
         """
         head = {name: tensor for name, tensor in self.trained_state().items() if name.startswith("head.")}
         with torch.no_grad():
             if isinstance(self.prompt, ShallowPrompt):
                 return {"prompt.vectors.embedding.weight": self.prompt.vectors().clone()} | head
+            if self.prompt is None:
+                return self.trained_state()
             layers = self.prompt.keys_and_values()
             return {f"prompt.layers.{i}": layer.clone().contiguous() for i, layer in enumerate(layers)} | head
 
     def fold_prompt(self) -> None:
         """Put plain keys and values in place of a prompt that a network makes; they can be trained on or replaced."""
-        if isinstance(self.prompt, EmbeddingPrompt | ShallowPrompt):
+        if isinstance(self.prompt, NetworkPrompt):
+            made = self.prompt.keys_and_values()
+            plain = EmbeddingPrompt(self._layers, self.prompt.length, self.prompt.dropout.p, init_scale=0.02)
+        elif isinstance(self.prompt, ShallowPrompt) and self.prompt.vectors.encoder != "none":
+            made = [self.prompt.vectors()]
+            width = made[0].shape[1]
+            plain = ShallowPrompt(self.prompt.length, width, self.prompt.dropout.p, init_scale=0.02)
+        else:
             return
-        device = self.prompt.keys_and_values()[0].device
-        plain = EmbeddingPrompt(self._layers, self.prompt.length, self.prompt.dropout.p, init_scale=0.02).to(device)
         with torch.no_grad():
-            for parameter, layer in zip(plain.layers, self.prompt.keys_and_values(), strict=True):
-                parameter.copy_(layer)
+            for parameter, value in zip(plain.to(made[0].device).parameters(), made, strict=True):
+                parameter.copy_(value)
         self.prompt = plain.train(self.training)
 
     def trained_state(self) -> dict[str, Tensor]:
@@ -207,120 +227,10 @@ class PromptedModel(nn.Module):
                 own[name].copy_(value)
 
     def parameter_count(self) -> ParameterCount:
-        """Frozen and trained parameters."""
+        """Parameters of the backbone, the prompt and the head."""
         return ParameterCount(
-            frozen=sum(parameter.numel() for parameter in self.backbone.parameters()),
-            prompt=sum(parameter.numel() for parameter in self.prompt.parameters()),
+            backbone=frozen_parameters(self.backbone),
+            prompt=0 if self.prompt is None else sum(parameter.numel() for parameter in self.prompt.parameters()),
             head=sum(parameter.numel() for parameter in self.head.parameters()),
+            tuned=any(parameter.requires_grad for parameter in self.backbone.parameters()),
         )
-
-
-def shifts_positions(recipe: Recipe, spec: BackboneSpec) -> bool:
-    """Whether tokens are counted from after the prompt, `auto` resolved; behind a shallow prompt they always are.
-
-    Raises:
-        ConfigError: the recipe asks for it and the model counts for itself.
-    """
-    if recipe.prompt.positions == "shifted" and spec.family.positions == "own":
-        raise ConfigError(
-            f"prompt.positions is shifted, but models of type '{spec.family.model_type}' count their tokens themselves",
-            hint="set prompt.positions to auto",
-        )
-    if recipe.method == "prompt_tuning":
-        return True
-    return spec.family.shifts if recipe.prompt.positions == "auto" else recipe.prompt.positions == "shifted"
-
-
-def check_model(recipe: Recipe, spec: BackboneSpec, max_length: int) -> None:
-    """Make sure, before weights are read, that the model can do what the recipe asks of it.
-
-    Raises:
-        ConfigError: `max_length` plus the shift by the prompt exceeds the backbone's positions, or the backbone does
-            not support gradient checkpointing.
-    """
-    shift = recipe.prompt.length if shifts_positions(recipe, spec) else 0
-    other = ", or prompt.positions: unshifted" if shift and recipe.method == "p_tuning_v2" else ""
-    limit = spec.family.longest_input
-    if limit is not None and max_length + shift > limit:
-        room = limit - shift
-        raise ConfigError(
-            f"max_length {max_length} + prompt length {shift} exceed the {limit} positions "
-            f"of backbone '{recipe.backbone.name}'",
-            hint=f"set train.max_length to {room} or less{other}" if room > 0 else "set a shorter prompt",
-        )
-    if recipe.train.gradient_checkpointing and not spec.attention.checkpoints:
-        raise ConfigError(f"models of type '{spec.family.model_type}' do not support train.gradient_checkpointing")
-
-
-def build_model(
-    recipe: Recipe, unit: Literal["sequence", "choices", "token", "start_end"], spec: BackboneSpec, size: int
-) -> PromptedModel:
-    """Load the backbone and put a fresh prompt and head on it. Initial values come from torch's global generator.
-
-    Args:
-        recipe: prompt and backbone settings.
-        unit: what has logits; it decides the head.
-        spec: from `find_backbone`.
-        size: number of logits per unit; of choices their number.
-
-    Raises:
-        ConfigError: the backbone's weights do not load, or `pooling: pooler` without a pooler.
-    """
-    backbone = load_backbone(spec)
-    if recipe.train.gradient_checkpointing:
-        # The reentrant kind would lose the gradients of prompts, which are no argument of a layer.
-        backbone.activation_checkpointing_enable({"use_reentrant": False})
-    dropout = hidden_dropout(spec.config)
-    hidden_size = int(spec.config.hidden_size)
-    match unit:
-        case "sequence":
-            head = SequenceHead(hidden_size, size, dropout, _pooling(recipe, spec, backbone))
-        case "choices":
-            head = ChoicesHead(hidden_size, size, dropout, _pooling(recipe, spec, backbone))
-        case "token":
-            head = TokenHead(hidden_size, size, dropout)
-        case "start_end":
-            head = StartEndHead(hidden_size)
-    return PromptedModel(
-        spec, backbone, _build_prompt(recipe, spec, backbone), head, shift_positions=shifts_positions(recipe, spec)
-    )
-
-
-def _build_prompt(recipe: Recipe, spec: BackboneSpec, backbone: PreTrainedModel) -> DeepPrompt | ShallowPrompt:
-    settings = recipe.prompt
-    if recipe.method == "prompt_tuning":
-        # Narrower than the hidden states in ALBERT and ELECTRA
-        embeddings = backbone.get_input_embeddings()
-        assert isinstance(embeddings, nn.Embedding)
-        width = embeddings.embedding_dim
-        return ShallowPrompt(settings.length, width, settings.dropout, settings.init_scale)
-    if settings.reparameterization == "none":
-        return EmbeddingPrompt(spec.layers, settings.length, settings.dropout, settings.init_scale)
-    return MlpPrompt(
-        spec.layers,
-        settings.length,
-        settings.dropout,
-        settings.init_scale,
-        width=int(spec.config.hidden_size),
-        hidden=settings.reparameterization_size,
-    )
-
-
-def _pooling(recipe: Recipe, spec: BackboneSpec, backbone: PreTrainedModel) -> Pooling:
-    """What a sequence head reads, `auto` resolved."""
-    has_pooler = any(name == "pooler" for name, _ in backbone.named_children())
-    token = "last" if spec.attention.causal else "first"
-    match recipe.backbone.pooling:
-        case "auto" if spec.family.trained_pooling is not None:
-            return Pooling("first", spec.family.trained_pooling)
-        case "auto":
-            return Pooling("pooler" if has_pooler else token)
-        case "dense":
-            return Pooling(token, spec.family.trained_pooling or "tanh")
-        case "pooler" if not has_pooler:
-            raise ConfigError(
-                f"backbone '{recipe.backbone.name}' has no trained pooler, which backbone.pooling asks for",
-                hint="set backbone.pooling to first, last, mean or dense",
-            )
-        case source:
-            return Pooling(source)

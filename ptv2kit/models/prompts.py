@@ -14,7 +14,7 @@ from ptv2kit.models.input_prompts import Encoder, InputPrompt
 
 
 class DeepPrompt(nn.Module, ABC):
-    """Keys and values of every layer. They are used as they are: no layer norm, no projection, no position.
+    """Keys and values of layers. They are used as they are: no layer norm, no projection, no position.
 
     Args:
         length: prompt vectors per layer.
@@ -69,19 +69,20 @@ class EmbeddingPrompt(DeepPrompt):
 
 
 @final
-class MlpPrompt(DeepPrompt):
-    """Keys and values made by a two-layer network from one vector per prompt position, shared by all layers.
+class NetworkPrompt(DeepPrompt):
+    """Keys and values made by a network from one vector per prompt position, shared by all layers.
 
-    Official `PrefixEncoder` with projection: embedding → linear → tanh → linear. After training only its output is
-    needed (`EmbeddingPrompt`).
+    Official `PrefixEncoder` with projection: embedding → linear → tanh → linear. With `lstm`, a bidirectional LSTM of
+    two layers, as of P-tuning, comes before that. After training only the output is needed (`EmbeddingPrompt`).
 
     Args:
         layers: the layers that are prompted.
         length: prompt vectors per layer.
         dropout: as of `DeepPrompt`.
-        init_scale: standard deviation of the normal distribution of all initial weights; biases start at 0.
+        init_scale: standard deviation of the normal distribution of vectors and linear weights; biases start at 0.
         width: of the vectors, the backbone's hidden size in the official code.
         hidden: width between the two linear layers.
+        lstm: whether the vectors go through an LSTM first; its weights start as torch starts them.
     """
 
     def __init__(
@@ -92,21 +93,30 @@ class MlpPrompt(DeepPrompt):
         init_scale: float,
         width: int,
         hidden: int,
+        lstm: bool = False,
     ) -> None:
         super().__init__(length, dropout)
         self._shapes = [(2, layer.kv_heads, layer.head_dim) for layer in layers]
         self._sizes = [kv * heads * head_dim for kv, heads, head_dim in self._shapes]
         self.embedding = nn.Parameter(torch.empty(length, width).normal_(std=init_scale))
-        first, second = nn.Linear(width, hidden), nn.Linear(hidden, sum(self._sizes))
+        self.lstm = nn.LSTM(width, width, num_layers=2, bidirectional=True, batch_first=True) if lstm else None
+        first = nn.Linear(2 * width if lstm else width, hidden)
+        second = nn.Linear(hidden, sum(self._sizes))
         self.mlp = nn.Sequential(first, nn.Tanh(), second)
         for linear in (first, second):
             nn.init.normal_(linear.weight, std=init_scale)
             nn.init.zeros_(linear.bias)
 
+    @torch.no_grad()
+    def start_from(self, vectors: Tensor) -> None:
+        """Let the network's input start as `vectors`, `[length, width]`."""
+        self.embedding.copy_(vectors)
+
     def keys_and_values(self) -> list[Tensor]:
         """What the network makes of its vectors."""
+        vectors = self.embedding if self.lstm is None else self.lstm(self.embedding)[0]
         # [length, layers · 2 · kv_heads · head_dim] → for each layer [length, 2, kv_heads, head_dim]
-        pieces = self.mlp(self.embedding).split(self._sizes, dim=1)
+        pieces = self.mlp(vectors).split(self._sizes, dim=1)
         return [
             piece.view(self.length, *shape).permute(1, 2, 0, 3)
             for piece, shape in zip(pieces, self._shapes, strict=True)
@@ -134,3 +144,8 @@ class ShallowPrompt(nn.Module):
     def forward(self, batch_size: int) -> Tensor:
         """The vectors that a batch sees, `[batch, length, width]`."""
         return self.dropout(self.vectors().expand(batch_size, -1, -1))
+
+    @torch.no_grad()
+    def start_from(self, vectors: Tensor) -> None:
+        """Let the vectors, or what the encoder takes, start as `vectors`, `[length, width]`."""
+        self.vectors.embedding.weight.copy_(vectors)

@@ -68,7 +68,10 @@ class Outcome:
             "seed": self.recipe.train.seed,
             "status": self.status,
             "parameters": {
-                **asdict(self.parameters),
+                "backbone": self.parameters.backbone,
+                "frozen": self.parameters.frozen,
+                "prompt": self.parameters.prompt,
+                "head": self.parameters.head,
                 "trained": self.parameters.trained,
                 "share": self.parameters.share,
             },
@@ -90,13 +93,14 @@ class Outcome:
         lines = [
             f"# {recipe.recipe}",
             "",
-            recipe.description or f"A P-Tuning v2 prompt for the task {task.task}.",
+            recipe.description or f"{recipe.method} on the task {task.task}.",
             "",
             f"- task: {task.task}, version {task.version}. {task.description}".rstrip(),
             f"- data: {task.licence or 'no licence stated in the task file'}",
-            f"- backbone: {recipe.backbone.name} ({self.parameters.frozen:,} parameters, frozen)",
-            f"- trained: {self.parameters.trained:,} parameters ({self.parameters.share:.2%}): prompt of length "
-            f"{recipe.prompt.length} in front of every layer, and the head",
+            f"- backbone: {recipe.backbone.name} ({self.parameters.backbone:,} parameters"
+            f"{'' if self.parameters.tuned else ', frozen'})",
+            f"- trained ({recipe.method}): {self.parameters.trained:,} parameters ({self.parameters.share:.2%}): "
+            f"{recipe.trained}",
             f"- settings: {recipe.train.epochs} epochs, batch {recipe.train.batch_size}, learning rate "
             f"{recipe.train.learning_rate:g}, seed {recipe.train.seed}; all of them in `recipe.resolved.yaml`",
             f"- status: {self.status}; best of {self.epochs} epochs: {self.best_epoch}",

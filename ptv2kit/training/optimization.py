@@ -10,16 +10,17 @@ from ptv2kit.models.model import PromptedModel
 
 
 def build_optimizer(model: PromptedModel, settings: Train) -> AdamW:
-    """AdamW over prompt and head, each with its own learning rate.
+    """AdamW over what is trained of the prompt or the backbone, and over the head, each with its own learning rate.
 
     Betas 0.9 and 0.999, epsilon 1e-8, as in the official scripts.
     """
-    head_rate = settings.head_learning_rate or settings.learning_rate
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    groups = [
+        ([parameter for name, parameter in trained.items() if not name.startswith("head.")], settings.learning_rate),
+        (list(model.head.parameters()), settings.head_learning_rate or settings.learning_rate),
+    ]
     return AdamW(
-        [
-            {"params": list(model.prompt.parameters()), "lr": settings.learning_rate},
-            {"params": list(model.head.parameters()), "lr": head_rate},
-        ],
+        [{"params": parameters, "lr": rate} for parameters, rate in groups if parameters],
         weight_decay=settings.weight_decay,
     )
 

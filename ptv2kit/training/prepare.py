@@ -22,7 +22,9 @@ from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import is_folder
 from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
-from ptv2kit.models.model import PromptedModel, build_model, check_model
+from ptv2kit.models.build import build_model, check_model
+from ptv2kit.models.model import PromptedModel
+from ptv2kit.models.quantization import check_quantization
 
 
 @final
@@ -48,8 +50,9 @@ class Prepared:
 
     def build_model(self) -> PromptedModel:
         """Load the backbone and put a fresh prompt and head on it; seed the generators first."""
-        model = build_model(self.recipe, self.scheme.unit, self.spec, len(self.scheme.names)).to(self.device)
-        if self.recipe.prompt.init == "tokens":
+        model = build_model(self.recipe, self.scheme.unit, self.spec, len(self.scheme.names), self.device)
+        model.to(self.device)
+        if self.recipe.prompt.init == "tokens" and model.prompt is not None:
             batch = self.scheme.collate(self._first_tokens(self.recipe.prompt.length)).to(self.device)
             model.start_prompt_from_tokens(batch.input_ids, batch.attention_mask, batch.token_type_ids)
         return model
@@ -149,6 +152,8 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
     device = choose_device(recipe.train.device)
     located = locate_data(task, task_path, data_root)
     spec, max_length = check_backbone(recipe, task)
+    if recipe.backbone.quantization is not None:
+        check_quantization(recipe.backbone.quantization, spec.config, device.type)
     subwords = Subwords(load_tokenizer(spec, words=isinstance(task, Iob2Task)), max_length)
     limits = recipe.limit.model_dump()
     data = {

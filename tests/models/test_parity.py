@@ -16,7 +16,7 @@ from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_backbone
 from ptv2kit.models.families import Family
 from ptv2kit.models.heads import ChoicesHead, Head, Pooling, SequenceHead, StartEndHead, TokenHead
 from ptv2kit.models.model import PromptedModel
-from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, MlpPrompt, ShallowPrompt
+from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
 from tests.conftest import SHARED
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
@@ -57,7 +57,7 @@ def build_prompt(case: dict[str, Any], spec: BackboneSpec) -> DeepPrompt:
     length, hidden = case["pre_seq_len"], spec.config.hidden_size
     if case["prefix_projection"]:
         width = case["prefix_hidden_size"]
-        return MlpPrompt(spec.layers, length, dropout=0.0, init_scale=0.02, width=hidden, hidden=width)
+        return NetworkPrompt(spec.layers, length, dropout=0.0, init_scale=0.02, width=hidden, hidden=width)
     return EmbeddingPrompt(spec.layers, length, dropout=0.0, init_scale=0.02)
 
 

@@ -16,6 +16,7 @@ def prepare_with(
     task_file: Path,
     prompt: dict[str, object] | None = None,
     dtype: str = "fp32",
+    method: str = "p_tuning_v2",
     **train: object,
 ) -> Prepared:
     """The tiny task with settings of the test's choice."""
@@ -33,6 +34,7 @@ def prepare_with(
             "recipe": "tiny",
             "task": "tiny",
             "backbone": {"name": str(backbone), "dtype": dtype},
+            "method": method,
             "prompt": {"length": 4, **(prompt or {})},
             "train": {"epochs": 3, "batch_size": 4, "learning_rate": 0.05, **train},
         }

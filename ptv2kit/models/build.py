@@ -1,0 +1,160 @@
+"""From a recipe to a model: which prompt, which head, and what the backbone must be able to do."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ptv2kit.config.layers import covered_layers
+from ptv2kit.config.recipe import DEEP_METHODS, SHALLOW_METHODS, Recipe
+from ptv2kit.errors import ConfigError
+from ptv2kit.models.backbones import BackboneSpec, load_backbone
+from ptv2kit.models.families import hidden_dropout
+from ptv2kit.models.heads import ChoicesHead, Pooling, SequenceHead, StartEndHead, TokenHead
+from ptv2kit.models.model import PromptedModel
+from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
+
+
+def shifts_positions(recipe: Recipe, spec: BackboneSpec) -> bool:
+    """Whether tokens are counted from after the prompt, `auto` resolved; behind a shallow prompt they always are.
+
+    Raises:
+        ConfigError: the recipe asks for it and the model counts for itself.
+    """
+    if recipe.method not in DEEP_METHODS:
+        return recipe.method in SHALLOW_METHODS
+    if recipe.prompt.positions == "shifted" and spec.family.positions == "own":
+        raise ConfigError(
+            f"prompt.positions is shifted, but models of type '{spec.family.model_type}' count their tokens themselves",
+            hint="set prompt.positions to auto",
+        )
+    return spec.family.shifts if recipe.prompt.positions == "auto" else recipe.prompt.positions == "shifted"
+
+
+def check_model(recipe: Recipe, spec: BackboneSpec, max_length: int) -> None:
+    """Make sure, before weights are read, that the model can do what the recipe asks of it.
+
+    Raises:
+        ConfigError: `max_length` plus the shift by the prompt exceeds the backbone's positions, `prompt.layers` its
+            layers, or the backbone does not support gradient checkpointing.
+    """
+    covered(recipe, spec)
+    shift = recipe.prompt.length if shifts_positions(recipe, spec) else 0
+    other = ", or prompt.positions: unshifted" if shift and recipe.method in DEEP_METHODS else ""
+    limit = spec.family.longest_input
+    if limit is not None and max_length + shift > limit:
+        room = limit - shift
+        raise ConfigError(
+            f"max_length {max_length} + prompt length {shift} exceed the {limit} positions "
+            f"of backbone '{recipe.backbone.name}'",
+            hint=f"set train.max_length to {room} or less{other}" if room > 0 else "set a shorter prompt",
+        )
+    if recipe.train.gradient_checkpointing and not spec.attention.checkpoints:
+        raise ConfigError(f"models of type '{spec.family.model_type}' do not support train.gradient_checkpointing")
+
+
+def build_model(
+    recipe: Recipe,
+    unit: Literal["sequence", "choices", "token", "start_end"],
+    spec: BackboneSpec,
+    size: int,
+    device: torch.device | None = None,
+) -> PromptedModel:
+    """Load the backbone and put a fresh prompt and head on it. Initial values come from torch's global generator.
+
+    Args:
+        recipe: prompt and backbone settings.
+        unit: what has logits; it decides the head.
+        spec: from `find_backbone`.
+        size: number of logits per unit; of choices their number.
+        device: where quantized weights go; the rest is made on the CPU.
+
+    Raises:
+        ConfigError: the backbone's weights do not load, or `pooling: pooler` without a pooler.
+    """
+    backbone = load_backbone(spec, device)
+    if recipe.method == "fine_tuning":
+        backbone.requires_grad_(True)
+    if recipe.train.gradient_checkpointing:
+        # The reentrant kind would lose the gradients of prompts, which are no argument of a layer.
+        backbone.activation_checkpointing_enable({"use_reentrant": False})
+    dropout = hidden_dropout(spec.config)
+    hidden_size = int(spec.config.hidden_size)
+    match unit:
+        case "sequence":
+            head = SequenceHead(hidden_size, size, dropout, _pooling(recipe, spec, backbone))
+        case "choices":
+            head = ChoicesHead(hidden_size, size, dropout, _pooling(recipe, spec, backbone))
+        case "token":
+            head = TokenHead(hidden_size, size, dropout)
+        case "start_end":
+            head = StartEndHead(hidden_size)
+    return PromptedModel(
+        spec,
+        backbone,
+        _build_prompt(recipe, spec, backbone),
+        head,
+        shift_positions=shifts_positions(recipe, spec),
+        covered=covered(recipe, spec),
+    )
+
+
+def covered(recipe: Recipe, spec: BackboneSpec) -> tuple[int, ...] | None:
+    """Indices of the layers that a deep prompt covers, from 0; None: it covers all, or is none.
+
+    Raises:
+        ConfigError: `prompt.layers` names layers that the backbone does not have.
+    """
+    if recipe.method not in DEEP_METHODS or recipe.prompt.layers == "all":
+        return None
+    try:
+        return covered_layers(recipe.prompt.layers, len(spec.layers))
+    except ValueError as error:
+        raise ConfigError(f"prompt.layers: {error}") from error
+
+
+def _build_prompt(recipe: Recipe, spec: BackboneSpec, backbone: PreTrainedModel) -> DeepPrompt | ShallowPrompt | None:
+    settings, reparameterization = recipe.prompt, recipe.reparameterization
+    embeddings = backbone.get_input_embeddings()
+    assert isinstance(embeddings, nn.Embedding)
+    width = embeddings.embedding_dim  # narrower than the hidden states in ALBERT and ELECTRA
+    if recipe.method in SHALLOW_METHODS:
+        return ShallowPrompt(settings.length, width, settings.dropout, settings.init_scale, reparameterization)
+    if recipe.method not in DEEP_METHODS:
+        return None
+    indices = covered(recipe, spec)
+    layers = spec.layers if indices is None else [spec.layers[index] for index in indices]
+    if reparameterization == "none":
+        return EmbeddingPrompt(layers, settings.length, settings.dropout, settings.init_scale)
+    return NetworkPrompt(
+        layers,
+        settings.length,
+        settings.dropout,
+        settings.init_scale,
+        width=width,
+        hidden=settings.reparameterization_size,
+        lstm=reparameterization == "lstm",
+    )
+
+
+def _pooling(recipe: Recipe, spec: BackboneSpec, backbone: PreTrainedModel) -> Pooling:
+    """What a sequence head reads, `auto` resolved."""
+    has_pooler = any(name == "pooler" for name, _ in backbone.named_children())
+    token = "last" if spec.attention.causal else "first"
+    match recipe.backbone.pooling:
+        case "auto" if spec.family.trained_pooling is not None:
+            return Pooling("first", spec.family.trained_pooling)
+        case "auto":
+            return Pooling("pooler" if has_pooler else token)
+        case "dense":
+            return Pooling(token, spec.family.trained_pooling or "tanh")
+        case "pooler" if not has_pooler:
+            raise ConfigError(
+                f"backbone '{recipe.backbone.name}' has no trained pooler, which backbone.pooling asks for",
+                hint="set backbone.pooling to first, last, mean or dense",
+            )
+        case source:
+            return Pooling(source)
