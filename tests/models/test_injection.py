@@ -16,6 +16,7 @@ from ptv2kit.models.heads import TokenHead
 from ptv2kit.models.injection import find_attention
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import EmbeddingPrompt
+from tests import tiny_backbones as families
 
 LENGTH = 6
 SIZES = {
@@ -192,25 +193,33 @@ def test_a_pooler_that_the_weights_lack_is_taken_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # raised within PEFT
-def test_equals_pefts_prefix_tuning(tmp_path: Path) -> None:
-    """PEFT shifts positions by the prompt's length; its prompt is [length, layers·2·hidden], keys first."""
+@pytest.mark.parametrize("family", ["bert", "electra", "gpt2", "llama", "qwen3", "mistral"])
+def test_equals_pefts_prefix_tuning(family: str, tmp_path: Path) -> None:
+    """PEFT shifts positions by the prompt's length; its prompt is [length, layers·2·kv_heads·head_dim], keys first."""
     from peft import PrefixTuningConfig, get_peft_model
     from transformers import AutoModelForTokenClassification
 
-    folder = save_tiny(tmp_path, "bert", pad_token_id=0)
+    # A sliding window would cut PEFT's prefix off; ours is always visible.
+    settings = {"sliding_window": None} if family == "mistral" else {}
+    folder = families.save_tiny(tmp_path, family, **settings)
+    torch.manual_seed(0)
     stock = AutoModelForTokenClassification.from_pretrained(folder, num_labels=5)
-    settings = PrefixTuningConfig(task_type="TOKEN_CLS", num_virtual_tokens=LENGTH)
-    theirs = get_peft_model(stock, settings).eval()
-    ours, spec = prompted(folder)
-    ours.eval()
+    theirs = get_peft_model(stock, PrefixTuningConfig(task_type="TOKEN_CLS", num_virtual_tokens=LENGTH)).eval()
+    spec = find_backbone(Backbone(name=str(folder)))
+    prompt = EmbeddingPrompt(spec.layers, LENGTH, dropout=0.0, init_scale=1.0)
+    head = TokenHead(spec.config.hidden_size, 5, dropout=0.0)
+    ours = PromptedModel(spec, load_backbone(spec), prompt, head, shift_positions=True).eval()
     weight = theirs.prompt_encoder["default"].embedding.weight
-    per_layer = weight.view(LENGTH, len(spec.layers), 2, 3, 8).permute(1, 2, 3, 0, 4)
-    classifier = theirs.base_model.classifier.modules_to_save["default"]
+    layer = spec.layers[0]
+    per_layer = weight.view(LENGTH, len(spec.layers), 2, layer.kv_heads, layer.head_dim).permute(1, 2, 3, 0, 4)
+    last = "classifier" if family in ("bert", "electra", "gpt2") else "score"
+    classifier = theirs.base_model.get_submodule(last).modules_to_save["default"]
     ours.load_trained_state(
         {f"prompt.layers.{index}": tensor for index, tensor in enumerate(per_layer)}
         | {"head.linear.weight": classifier.weight, "head.linear.bias": classifier.bias}
     )
     ids, mask = batch_of(9, 4)
+    ids = ids % 13
     real = mask.bool()
     logits = theirs(input_ids=ids, attention_mask=mask).logits
     torch.testing.assert_close(ours(ids, mask)[real], logits[real], atol=1e-5, rtol=1e-5)

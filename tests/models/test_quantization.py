@@ -32,7 +32,6 @@ from tests.tiny_backbones import FAMILIES, save_tiny
 BOUNDS: dict[Quantization, tuple[float, float]] = {"int8": (0.04, 0.997), "nf4": (0.26, 0.92)}
 BYTES: dict[Quantization, float] = {"int8": 1.02, "nf4": 0.5 + 4 / 64}
 """Bytes for each rounded weight, scales included."""
-ROUNDED = sorted(set(FAMILIES) - {"original_glm"})
 TEXTS = [
     "The Treaty of Paris, signed in 1783, ended the American war.",
     "She did not like the film: it was long, loud and rather dull.",
@@ -163,7 +162,7 @@ def test_nothing_beside_the_linear_layers_of_the_stack_is_rounded(name: Quantiza
 
 
 @names
-@pytest.mark.parametrize("family", ROUNDED)
+@pytest.mark.parametrize("family", list(FAMILIES))
 @pytest.mark.usefixtures("library")
 def test_every_family_is_rounded_as_a_whole(name: Quantization, family: str, tmp_path: Path) -> None:
     folder = save_tiny(tmp_path, family)

@@ -29,6 +29,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
 
+_RESIDUAL = "adds_to_the_residual_stream"
 _Forward = TypeVar("_Forward", bound=Callable[..., Any])
 _FLAGS = frozenset({"output_hidden_states", "output_attentions", "num_items_in_batch"})
 
@@ -76,9 +77,14 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
-@final
-class ResidualLinear(nn.Linear):
-    """A linear layer whose output is added to the residual stream; it starts with smaller weights."""
+def _residual_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer whose output is added to the residual stream; it starts with smaller weights.
+
+    It is marked, and no class of its own, because quantization replaces plain linear layers only.
+    """
+    linear = nn.Linear(inputs, outputs)
+    vars(linear)[_RESIDUAL] = True
+    return linear
 
 
 @final
@@ -95,7 +101,7 @@ class OriginalGlmAttention(nn.Module):
         self.is_causal = False
         self.attention_dropout = config.attention_dropout_prob
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.dense = ResidualLinear(config.hidden_size, config.hidden_size)
+        self.dense = _residual_linear(config.hidden_size, config.hidden_size)
         self.output_dropout = nn.Dropout(config.output_dropout_prob)
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> tuple[Tensor, Any]:
@@ -124,7 +130,7 @@ class OriginalGlmMLP(nn.Module):
     def __init__(self, config: OriginalGlmConfig) -> None:
         super().__init__()
         self.dense_h_to_4h = nn.Linear(config.hidden_size, 4 * config.hidden_size)
-        self.dense_4h_to_h = ResidualLinear(4 * config.hidden_size, config.hidden_size)
+        self.dense_4h_to_h = _residual_linear(4 * config.hidden_size, config.hidden_size)
         self.activation = ACT2FN[config.hidden_act]
         self.dropout = nn.Dropout(config.output_dropout_prob)
 
@@ -192,7 +198,7 @@ class OriginalGlmPreTrainedModel(PreTrainedModel, ABC):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, ResidualLinear):
+        if isinstance(module, nn.Linear) and _RESIDUAL in vars(module):
             initialization.normal_(
                 module.weight, std=self.config.initializer_range / math.sqrt(2 * self.config.num_layers)
             )
