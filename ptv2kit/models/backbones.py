@@ -6,12 +6,12 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, final
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from tokenizers import pre_tokenizers
+from tokenizers import normalizers, pre_tokenizers
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -94,7 +94,7 @@ def find_backbone(settings: Backbone) -> BackboneSpec:
         raise ConfigError(f"backbone '{settings.name}' is an encoder-decoder ('{config.model_type}'): not supported")
     family = family_of(config, settings.name)
     set_dropout(config, settings.name, settings.dropout, settings.attention_dropout)
-    attention = _find_attention(config, settings, source)
+    attention = _find_attention(config, settings)
     if attention.causal:
         config.use_cache = False
     commit = extract_commit_hash(str(cached_file(source, "config.json", revision=settings.revision)), None)
@@ -110,7 +110,7 @@ def _read_config(source: str, revision: str | None) -> PretrainedConfig:
     return OriginalGlmConfig(**original)
 
 
-def _find_attention(config: PretrainedConfig, settings: Backbone, source: str) -> injection.AttentionPlan:
+def _find_attention(config: PretrainedConfig, settings: Backbone) -> injection.AttentionPlan:
     """The plan of the model's attention, checked against what the recipe asks of it."""
     try:
         if config.model_type in deberta.MODEL_TYPES:
@@ -122,8 +122,11 @@ def _find_attention(config: PretrainedConfig, settings: Backbone, source: str) -
     except ConfigError:
         raise
     except Exception as error:  # whatever a model that was not made for this may raise
-        what = f"no supported model of type '{config.model_type}' can be made of its configuration"
-        raise _failed(settings.name, source, what, error) from error
+        reason = str(error).strip().split("\n", 1)[0]
+        raise ConfigError(
+            f"backbone '{settings.name}': no supported model of type '{config.model_type}' can be made of its "
+            f"configuration: {type(error).__name__}: {reason}"
+        ) from error
     if settings.attention != "auto" and settings.attention not in plan.kernels:
         raise ConfigError(
             f"backbone.attention is {settings.attention}, but models of type '{config.model_type}' "
@@ -239,25 +242,29 @@ def _read_words_as_in_sentences(tokenizer: PreTrainedTokenizerBase, source: str)
     Raises:
         ConfigError: that cannot be had of this tokenizer.
     """
+    if _cuts_words_as_sentences(tokenizer):
+        return
     backend: Any = tokenizer.backend_tokenizer
-    cutter: Any = backend.pre_tokenizer
-    parts: list[Any] = list(cast(Any, cutter)) if isinstance(cutter, pre_tokenizers.Sequence) else [cutter]
-    for part in parts:
-        if isinstance(part, pre_tokenizers.ByteLevel):
-            part.add_prefix_space = True
-    if cutter is not None:
-        backend.pre_tokenizer = pre_tokenizers.Sequence(parts)
-    options: dict[str, Any] = {"add_special_tokens": False}
-    words = ["the", "rain", "in", "Spain"]
-    apart = tokenizer(words, is_split_into_words=True, **options)
-    joined = tokenizer(" ".join(words), **options)
-    # The first word of a text may have no space before it.
-    first = sum(word == 0 for word in apart.word_ids())
-    if list(apart["input_ids"])[first:] != list(joined["input_ids"])[-len(apart["input_ids"]) + first :]:
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    else:
+        # Behind a regular expression, as in Qwen and Llama 3, it would put the space in front of every piece.
+        before = [] if backend.normalizer is None else [backend.normalizer]
+        backend.normalizer = normalizers.Sequence([*before, normalizers.Prepend(" ")])
+    if not _cuts_words_as_sentences(tokenizer):
         raise ConfigError(
             f"the tokenizer of backbone '{source}' cuts up words that are already split otherwise than sentences",
             hint="tasks whose input is 'words' need a tokenizer that does not",
         )
+
+
+def _cuts_words_as_sentences(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether words that are already split get the ids that they have within a sentence, the first one aside."""
+    words = ["The", "rain", "in", "Spain", "(isn't", "it?)", "fell", "12.5", "cm"]
+    apart = tokenizer(words, is_split_into_words=True, add_special_tokens=False)
+    joined = tokenizer(" ".join(words), add_special_tokens=False)
+    after_first = len(apart["input_ids"]) - sum(word == 0 for word in apart.word_ids())
+    return list(apart["input_ids"])[-after_first:] == list(joined["input_ids"])[-after_first:]
 
 
 def _source(name: str) -> str:

@@ -64,7 +64,7 @@ class QuantizedLinear(nn.Module):
     def weight(self) -> Tensor:
         """The widened weights `[out_features, in_features]`, made anew at each call; some models read them directly."""
         if self.codes.dtype == torch.int8:
-            return (self.codes * (self.scales / 127).unsqueeze(1)).to(self.dtype)
+            return self.codes.float().mul_((self.scales / 127).unsqueeze(1)).to(self.dtype)
         functional = _library().functional
         shape = torch.Size((self.out_features, self.in_features))
         state = functional.QuantState(self.scales, shape, blocksize=_BLOCK, quant_type="nf4", dtype=self.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from ptv2kit.config.recipe import Backbone
 from ptv2kit.errors import ConfigError
@@ -69,3 +72,36 @@ def test_bf16_weights_and_the_recipes_dropout(backbone: Path) -> None:
     model = load_backbone(spec)
     assert {str(parameter.dtype) for parameter in model.parameters()} == {"torch.bfloat16"}
     assert model.embeddings.dropout.p == 0.25
+
+
+# How Qwen and Llama 3 cut texts before byte pairs are joined
+REGEX = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@pytest.mark.parametrize("kind", ["byte level", "regular expression"])
+def test_words_that_are_split_are_cut_as_within_a_sentence(kind: str, backbone: Path, tmp_path: Path) -> None:
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=kind == "byte level")
+    backend = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(REGEX), "isolated")
+    backend.pre_tokenizer = byte_level if kind == "byte level" else pre_tokenizers.Sequence([split, byte_level])
+    sentence = "She didn't (really) pay 12.5 euros, did she?"
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["</s>"],
+        show_progress=False,
+    )
+    backend.train_from_iterator([sentence, "The rain in Spain"] * 5, trainer)
+    shutil.copytree(backbone, tmp_path / "model")
+    (tmp_path / "model" / "vocab.txt").unlink(missing_ok=True)
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>").save_pretrained(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "vocab_size": 500}))
+    tokenizer = load_tokenizer(find_backbone(Backbone(name=str(tmp_path / "model"))), words=True)
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer(sentence.split(), is_split_into_words=True)["input_ids"])
+    assert pieces == tokenizer.convert_ids_to_tokens(tokenizer(" " + sentence)["input_ids"])[-len(pieces) :]
+    assert pieces[pieces.index("Ġdidn") + 1] == "'t"
+    assert tokenizer.pad_token == "</s>"
