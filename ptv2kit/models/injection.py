@@ -8,6 +8,7 @@ parameterless child of the layer's attention module: recomputation under gradien
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
 
 from ptv2kit.errors import ConfigError
 
@@ -92,6 +93,7 @@ def prompted_attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention over the module's prompt and its own keys and values.
@@ -104,6 +106,7 @@ def prompted_attention(
         attention_mask: boolean `[batch, 1, length, length]`, True = visible, or None = all visible.
         dropout: on the attention weights.
         scaling: of the scores; None: `1/√head_dim`.
+        is_causal: whether a token sees only those before it, which the mask must say too; None: as the module has it.
         kwargs: passed on.
 
     Returns:
@@ -111,7 +114,8 @@ def prompted_attention(
     """
     slot = module.get_submodule(_SLOT)
     assert isinstance(slot, PromptSlot)
-    assert attention_mask is not None or not _is_causal(module), "a causal layer was given no mask"
+    causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
+    assert attention_mask is not None or not causal, "a causal layer was given no mask"
     assert attention_mask is None or attention_mask.dtype == torch.bool
     if slot.recording:
         slot.recorded = (key.detach(), value.detach())
@@ -181,6 +185,7 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
     kind = f"backbone type '{config.model_type}'"
     calls: list[_Call] = []
     names: dict[nn.Module, str] = {}
+    sees_ahead: list[bool | None] = []
 
     def record(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
@@ -191,21 +196,28 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
             raise ConfigError(f"{kind} adds a bias to the scores, which a prompt has none of")
         layer = AttentionLayer(names[module], int(key.shape[1]), int(key.shape[3]))
         beyond_sdpa = any(kwargs.get(name) is not None for name in ("softcap", "s_aux"))
-        calls.append(_Call(module, layer, attention_mask is not None, beyond_sdpa))
+        masked = attention_mask is not None and attention_mask.dtype == torch.bool and attention_mask.dim() == 4
+        calls.append(_Call(module, layer, masked, beyond_sdpa))
         return query.new_empty(query.shape).transpose(1, 2), None
 
-    def mask(*args: Any, **kwargs: Any) -> Tensor | None:
-        return explicit_mask(*args, **{**kwargs, "allow_is_bidirectional_skip": False})
+    def mask(*args: Any, mask_function: Callable[..., Any] = causal_mask_function, **kwargs: Any) -> Tensor | None:
+        sees_ahead.append(_first_sees_second(mask_function))
+        kwargs["allow_is_bidirectional_skip"] = False
+        return explicit_mask(*args, mask_function=mask_function, **kwargs)
 
     AttentionInterface.register(_PROBE, record)
     AttentionMaskInterface.register(_PROBE, mask)
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModel.from_config(config, attn_implementation=_PROBE)
+        # Experts of mixtures are computed on the meta device in this precision only.
+        own = copy.deepcopy(config)
+        model: PreTrainedModel = AutoModel.from_config(own, attn_implementation=_PROBE, dtype=torch.bfloat16)
         if adapt is not None:
             adapt(model)
         names.update({module: name for name, module in model.named_modules()})
         ones = torch.ones(1, 2, dtype=torch.long)
-        model.eval()(input_ids=ones, attention_mask=ones)
+        output = model.eval()(input_ids=ones, attention_mask=ones)
+    if "last_hidden_state" not in output:
+        raise ConfigError(f"{kind} gives no last hidden state")
     if not calls:
         raise ConfigError(f"{kind} does not use transformers' attention interface")
     if len({call.layer.name for call in calls}) < len(calls):
@@ -213,7 +225,7 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
     if len(calls) < config.num_hidden_layers:
         raise ConfigError(f"{kind} has {config.num_hidden_layers} layers, but only {len(calls)} have attention")
     if not all(call.masked for call in calls):
-        raise ConfigError(f"{kind} gives its attention no mask, so that padding would be seen")
+        raise ConfigError(f"{kind} masks padding in a way of its own, which a prompt cannot be added to")
     eager = all(_own_eager_attention(call.module) is not None for call in calls)
     sdpa = not any(call.beyond_sdpa for call in calls)
     kernels: tuple[Kernel, ...] = (*(("sdpa",) if sdpa else ()), *(("eager",) if eager else ()))
@@ -221,7 +233,7 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
         raise ConfigError(f"{kind} computes scores in a way that is not supported")
     return AttentionPlan(
         layers=tuple(call.layer for call in calls),
-        causal=any(_is_causal(call.module) for call in calls),
+        causal=False in sees_ahead or (None in sees_ahead and any(_is_causal(call.module) for call in calls)),
         kernels=kernels,
         checkpoints=model.supports_gradient_checkpointing,
     )
@@ -281,12 +293,28 @@ class Injection:
 @final
 @dataclass(frozen=True)
 class _Call:
-    """One recorded call of the attention function."""
+    """One recorded call of the attention function.
+
+    Args:
+        module: that called it.
+        layer: what a prompt must know of it.
+        masked: whether it gave one that columns can be added to.
+        beyond_sdpa: whether it asked for what scaled dot product attention cannot do.
+    """
 
     module: nn.Module
     layer: AttentionLayer
     masked: bool
     beyond_sdpa: bool
+
+
+def _first_sees_second(mask_function: Callable[..., Any]) -> bool | None:
+    """Whether a token sees the next one; None if that depends on tensors, which have no values on the meta device."""
+    first, second = (torch.tensor(index, device="cpu") for index in (0, 1))
+    try:
+        return bool(mask_function(first, first, first, second))
+    except RuntimeError:
+        return None
 
 
 def _is_causal(module: nn.Module) -> bool:

@@ -13,7 +13,6 @@ from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_backbone
 from ptv2kit.models.families import family_of
 from ptv2kit.models.heads import TokenHead
-from ptv2kit.models.injection import find_attention
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import EmbeddingPrompt
 from tests import tiny_backbones as families
@@ -164,10 +163,54 @@ def test_a_model_type_that_is_not_supported_is_refused_by_name_before_weights_ar
         find_backbone(Backbone(name=str(tmp_path)))
 
 
-def test_a_model_that_bypasses_the_attention_interface_is_refused() -> None:
-    config = AutoConfig.for_model("mpnet", **SIZES)
-    with pytest.raises(ConfigError, match="'mpnet' does not use transformers' attention interface"):
-        find_attention(config)
+@pytest.mark.parametrize(
+    ("model_type", "settings", "message"),
+    [
+        ("mpnet", {}, "'mpnet' does not use transformers' attention interface"),
+        ("falcon_mamba", {}, "'falcon_mamba' does not use transformers' attention interface"),
+        ("layoutlm", {}, "'layoutlm' masks padding in a way of its own"),
+        ("dpr", {}, "'dpr' gives no last hidden state"),
+        (
+            "diffllama",
+            {"num_attention_heads": 2, "num_key_value_heads": 2},
+            "'diffllama' shares one attention module between layers",
+        ),
+        ("deepseek_v2", {"num_key_value_heads": 3}, "'deepseek_v2' has keys and values of different widths"),
+        ("t5", {"d_model": 24, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 3}, "is an encoder-decoder"),
+    ],
+)
+def test_what_a_prompt_cannot_be_put_into_is_refused_before_weights_are_read(
+    model_type: str, settings: dict[str, int], message: str, tmp_path: Path
+) -> None:
+    sizes = {} if model_type == "t5" else SIZES
+    AutoConfig.for_model(model_type, **{**sizes, **settings}).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        find_backbone(Backbone(name=str(tmp_path)))
+
+
+@pytest.mark.parametrize("model_type", ["camembert", "esm", "gpt_oss", "opt", "qwen3_moe", "splinter"])
+def test_model_types_that_are_on_no_list(model_type: str, tmp_path: Path) -> None:
+    sizes = {**SIZES, "num_attention_heads": 4, "hidden_size": 32, "bos_token_id": 0, "eos_token_id": 2}
+    experts = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
+    extra: dict[str, dict[str, int]] = {
+        "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+        "qwen3_moe": {"num_key_value_heads": 2, "head_dim": 8, "moe_intermediate_size": 16, **experts},
+        "gpt_oss": {"num_key_value_heads": 2, "head_dim": 8, **experts},
+    }
+    save_tiny(tmp_path, model_type, **{**sizes, **extra.get(model_type, {})})
+    spec = find_backbone(Backbone(name=str(tmp_path)))
+    torch.manual_seed(1)
+    assert spec.causal is (model_type in ("gpt_oss", "opt", "qwen3_moe"))
+    prompt = EmbeddingPrompt(spec.layers, LENGTH, dropout=0.0, init_scale=1.0)
+    head = TokenHead(32, 5, dropout=0.0)
+    model = PromptedModel(spec, load_backbone(spec), prompt, head, shift_positions=spec.family.shifts).eval()
+    ids, mask = batch_of(9, 4, 6)
+    together = model(ids, mask)
+    for row, length in enumerate((9, 4, 6)):
+        alone = model(ids[row : row + 1, :length], mask[row : row + 1, :length])
+        torch.testing.assert_close(together[row : row + 1, :length], alone, atol=1e-5, rtol=1e-5)
+    together[mask.bool()].square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in prompt.layers)
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
