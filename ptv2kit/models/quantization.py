@@ -174,7 +174,7 @@ def take_over(model: PreTrainedModel, dtype: torch.dtype) -> None:
         dtype: as given there.
 
     Raises:
-        ConfigError: the model has linear layers in its stack that were not quantized.
+        ConfigError: the model has linear layers, or experts in one tensor, in its stack that were not quantized.
     """
     layers = _library().nn
     for path, module in list(model.named_modules()):
@@ -191,6 +191,11 @@ def take_over(model: PreTrainedModel, dtype: torch.dtype) -> None:
             continue
         shape = (int(out_features), int(in_features))
         model.set_submodule(path, QuantizedLinear(found.weight.data, scales, found.bias, shape, dtype))
+    for path, parameter in model.named_parameters():
+        if parameter.dim() == 3 and _is_in_stack(path):
+            raise ConfigError(
+                f"models of type '{model.config.model_type}' cannot be quantized: the experts in '{path}' were left"
+            )
 
 
 def frozen_parameters(model: nn.Module) -> int:

@@ -288,3 +288,24 @@ def test_importing_the_library_runs_no_code_from_the_hub(tmp_path: Path) -> None
     code = "from ptv2kit.models import quantization; quantization._library(); import kernels; print(kernels.__file__)"
     done = run_python(code, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'kernels.py'}\n", "")
+
+
+@pytest.mark.usefixtures("library")
+def test_experts_that_would_stay_as_they_are_are_refused(tmp_path: Path) -> None:
+    config = AutoConfig.for_model(
+        "qwen3_moe",
+        vocab_size=64,
+        hidden_size=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        num_hidden_layers=2,
+        moe_intermediate_size=64,
+        num_experts=4,
+        num_experts_per_tok=2,
+        bos_token_id=0,
+        eos_token_id=2,
+    )
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="'qwen3_moe' cannot be quantized: the experts in 'layers"):
+        load(tmp_path, "int8")
