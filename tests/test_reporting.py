@@ -102,7 +102,7 @@ def test_the_environment_names_what_decides_a_result() -> None:
 
 def test_expectations() -> None:
     from ptv2kit.models.model import ParameterCount
-    from ptv2kit.reporting.results import Outcome
+    from ptv2kit.reporting.results import Outcome, TaskOutcome
 
     recipe = Recipe.model_validate(
         {
@@ -127,7 +127,8 @@ def test_expectations() -> None:
             "labels": {"scheme": "iob2", "column": "t"},
         }
     )
-    outcome = Outcome(recipe, task, "finished", ParameterCount(1000, 20, 10), 1, 1, 2.0, {"validation": SCORES}, ())
+    tasks = (TaskOutcome(task, 1, {"validation": SCORES}),)
+    outcome = Outcome(recipe, tasks, "finished", ParameterCount(1000, 20, 10), 1, 1, 2.0, ())
     assert outcome.missed() == ["validation span_f1: expected 51 - 0.5, found 50.00 (table 3)"]
     assert "| validation | span_f1 | 50.00 |" in outcome.model_card()
     assert "(3.00%)" in outcome.model_card()

@@ -46,22 +46,61 @@ def check_task(task: AnyTask, merged: Merged) -> list[Problem]:
     return problems
 
 
-def check_recipe(recipe: Recipe, task: AnyTask, merged: Merged) -> list[Problem]:
-    """What a recipe asks of a task that the task does not have."""
+def check_recipe(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged) -> list[Problem]:
+    """What a recipe asks of its tasks that they do not have."""
     problems: list[Problem] = []
-    splits = list(task.data.splits.by_name())
-    length = recipe.train.max_length
-    if isinstance(task, StartEndTask) and length is not None and task.input.stride >= length:
-        message = f"'train.max_length' ({length}) must be more than 'input.stride' of task '{task.task}'"
-        place = merged.place(("train", "max_length"))
-        problems.append(place.problem(f"{message} ({task.input.stride})"))
+    names = [task.task for task in tasks]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            problems.append(merged.place(("task", index)).problem(f"'task' has two tasks that are called '{name}'"))
+    for task in tasks:
+        length = recipe.train.max_length
+        if isinstance(task, StartEndTask) and length is not None and task.input.stride >= length:
+            message = f"'train.max_length' ({length}) must be more than 'input.stride' of task '{task.task}'"
+            place = merged.place(("train", "max_length"))
+            problems.append(place.problem(f"{message} ({task.input.stride})"))
+        problems += _check_limits(recipe, task, merged)
+    if recipe.limit.test is not None and all(task.data.splits.test is None for task in tasks):
+        without = f"task '{names[0]}' has no test split" if len(names) == 1 else "no task has a test split"
+        problems.append(merged.place(("limit", "test")).problem(f"'limit.test' is set, but {without}"))
     if recipe.method == "fine_tuning":
         for key, value in (("dtype", recipe.backbone.dtype), ("quantization", recipe.backbone.quantization)):
             if value not in ("fp32", None):
                 message = f"'backbone.{key}' is {value}, but 'method' fine_tuning trains the backbone, which needs fp32"
                 problems.append(merged.place(("backbone", key)).problem(message))
-    problems += _check_limits(recipe, task, merged)
+    return problems + _check_start(recipe, merged) + _check_expectations(recipe, tasks, merged)
+
+
+def _check_start(recipe: Recipe, merged: Merged) -> list[Problem]:
+    """`init_from` brings a plain prompt."""
+    if recipe.init_from is None:
+        return []
+    place = merged.place(("init_from",))
+    if recipe.prompt_length == 0:
+        return [place.problem(f"'init_from' brings a prompt, but 'method' {recipe.method} has none")]
+    if recipe.reparameterization != "none":
+        message = f"'init_from' brings a plain prompt, but 'prompt.reparameterization' is {recipe.reparameterization}"
+        return [place.problem(message, "set prompt.reparameterization to none")]
+    return []
+
+
+def _check_expectations(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged) -> list[Problem]:
+    problems: list[Problem] = []
+    names = [task.task for task in tasks]
     for index, expectation in enumerate(recipe.expect):
+        if expectation.task is None and len(tasks) > 1:
+            place = merged.place(("expect", index))
+            problems.append(
+                place.problem(f"'expect[{index}]' must say which 'task'", f"it is one of {', '.join(names)}")
+            )
+            continue
+        if expectation.task is not None and expectation.task not in names:
+            place = merged.place(("expect", index, "task"))
+            message = f"'expect[{index}].task' is '{expectation.task}', which the recipe does not have"
+            problems.append(place.problem(message, did_you_mean(expectation.task, names)))
+            continue
+        task = tasks[0 if expectation.task is None else names.index(expectation.task)]
+        splits = list(task.data.splits.by_name())
         if expectation.metric not in task.metrics:
             message = f"'expect[{index}].metric' is '{expectation.metric}', which task '{task.task}' does not measure"
             place = merged.place(("expect", index, "metric"))
@@ -79,8 +118,6 @@ def _check_limits(recipe: Recipe, task: AnyTask, merged: Merged) -> list[Problem
     grouped = isinstance(task, ClassesTask) and task.labels.group is not None
     for name, limit in recipe.limit.model_dump().items():
         place = merged.place(("limit", name))
-        if limit is not None and name == "test" and task.data.splits.test is None:
-            problems.append(place.problem(f"'limit.test' is set, but task '{task.task}' has no test split"))
         if limit is not None and name != "train" and grouped:
             message = f"'limit.{name}' would tear apart the groups that task '{task.task}' scores together"
             problems.append(place.problem(message))

@@ -16,7 +16,7 @@ from ptv2kit.config.merge import Merged, Override, merge_file
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import TASK_SECTIONS, AnyTask, Task, scheme_of
 from ptv2kit.config.validate import known_keys, validate
-from ptv2kit.config.yaml import Position, load_document, scalar
+from ptv2kit.config.yaml import KeyPath, Position, load_document, scalar
 from ptv2kit.errors import ConfigError, Problem, did_you_mean
 from ptv2kit.files import is_file
 
@@ -43,19 +43,24 @@ class ResolvedTask:
 @final
 @dataclass(frozen=True)
 class ResolvedRecipe:
-    """A recipe with its task, and where they came from.
+    """A recipe with its tasks, and where they came from.
 
     Args:
         recipe: validated.
-        task: of the recipe.
+        tasks: of the recipe, at least one.
         path: its file.
         merged: the values that were written, and where.
     """
 
     recipe: Recipe
-    task: ResolvedTask
+    tasks: tuple[ResolvedTask, ...]
     path: Path
     merged: Merged
+
+    @property
+    def task(self) -> ResolvedTask:
+        """The only task, or the first of several."""
+        return self.tasks[0]
 
 
 def load_file(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe | ResolvedTask:
@@ -94,37 +99,41 @@ def load_task(path: Path, overrides: Sequence[str] = ()) -> ResolvedTask:
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
-    """Load and validate a recipe file and the task that it names.
+    """Load and validate a recipe file and the tasks that it names.
 
     Args:
         path: the file.
         overrides: `key=value` each; they win over the file.
 
     Raises:
-        ConfigError: with every problem of both files.
+        ConfigError: with every problem of all files.
     """
     merged = merge_file(path, overrides)
     recipe, problems = validate(_RECIPE, merged, known_keys(Recipe))
-    task: Any = None
-    task_path: Path | None = None
-    task_merged: Merged | None = None
-    name = merged.values.get("task")
-    if isinstance(name, str):
+    written = merged.values.get("task")
+    names: list[tuple[KeyPath, object]] = [(("task",), written)]
+    if isinstance(written, list):
+        names = [(("task", index), name) for index, name in enumerate(written)]
+    tasks: list[ResolvedTask] = []
+    for place, name in names:
+        if not isinstance(name, str):
+            continue  # validation has said it
         try:
-            task_path = _find_task(name, merged)
+            task_path = _find_task(name, merged, place)
             task, task_merged, task_problems = _task(task_path, ())
-            problems += task_problems
         except ConfigError as error:
             problems += error.problems
-    if recipe is not None and task is not None:
-        problems += check_recipe(recipe, task, merged)
+            continue
+        problems += task_problems
+        if task is not None:
+            tasks.append(ResolvedTask(task, task_path, task_merged))
+    if recipe is not None and len(tasks) == len(names):
+        problems += check_recipe(recipe, [task.task for task in tasks], merged)
     if problems:
         raise ConfigError(_in_order(problems))
     assert recipe is not None
-    assert task is not None
-    assert task_path is not None
-    assert task_merged is not None
-    return ResolvedRecipe(recipe, ResolvedTask(task, task_path, task_merged), path, merged)
+    assert tasks
+    return ResolvedRecipe(recipe, tuple(tasks), path, merged)
 
 
 def resolved_yaml(section: Section) -> str:
@@ -168,9 +177,9 @@ def _in_order(problems: Sequence[Problem]) -> list[Problem]:
     return sorted(problems, key=place)
 
 
-def _find_task(name: str, merged: Merged) -> Path:
+def _find_task(name: str, merged: Merged, place: KeyPath) -> Path:
     """The file of a task: a path, or a name that is looked up in `tasks/` beside the recipe, above it, and here."""
-    origin = merged.place(("task",))
+    origin = merged.place(place)
     base = Path() if isinstance(origin, Override) else Path(origin.path).parent
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = base / name

@@ -15,6 +15,9 @@ DEEP_METHODS: frozenset[Method] = frozenset({"p_tuning_v2", "prefix_tuning"})
 SHALLOW_METHODS: frozenset[Method] = frozenset({"prompt_tuning", "p_tuning"})
 """Methods with a prompt in front of the input."""
 
+MEAN = "mean"
+"""Name of the value that chooses the best epoch of several tasks: the mean of their first metrics."""
+
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -100,6 +103,9 @@ class Train(Section):
     """Gradients are scaled down to this norm; 0 turns it off."""
     patience: PositiveInt | None = None
     """Stop after so many epochs without a better score; null: train to the end."""
+    mixing: Literal["proportional", "uniform"] | Annotated[float, Field(ge=1.0)] = "proportional"
+    """Of several tasks, how often a batch is of each: by their sizes, all equally often, or a temperature T ≥ 1 between
+    the two: by size to the power 1/T. An epoch has as many batches as the tasks together."""
     max_length: Annotated[int, Field(ge=8)] | None = None
     """Replaces the task's `input.max_length`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 11
@@ -126,6 +132,8 @@ class Expectation(Section):
 
     metric: str
     """One of the task's metrics."""
+    task: str | None = None
+    """Which task, where the recipe has several."""
     split: Annotated[str, Field(pattern=r"^(validation|test|test_.+)$")] = "validation"
     """The split that is scored: `validation`, `test`, or `test_<name>` where a task has several."""
     value: float
@@ -143,8 +151,9 @@ class Recipe(Section):
     """Name of the recipe; its runs lie in `runs/<recipe>/`."""
     description: str = ""
     """What the run is for."""
-    task: str
-    """A task's name, or the path of a task file, relative to this file."""
+    task: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    """A task's name, or the path of a task file, relative to this file; or a list of them: they share the backbone and
+    one prompt, each has its own head, and each batch is of one task."""
     backbone: Backbone
     """The frozen language model."""
     method: Method = "p_tuning_v2"
@@ -154,6 +163,9 @@ class Recipe(Section):
     `positions`."""
     prompt: Prompt = Field(default_factory=Prompt)
     """The trained prompt."""
+    init_from: Annotated[str, Field(min_length=1)] | None = None
+    """A run's folder whose prompt, and head if it has one for this task, this run starts from, such as
+    `runs/mini-three/…`; relative to the working folder. Method, length and layers must be the same."""
     train: Train
     """Optimization."""
     limit: Limit = Field(default_factory=Limit)
@@ -178,6 +190,11 @@ class Recipe(Section):
     def prompt_length(self) -> int:
         """Length of the prompt that the method has, 0 if it has none."""
         return self.prompt.length if self.method in DEEP_METHODS | SHALLOW_METHODS else 0
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The tasks as they are written, at least one."""
+        return (self.task,) if isinstance(self.task, str) else self.task
 
     @property
     def trained(self) -> str:

@@ -180,6 +180,8 @@ class TaskBase(Section):
     """One row for each item of a list, step after step; before `derive`."""
     derive: dict[str, Derivation] = Field(default_factory=dict)
     """New columns made from others."""
+    where: dict[Column, Annotated[tuple[str, ...], Field(strict=False, min_length=1)]] = Field(default_factory=dict)
+    """Only rows whose column holds one of the texts are kept, such as `{predicate_pos: [VB, VBD]}`; after `derive`."""
     distinct: TemplateText | None = None
     """Of rows with the same text only the first one is kept."""
     head: Literal["linear"] = "linear"

@@ -130,8 +130,7 @@ def _problems(errors: list[Any], merged: Merged, known: list[str]) -> list[Probl
             choices = " or ".join(dict.fromkeys(_expectation(branch[0]) for branch in branches.values()))
             value = next(iter(branches.values()))[0]["input"]
             message = f"'{dotted(path)}' must be {choices}, found {describe(value)}"
-            hint = did_you_mean(value, re.findall(r"'([^']*)'", choices)) if isinstance(value, str) else ""
-            found.append(merged.place(path).problem(message, hint if hint.startswith("did") else ""))
+            found.append(merged.place(path).problem(message, _union_hint(path, value, choices)))
     return found
 
 
@@ -167,6 +166,13 @@ def _tag(path: KeyPath, node: Any) -> Any:
     return node.get("source") if path == ("data",) and isinstance(node, dict) else None
 
 
+def _union_hint(path: KeyPath, value: Any, choices: str) -> str:
+    if path == ("task",) and isinstance(value, dict):
+        return "the keys of a task are set in the task's own file"
+    hint = did_you_mean(value, re.findall(r"'([^']*)'", choices)) if isinstance(value, str) else ""
+    return hint if hint.startswith("did") else ""
+
+
 def _is_type_error(error: Any) -> bool:
     return error["type"] in _EXPECTED or error["type"] == "literal_error"
 
@@ -193,10 +199,6 @@ def _problem(error: Any, merged: Merged, known: list[str]) -> Problem:
         message = f"'{name}' must be {'one of: ' if len(choices) > 1 else ''}{', '.join(choices)}"
         hint = did_you_mean(value, choices) if isinstance(value, str) else ""
         return place.problem(f"{message}; found {describe(value)}", hint if hint.startswith("did") else "")
-    if path == ("task",) and isinstance(value, dict):
-        return place.problem(
-            "'task' must be text, found a mapping", "the keys of a task are set in the task's own file"
-        )
     if kind in _EXPECTED:
         return place.problem(f"'{name}' must be {_EXPECTED[kind]}, found {describe(value)}", _type_hint(kind, value))
     if kind in _BOUNDS:

@@ -22,7 +22,7 @@ def render(template: Template, row: Row) -> str:
 
 
 def task_rows(task: TaskBase, rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows of a task from those of its data: `expand`, then `derive`, then `distinct`.
+    """The rows of a task from those of its data: `expand`, then `derive`, `where` and `distinct`.
 
     Raises:
         DataError: a column is missing or of the wrong kind, or a new column already exists.
@@ -32,6 +32,8 @@ def task_rows(task: TaskBase, rows: Iterable[Row]) -> Iterator[Row]:
     for plain in rows:
         for expanded in _expanded(plain, task.expand):
             row = with_derived(expanded, task.derive)
+            if any(row.text(column) not in kept for column, kept in task.where.items()):
+                continue
             if distinct is not None:
                 key = render(distinct, row)
                 if key in seen:

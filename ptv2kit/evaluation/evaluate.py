@@ -57,7 +57,7 @@ def evaluate(
         for rows in sorted_batches(split.lengths, batch_size):
             features = [split.features[row] for row in rows]
             batch = scheme.collate(features).to(device)
-            logits = model(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+            logits = model(**batch.inputs())
             if not bool(logits.isfinite().all()):
                 model.train(training)
                 raise TrainingError(

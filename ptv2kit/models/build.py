@@ -13,9 +13,12 @@ from ptv2kit.config.recipe import DEEP_METHODS, SHALLOW_METHODS, Recipe
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, load_backbone
 from ptv2kit.models.families import hidden_dropout
-from ptv2kit.models.heads import ChoicesHead, Pooling, SequenceHead, StartEndHead, TokenHead
+from ptv2kit.models.heads import ChoicesHead, Head, Pooling, SequenceHead, StartEndHead, TokenHead
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
+
+Unit = Literal["sequence", "choices", "token", "start_end"]
+"""What has logits; it decides the head."""
 
 
 def shifts_positions(recipe: Recipe, spec: BackboneSpec) -> bool:
@@ -58,7 +61,7 @@ def check_model(recipe: Recipe, spec: BackboneSpec, max_length: int) -> None:
 
 def build_model(
     recipe: Recipe,
-    unit: Literal["sequence", "choices", "token", "start_end"],
+    unit: Unit,
     spec: BackboneSpec,
     size: int,
     device: torch.device | None = None,
@@ -81,17 +84,7 @@ def build_model(
     if recipe.train.gradient_checkpointing:
         # The reentrant kind would lose the gradients of prompts, which are no argument of a layer.
         backbone.activation_checkpointing_enable({"use_reentrant": False})
-    dropout = hidden_dropout(spec.config)
-    hidden_size = int(spec.config.hidden_size)
-    match unit:
-        case "sequence":
-            head = SequenceHead(hidden_size, size, dropout, _pooling(recipe, spec, backbone))
-        case "choices":
-            head = ChoicesHead(hidden_size, size, dropout, _pooling(recipe, spec, backbone))
-        case "token":
-            head = TokenHead(hidden_size, size, dropout)
-        case "start_end":
-            head = StartEndHead(hidden_size)
+    head = build_head(recipe, unit, spec, size, backbone)
     return PromptedModel(
         spec,
         backbone,
@@ -100,6 +93,25 @@ def build_model(
         shift_positions=shifts_positions(recipe, spec),
         covered=covered(recipe, spec),
     )
+
+
+def build_head(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int, backbone: PreTrainedModel) -> Head:
+    """A fresh head; arguments as of `build_model`.
+
+    Raises:
+        ConfigError: `pooling: pooler` without a pooler.
+    """
+    dropout = hidden_dropout(spec.config)
+    hidden_size = int(spec.config.hidden_size)
+    match unit:
+        case "sequence":
+            return SequenceHead(hidden_size, size, dropout, _pooling(recipe, spec, backbone))
+        case "choices":
+            return ChoicesHead(hidden_size, size, dropout, _pooling(recipe, spec, backbone))
+        case "token":
+            return TokenHead(hidden_size, size, dropout)
+        case "start_end":
+            return StartEndHead(hidden_size)
 
 
 def covered(recipe: Recipe, spec: BackboneSpec) -> tuple[int, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -82,6 +83,12 @@ class PromptedModel(nn.Module):
         self._family = spec.family
         self._layers = spec.layers if covered is None else tuple(spec.layers[index] for index in covered)
         self._shift = prompt.length if isinstance(prompt, DeepPrompt) and shift_positions else 0
+
+    def with_head(self, head: Head) -> PromptedModel:
+        """A model of another task: the same backbone, prompt and injection, with `head`."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "head": head}
+        return other
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Logits of a batch.

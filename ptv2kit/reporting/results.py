@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, final
 
-from ptv2kit.config.recipe import Expectation, Recipe
+from ptv2kit.config.recipe import MEAN, Expectation, Recipe
 from ptv2kit.config.task import TaskBase
 from ptv2kit.data.schemes.base import Scores
 from ptv2kit.models.model import ParameterCount
@@ -16,30 +16,64 @@ RESULTS_VERSION = 1
 
 @final
 @dataclass(frozen=True)
+class TaskOutcome:
+    """What came out for one task.
+
+    Args:
+        task: as it was run.
+        best_epoch: the epoch that was kept, from 1; 0 if none was evaluated.
+        scores: by split, of the best epoch.
+    """
+
+    task: TaskBase
+    best_epoch: int
+    scores: Mapping[str, Scores]
+
+    @property
+    def score(self) -> float | None:
+        """The first metric on the validation split; None if it was never measured."""
+        validation = self.scores.get("validation")
+        return None if validation is None else next(iter(validation.values.values()))
+
+
+@final
+@dataclass(frozen=True)
 class Outcome:
     """Everything that is reported of a run.
 
     Args:
         recipe: as it was run.
-        task: likewise.
-        status: whether it ran to its end.
-        parameters: frozen and trained.
-        best_epoch: the epoch that was kept, from 1; 0 if none was evaluated.
+        tasks: at least one.
+        status: whether it ran to its end; `stopped`: whoever watched had seen enough.
+        parameters: frozen and trained; the heads of all tasks together.
+        best_epoch: of several tasks the one with the best mean of their first metrics; as of `TaskOutcome` otherwise.
         epochs: epochs that were finished.
         seconds: wall time of the training.
-        scores: by split, of the best epoch.
         history: metrics on the validation split after each epoch.
     """
 
     recipe: Recipe
-    task: TaskBase
-    status: Literal["finished", "interrupted"]
+    tasks: tuple[TaskOutcome, ...]
+    status: Literal["finished", "interrupted", "stopped"]
     parameters: ParameterCount
     best_epoch: int
     epochs: int
     seconds: float
-    scores: Mapping[str, Scores]
     history: tuple[dict[str, float], ...]
+
+    @property
+    def scores(self) -> dict[str, Scores]:
+        """By split; of several tasks by `task/split`."""
+        if len(self.tasks) == 1:
+            return dict(self.tasks[0].scores)
+        return {f"{item.task.task}/{split}": scores for item in self.tasks for split, scores in item.scores.items()}
+
+    @property
+    def score(self) -> float | None:
+        """What chose the best epoch: the first metric on the validation split, of several tasks the highest mean."""
+        if len(self.tasks) == 1:
+            return self.tasks[0].score
+        return max((values[MEAN] for values in self.history), default=None)
 
     def missed(self) -> list[str]:
         """A sentence for each expectation that was not reached."""
@@ -49,7 +83,8 @@ class Outcome:
             if found is None or found < expectation.value - expectation.tolerance:
                 shown = "no value" if found is None else f"{found:.2f}"
                 sentences.append(
-                    f"{expectation.split} {expectation.metric}: expected {expectation.value:g}"
+                    (f"{expectation.task} " if len(self.tasks) > 1 else "")
+                    + f"{expectation.split} {expectation.metric}: expected {expectation.value:g}"
                     + (f" - {expectation.tolerance:g}" if expectation.tolerance else "")
                     + f", found {shown}"
                     + (f" ({expectation.source})" if expectation.source else "")
@@ -58,11 +93,12 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """The content of `results.json`, version 1."""
+        single = len(self.tasks) == 1
         return {
             "schema_version": RESULTS_VERSION,
             "recipe": self.recipe.recipe,
-            "task": self.task.task,
-            "task_version": self.task.version,
+            "task": self.tasks[0].task.task if single else [item.task.task for item in self.tasks],
+            "task_version": self.tasks[0].task.version if single else [item.task.version for item in self.tasks],
             "backbone": self.recipe.backbone.name,
             "method": self.recipe.method,
             "seed": self.recipe.train.seed,
@@ -76,7 +112,9 @@ class Outcome:
                 "share": self.parameters.share,
             },
             "selection": "best epoch on the validation split by the task's first metric",
+            "score": self.score,
             "best_epoch": self.best_epoch,
+            "best_epochs": {item.task.task: item.best_epoch for item in self.tasks},
             "epochs": self.epochs,
             "seconds": round(self.seconds, 3),
             "metrics": {split: scores.values for split, scores in self.scores.items()},
@@ -89,21 +127,28 @@ class Outcome:
 
     def model_card(self) -> str:
         """The content of the run folder's `README.md`."""
-        recipe, task = self.recipe, self.task
+        recipe = self.recipe
+        names = ", ".join(item.task.task for item in self.tasks)
         lines = [
             f"# {recipe.recipe}",
             "",
-            recipe.description or f"{recipe.method} on the task {task.task}.",
+            recipe.description or f"{recipe.method} on {'the task' if len(self.tasks) == 1 else 'the tasks'} {names}.",
             "",
-            f"- task: {task.task}, version {task.version}. {task.description}".rstrip(),
-            f"- data: {task.licence or 'no licence stated in the task file'}",
+            *(
+                f"- task: {item.task.task}, version {item.task.version}. {item.task.description} "
+                f"Data: {item.task.licence or 'no licence stated in the task file'}"
+                for item in self.tasks
+            ),
             f"- backbone: {recipe.backbone.name} ({self.parameters.backbone:,} parameters"
             f"{'' if self.parameters.tuned else ', frozen'})",
             f"- trained ({recipe.method}): {self.parameters.trained:,} parameters ({self.parameters.share:.2%}): "
             f"{recipe.trained}",
             f"- settings: {recipe.train.epochs} epochs, batch {recipe.train.batch_size}, learning rate "
             f"{recipe.train.learning_rate:g}, seed {recipe.train.seed}; all of them in `recipe.resolved.yaml`",
-            f"- status: {self.status}; best of {self.epochs} epochs: {self.best_epoch}",
+            f"- status: {self.status}; best of {self.epochs} epochs: "
+            + ", ".join(
+                f"{item.best_epoch}{'' if len(self.tasks) == 1 else f' ({item.task.task})'}" for item in self.tasks
+            ),
             "",
             "| split | metric | value |",
             "|---|---|---|",
@@ -119,5 +164,6 @@ class Outcome:
         return "\n".join(lines) + "\n"
 
     def _found(self, expectation: Expectation) -> float | None:
-        scores = self.scores.get(expectation.split)
+        item = next(item for item in self.tasks if expectation.task in (None, item.task.task))
+        scores = item.scores.get(expectation.split)
         return None if scores is None else scores.values.get(expectation.metric)

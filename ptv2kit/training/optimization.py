@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -9,15 +11,20 @@ from ptv2kit.config.recipe import Train
 from ptv2kit.models.model import PromptedModel
 
 
-def build_optimizer(model: PromptedModel, settings: Train) -> AdamW:
-    """AdamW over what is trained of the prompt or the backbone, and over the head, each with its own learning rate.
+def build_optimizer(models: Sequence[PromptedModel], settings: Train) -> AdamW:
+    """AdamW over what is trained of the prompt or the backbone, and over the heads, each with its own learning rate.
 
     Betas 0.9 and 0.999, epsilon 1e-8, as in the official scripts.
+
+    Args:
+        models: of each task; they share all but the head.
+        settings: rates and decay.
     """
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained = {name: parameter for name, parameter in models[0].named_parameters() if parameter.requires_grad}
+    heads = [parameter for model in models for parameter in model.head.parameters() if parameter.requires_grad]
     groups = [
         ([parameter for name, parameter in trained.items() if not name.startswith("head.")], settings.learning_rate),
-        (list(model.head.parameters()), settings.head_learning_rate or settings.learning_rate),
+        (heads, settings.head_learning_rate or settings.learning_rate),
     ]
     return AdamW(
         [{"params": parameters, "lr": rate} for parameters, rate in groups if parameters],

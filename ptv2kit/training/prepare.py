@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -22,7 +22,7 @@ from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import is_folder
 from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
-from ptv2kit.models.build import build_model, check_model
+from ptv2kit.models.build import build_head, build_model, check_model
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.quantization import check_quantization
 
@@ -133,6 +133,32 @@ def check_backbone(recipe: Recipe, task: AnyTask) -> tuple[BackboneSpec, int]:
     max_length = recipe.train.max_length or task.input.max_length
     check_model(recipe, spec, max_length)
     return spec, max_length
+
+
+def prepare_tasks(
+    recipe: Recipe, tasks: Sequence[tuple[AnyTask, Path]], data_root: Path | None, progress: Progress
+) -> tuple[Prepared, ...]:
+    """`prepare` for each task of a recipe, with its file; the problems of all of them at once."""
+    prepared: list[Prepared] = []
+    problems: list[Problem] = []
+    for task, path in tasks:
+        try:
+            prepared.append(prepare(recipe, task, path, data_root, progress))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(dict.fromkeys(problems))
+    return tuple(prepared)
+
+
+def build_models(prepared: Sequence[Prepared]) -> list[PromptedModel]:
+    """A model for each task of a recipe: they share backbone and prompt, and each has a head of its own."""
+    first = prepared[0].build_model()
+    heads = [
+        build_head(each.recipe, each.scheme.unit, each.spec, len(each.scheme.names), first.backbone)
+        for each in prepared[1:]
+    ]
+    return [first, *(first.with_head(head.to(prepared[0].device)) for head in heads)]
 
 
 def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | None, progress: Progress) -> Prepared:

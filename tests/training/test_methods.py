@@ -12,7 +12,7 @@ from ptv2kit.config.recipe import DEEP_METHODS, Method
 from ptv2kit.errors import ConfigError
 from ptv2kit.evaluation.evaluate import evaluate
 from ptv2kit.models.prompts import EmbeddingPrompt, NetworkPrompt, ShallowPrompt
-from ptv2kit.training.trainer import Trainer, seed_everything
+from ptv2kit.training.trainer import TaskPart, Trainer, seed_everything
 from tests.training.test_schemes_on_backbones import Silent
 from tests.training.tiny import prepare_with
 
@@ -39,12 +39,12 @@ def test_it_learns_and_what_is_kept_suffices(
     assert model.parameter_count().tuned is tuned
     assert model.parameter_count().trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-    def keep(tensors: dict[str, torch.Tensor], epoch: int, values: dict[str, float]) -> None:
+    def keep(part: TaskPart | None, tensors: dict[str, torch.Tensor], epoch: int, values: dict[str, float]) -> None:
         kept.clear()
         kept.update(tensors)
 
     train = prepared.recipe.train
-    Trainer(model, prepared.scheme, split, split, train, prepared.device, events, keep).train()
+    Trainer([TaskPart("tiny", model, prepared.scheme, split, split)], train, prepared.device, events, keep).train()
     assert sum(events.losses[-2:]) < sum(events.losses[:2])
     changed = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert changed == {"head"} | ({"backbone"} if tuned else {"prompt"} if prepared.recipe.prompt_length else set())

@@ -13,7 +13,7 @@ from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import TASK_SECTIONS, Task
 from ptv2kit.evaluation.evaluate import evaluate
 from ptv2kit.training.prepare import Prepared, prepare
-from ptv2kit.training.trainer import Trainer, seed_everything
+from ptv2kit.training.trainer import TaskPart, Trainer, seed_everything
 from tests.tiny_backbones import FAMILIES, save_tiny
 
 ROWS: list[dict[str, Any]] = [
@@ -93,10 +93,13 @@ def test_it_learns(folder: Path, scheme: str) -> None:
     seed_everything(0)
     model, events, split = prepared.build_model(), Silent(), prepared.splits["train"]
     train = prepared.recipe.train
-    result = Trainer(model, prepared.scheme, split, split, train, prepared.device, events, lambda *_: None).train()
+    result = Trainer(
+        [TaskPart("tiny", model, prepared.scheme, split, split)], train, prepared.device, events, lambda *_: None
+    ).train()
     assert sum(events.losses[-2:]) < sum(events.losses[:2])
-    assert result.best is not None
-    assert [prediction.row for prediction in result.best.predictions] == list(range(len(ROWS)))
+    (best,) = result.tasks
+    assert best.evaluation is not None
+    assert [prediction.row for prediction in best.evaluation.predictions] == list(range(len(ROWS)))
     before = evaluate(model, prepared.scheme, split, 3, prepared.device, lambda *_: None)
     again = evaluate(model, prepared.scheme, split, 1, prepared.device, lambda *_: None)
     assert [item.label for item in before.predictions] == [item.label for item in again.predictions]

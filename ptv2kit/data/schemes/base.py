@@ -68,6 +68,15 @@ class Batch:
     token_type_ids: Tensor | None
     labels: Tensor
 
+    def inputs(self) -> dict[str, Tensor]:
+        """What the model's forward takes, by name."""
+        given = {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "token_type_ids": self.token_type_ids,
+        }
+        return {name: tensor for name, tensor in given.items() if tensor is not None}
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
         segments = None if self.token_type_ids is None else self.token_type_ids.to(device)

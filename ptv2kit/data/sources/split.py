@@ -111,7 +111,8 @@ def read_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path |
         fingerprint = _fingerprint(located, task.data)
     rows = tuple(task_rows(task, plain))
     if not rows:
-        raise DataError(f"split '{split}' is empty", location=source)
+        hint = "no row has what 'where' asks for" if task.where and plain else ""
+        raise DataError(f"split '{split}' is empty", location=source, hint=hint)
     return SplitData(split, rows, source, fingerprint, None if located is None else located.pattern.absolute())
 
 
