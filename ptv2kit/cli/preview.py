@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptv2kit.cli.data_root import add_data_root
-from ptv2kit.cli.subject import find_subject
+from ptv2kit.cli.subject import find_subjects
 from ptv2kit.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from ptv2kit.cli.subject import Subject
     from ptv2kit.data.preview import InputView
 
 EXAMPLES = """examples:
@@ -45,6 +46,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--shuffle", action="store_true", help="draw the rows at random, always the same ones")
     parser.add_argument("--split", default="train", metavar="NAME", help="train, validation, test… (default: train)")
     parser.add_argument("--max-length", type=int, metavar="N", help="instead of the file's own")
+    parser.add_argument("--task", metavar="NAME", help="which task of a recipe with several (default: all of them)")
     add_data_root(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(handler=run, trailing="")
@@ -58,8 +60,6 @@ def run(args: argparse.Namespace) -> int:
         DataError: the data cannot be had, or a shown row is malformed.
     """
     from ptv2kit.config.load import load_file
-    from ptv2kit.data.preview import preview_row
-    from ptv2kit.data.sources import read_split
 
     if (
         args.rows < 1
@@ -71,7 +71,22 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--row and --shuffle exclude each other")
     by_name = Path("tasks") / f"{args.file}.yaml"
     resolved = load_file(by_name if not args.file.suffix and by_name.is_file() else args.file)
-    subject = find_subject(resolved, args.backbone, args.max_length)
+    subjects = find_subjects(resolved, args.backbone, args.max_length)
+    names = [subject.resolved.task.task for subject in subjects]
+    if args.task is not None and args.task not in names:
+        raise ConfigError(f"--task {args.task}: the file has no such task", hint=f"it has {', '.join(names)}")
+    chosen = [subject for subject in subjects if args.task in (None, subject.resolved.task.task)]
+    shown = [_preview(subject, args, named=len(chosen) > 1) for subject in chosen]
+    if args.json:
+        print(json.dumps(shown[0] if len(shown) == 1 else {"tasks": shown}, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _preview(subject: Subject, args: argparse.Namespace, *, named: bool) -> dict[str, Any]:
+    """Rows of one task, printed unless JSON is asked for."""
+    from ptv2kit.data.preview import preview_row
+    from ptv2kit.data.sources import read_split
+
     task, slots = subject.resolved.task, subject.prompt_length
     where = {"task_path": subject.resolved.path, "data_root": args.data_root}
     rows = read_split(task, args.split, **where).rows
@@ -84,20 +99,23 @@ def run(args: argparse.Namespace) -> int:
     views = [preview_row(scheme, untruncated, subwords, row) for row in chosen]
     if args.json:
         about = {"task": task.task, "split": args.split, "max_length": subject.max_length, "prompt_length": slots}
-        print(json.dumps({**about, "rows": [view.to_json() for view in views]}, indent=2, ensure_ascii=False))
-        return 0
+        return {**about, "rows": [view.to_json() for view in views]}
 
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
     colours = _colours(scheme.names)
+    if named:
+        console.print(f"{task.task}:", style="bold underline")
     console.print(_legend(bool(scheme.marks(scheme.encode(chosen[0], 0)[0]))))
     for view in views:
         console.print()
         console.print(f"{view.location}" + (f"  →  {view.target}" if view.target else ""), style="bold", soft_wrap=True)
         for shown in view.inputs:
             console.print(_line(shown, slots, colours))
-    return 0
+    if named:
+        console.print()
+    return {}
 
 
 def _colours(names: tuple[str, ...]) -> dict[str, str]:

@@ -62,10 +62,10 @@ class Subject:
         return build_scheme(task, subwords, train), build_scheme(task, unlimited, train), subwords
 
 
-def find_subject(
+def find_subjects(
     resolved: ResolvedRecipe | ResolvedTask, backbone: str | None, max_length: int | None = None
-) -> Subject:
-    """The task of a recipe or task file, with a tokenizer.
+) -> list[Subject]:
+    """Each task of a recipe, or the one of a task file, with a tokenizer.
 
     Args:
         resolved: the file.
@@ -82,10 +82,17 @@ def find_subject(
     from ptv2kit.models.backbones import find_backbone, load_tokenizer
 
     recipe = resolved.recipe if isinstance(resolved, ResolvedRecipe) else None
-    found = resolved.task if isinstance(resolved, ResolvedRecipe) else resolved
+    tasks = resolved.tasks if isinstance(resolved, ResolvedRecipe) else (resolved,)
     settings = recipe.backbone if recipe is not None and backbone is None else Backbone(name=backbone or "mini")
     silence_libraries()
-    tokenizer = load_tokenizer(find_backbone(settings), words=isinstance(found.task, Iob2Task))
+    spec = find_backbone(settings)
     own = None if recipe is None else recipe.train.max_length
-    length = max_length or own or found.task.input.max_length
-    return Subject(found, tokenizer, length, 0 if recipe is None else recipe.prompt_length)
+    return [
+        Subject(
+            found,
+            load_tokenizer(spec, words=isinstance(found.task, Iob2Task)),
+            max_length or own or found.task.input.max_length,
+            0 if recipe is None else recipe.prompt_length,
+        )
+        for found in tasks
+    ]

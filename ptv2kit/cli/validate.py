@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 from ptv2kit.cli.data_root import add_data_root
-from ptv2kit.cli.subject import find_subject
+from ptv2kit.cli.subject import find_subjects
 from ptv2kit.errors import ConfigError, DataError, Problem
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ptv2kit.cli.subject import Subject
     from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
     from ptv2kit.data.inspection import SplitReport
     from ptv2kit.data.sources import SplitData
@@ -68,14 +70,13 @@ def run(args: argparse.Namespace) -> int:
             if not args.json:
                 print(f"{path}: ok ({kind})")
             if args.data:
-                splits, max_length = _inspect(resolved, args)
-                report = {"max_length": max_length, "splits": [split.to_json() for split in splits]}
-                for split in splits:
-                    bad_rows += split.problems[:_SHOWN]
-                    if len(split.problems) > _SHOWN:
-                        bad_rows.append(Problem(f"and {len(split.problems) - _SHOWN} more", location=split.source))
-                if not args.json:
-                    _show(splits, max_length)
+                inspected = _inspect(resolved, args)
+                report = {"tasks": [each.to_json() for each in inspected]} if len(inspected) > 1 else {}
+                report |= inspected[0].to_json() if len(inspected) == 1 else {}
+                for each in inspected:
+                    bad_rows += each.bad_rows()
+                    if not args.json:
+                        each.show(named=len(inspected) > 1)
         except ConfigError as error:
             found = error.problems
             problems += found
@@ -83,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
             found = error.problems
             bad_rows += found
         lines = [{"location": item.location, "message": item.message, "hint": item.hint} for item in found]
-        faulty = bool(found) or any(split["problems"] for split in report.get("splits", []))
+        tasks = report.get("tasks", [report])
+        faulty = bool(found) or any(split["problems"] for task in tasks for split in task.get("splits", []))
         reports.append({"file": str(path), "ok": not faulty, "kind": kind, "problems": lines, **report})
     if args.json:
         print(json.dumps({"ok": not problems and not bad_rows, "files": reports}, indent=2))
@@ -95,33 +97,76 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _inspect(resolved: ResolvedRecipe | ResolvedTask, args: argparse.Namespace) -> tuple[list[SplitReport], int]:
-    """Read and check every row of every split; also the longest input that is allowed."""
-    from rich.console import Console
+@final
+@dataclass(frozen=True)
+class _Inspected:
+    """A task whose rows have all been read.
 
+    Args:
+        task: its name.
+        max_length: longest input that is allowed.
+        splits: what was found.
+    """
+
+    task: str
+    max_length: int
+    splits: list[SplitReport]
+
+    def to_json(self) -> dict[str, Any]:
+        splits = [split.to_json() for split in self.splits]
+        return {"task": self.task, "max_length": self.max_length, "splits": splits}
+
+    def bad_rows(self) -> list[Problem]:
+        """The first problems of each split, and how many more there are."""
+        shown: list[Problem] = []
+        for split in self.splits:
+            shown += split.problems[:_SHOWN]
+            if len(split.problems) > _SHOWN:
+                shown.append(Problem(f"and {len(split.problems) - _SHOWN} more", location=split.source))
+        return shown
+
+    def show(self, *, named: bool) -> None:
+        """Print tables, under the task's name if there are several."""
+        if named:
+            print(f"\n{self.task}:")
+        _show(self.splits, self.max_length)
+
+
+def _inspect(resolved: ResolvedRecipe | ResolvedTask, args: argparse.Namespace) -> list[_Inspected]:
+    """Read and check every row of every split of every task."""
     from ptv2kit.config.load import ResolvedRecipe
-    from ptv2kit.data.inspection import inspect_splits
     from ptv2kit.data.sources import read_split
-    from ptv2kit.reporting.console import RowsConsole
     from ptv2kit.training.prepare import check_backbone
 
     if isinstance(resolved, ResolvedRecipe):
-        check_backbone(resolved.recipe, resolved.task.task)
-    subject = find_subject(resolved, args.backbone)
-    task, path = subject.resolved.task, subject.resolved.path
-    splits: dict[str, SplitData] = {}
+        for each in resolved.tasks:
+            check_backbone(resolved.recipe, each.task)
+    found: list[tuple[Subject, dict[str, SplitData]]] = []
     problems: list[Problem] = []
-    for name in task.data.splits.by_name():
-        try:
-            splits[name] = read_split(task, name, task_path=path, data_root=args.data_root)
-        except DataError as error:
-            problems += error.problems
+    for subject in find_subjects(resolved, args.backbone):
+        task, path = subject.resolved.task, subject.resolved.path
+        splits: dict[str, SplitData] = {}
+        for name in task.data.splits.by_name():
+            try:
+                splits[name] = read_split(task, name, task_path=path, data_root=args.data_root)
+            except DataError as error:
+                problems += error.problems
+        found.append((subject, splits))
     if problems:
-        raise DataError(problems)
+        raise DataError(dict.fromkeys(problems))
+    return [_inspect_task(subject, splits) for subject, splits in found]
+
+
+def _inspect_task(subject: Subject, splits: dict[str, SplitData]) -> _Inspected:
+    from rich.console import Console
+
+    from ptv2kit.data.inspection import inspect_splits
+    from ptv2kit.reporting.console import RowsConsole
+
     scheme, untruncated, _ = subject.schemes(splits["train"].rows)
     with RowsConsole(Console(stderr=True)) as rows:
         reports = inspect_splits(scheme, untruncated, splits, subject.max_length, rows.on_rows)
-    return reports, subject.max_length
+    return _Inspected(subject.resolved.task.task, subject.max_length, reports)
 
 
 def _show(splits: list[SplitReport], max_length: int) -> None:

@@ -186,10 +186,7 @@ def load_backbone(spec: BackboneSpec, device: torch.device | None = None) -> Pre
         ConfigError: weights are missing or do not fit the configuration.
         DataError: the hub cannot be reached.
     """
-    injection.register()
-    implementation = injection.BIDIRECTIONAL if spec.settings.bidirectional else injection.IMPLEMENTATION
-    if spec.config.model_type in deberta.MODEL_TYPES:
-        implementation = "eager"
+    implementation = _implementation(spec)
     dtype = _DTYPES[spec.settings.dtype]
     options: dict[str, Any] = {}
     if spec.settings.quantization is not None:
@@ -222,6 +219,27 @@ def load_backbone(spec: BackboneSpec, device: torch.device | None = None) -> Pre
     if spec.config.model_type in _ADAPTERS:
         _ADAPTERS[spec.config.model_type](backbone)
     return backbone.requires_grad_(False)
+
+
+def empty_backbone(spec: BackboneSpec) -> PreTrainedModel:
+    """The backbone without weights, on the meta device: its shapes, for counting; in a second, whatever its size.
+
+    Args:
+        spec: from `find_backbone`; a pooler is there if the architecture has one, whether or not the weights do.
+    """
+    with torch.device("meta"):
+        backbone: PreTrainedModel = AutoModel.from_config(spec.config, attn_implementation=_implementation(spec))
+    if spec.config.model_type in _ADAPTERS:
+        _ADAPTERS[spec.config.model_type](backbone)
+    return backbone.requires_grad_(False)
+
+
+def _implementation(spec: BackboneSpec) -> str:
+    """The attention implementation that takes the prompt in."""
+    injection.register()
+    if spec.config.model_type in deberta.MODEL_TYPES:
+        return "eager"
+    return injection.BIDIRECTIONAL if spec.settings.bidirectional else injection.IMPLEMENTATION
 
 
 def _read_tokenizer(spec: BackboneSpec) -> PreTrainedTokenizerBase:

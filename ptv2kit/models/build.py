@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 from ptv2kit.config.layers import covered_layers
 from ptv2kit.config.recipe import DEEP_METHODS, SHALLOW_METHODS, Recipe
 from ptv2kit.errors import ConfigError
-from ptv2kit.models.backbones import BackboneSpec, load_backbone
+from ptv2kit.models.backbones import BackboneSpec, empty_backbone, load_backbone
 from ptv2kit.models.families import hidden_dropout
 from ptv2kit.models.heads import ChoicesHead, Head, Pooling, SequenceHead, StartEndHead, TokenHead
-from ptv2kit.models.model import PromptedModel
+from ptv2kit.models.model import ParameterCount, PromptedModel
 from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
 
 Unit = Literal["sequence", "choices", "token", "start_end"]
@@ -78,7 +78,16 @@ def build_model(
     Raises:
         ConfigError: the backbone's weights do not load, or `pooling: pooler` without a pooler.
     """
-    backbone = load_backbone(spec, device)
+    return _assemble(recipe, unit, spec, size, load_backbone(spec, device))
+
+
+def count_parameters(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int) -> ParameterCount:
+    """What `build_model` would build, counted without its weights; arguments and errors as of `build_model`."""
+    with torch.device("meta"):
+        return _assemble(recipe, unit, spec, size, empty_backbone(spec)).parameter_count()
+
+
+def _assemble(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int, backbone: PreTrainedModel) -> PromptedModel:
     if recipe.method == "fine_tuning":
         backbone.requires_grad_(True)
     if recipe.train.gradient_checkpointing:

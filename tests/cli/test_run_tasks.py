@@ -151,7 +151,7 @@ def test_families_may_be_mixed(project: Project) -> None:
     project.recipe(
         "mixed", "[names.yaml, who.yaml]", "expect:", "  - {metric: accuracy, task: who, value: 100, tolerance: 60}"
     )
-    code, out, err = project.run("mixed", "train.epochs=4")
+    code, _, err = project.run("mixed", "train.epochs=4")
     assert code == 0, err
     results = read_json(project.folder_of("mixed") / "results.json")
     assert results["metrics"]["who/validation"]["accuracy"] >= 50
@@ -177,10 +177,9 @@ def test_a_new_task_goes_on_from_the_shared_prompt_with_a_fresh_head(project: Pr
     code, _, err = project.run("fresh", "train.epochs=1")
     assert code == 0, err
     assert "heads are fresh" in err
-    keys = [read_json(project.folder_of("fresh") / "provenance.json")["key"]]
     project.run("fresh", "train.epochs=1", "init_from=null")
-    keys.append(read_json(project.folder_of("fresh") / "provenance.json")["key"])
-    assert keys[0] != keys[1], "what a run starts from is part of its key"
+    keys = {read_json(run / "provenance.json")["key"] for run in (project.folder / "runs" / "fresh").iterdir()}
+    assert len(keys) == 2, "what a run starts from is part of its key"
 
 
 @pytest.mark.parametrize(
@@ -234,3 +233,19 @@ def test_the_dry_run_names_the_files_of_all_tasks(project: Project) -> None:
     assert "places train:" in err
     assert out.count("---\n") == 2
     assert not (project.folder / "runs").exists()
+
+
+def test_validate_and_preview_show_every_task(project: Project) -> None:
+    assert main(["validate", "shared.yaml", "--data"]) == 0
+    out = project.capsys.readouterr().out
+    assert out.index("names:") < out.index("PER") < out.index("places:")
+    assert main(["validate", "shared.yaml", "--data", "--json"]) == 0
+    [report] = json.loads(project.capsys.readouterr().out)["files"]
+    assert [(task["task"], task["splits"][0]["rows"]) for task in report["tasks"]] == [("names", 12), ("places", 6)]
+    assert main(["preview", "shared.yaml"]) == 0
+    out = project.capsys.readouterr().out
+    assert out.index("names:") < out.index("ada/B-PER") < out.index("places:") < out.rindex("paris/B-LOC")
+    assert main(["preview", "shared.yaml", "--task", "places", "--json"]) == 0
+    assert json.loads(project.capsys.readouterr().out)["task"] == "places"
+    assert main(["preview", "shared.yaml", "--task", "plaices"]) == 2
+    assert "it has names, places" in project.capsys.readouterr().err

@@ -169,3 +169,13 @@ def test_expand_of_what_is_no_list() -> None:
         list(task_rows(task(expand=[{"column": "a", "item": "b"}]), [row(a="x")]))
     with pytest.raises(DataError, match="column 'a' of 'expand' is already a column of the data"):
         list(task_rows(task(expand=[{"column": "a", "item": "a"}]), [row(a=["x"])]))
+
+
+def test_where_keeps_rows_with_one_of_the_texts() -> None:
+    rows = [row(pos="VB", id=1), row(pos="NN", id=2), row(pos="VBD", id=1), row(pos="VB", id=3)]
+    kept = task_rows(task(where={"pos": ["VB", "VBD"], "id": ["1"]}, distinct="{pos}"), rows)
+    assert [item.values for item in kept] == [rows[0].values, rows[2].values]
+    derived_column = task_rows(task(derive={"w": {"column": "pos", "split": "B"}}, where={"pos": ["NN"]}), rows)
+    assert [item.value("w") for item in derived_column] == [["NN"]]
+    with pytest.raises(DataError, match="column 'tag'"):
+        list(task_rows(task(where={"tag": ["VB"]}), rows))
