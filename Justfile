@@ -35,7 +35,7 @@ check: lint types test test-slow
 # Write the key reference and the JSON Schemas again; both are committed
 reference:
     mkdir -p docs/reference docs/schema
-    for kind in task recipe; do ptv2kit schema $kind --markdown > docs/reference/$kind.md; ptv2kit schema $kind > docs/schema/$kind.json; done
+    for kind in task recipe suite; do ptv2kit schema $kind --markdown > docs/reference/$kind.md; ptv2kit schema $kind > docs/schema/$kind.json; done
 
 # Write the quickstart data again; the result is committed
 quickstart-data:

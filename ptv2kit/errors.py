@@ -100,6 +100,13 @@ class InterruptedRunError(ProjectError):
     exit_code = 130
 
 
+@final
+class TerminatedRunError(ProjectError):
+    """A scheduler or the system asked the run to end (SIGTERM); what was there was saved."""
+
+    exit_code = 143
+
+
 def did_you_mean(found: str, known: Sequence[str]) -> str:
     """A hint that names the closest of `known`, or all of them if none is close and they are few.
 

@@ -17,9 +17,10 @@ MAY_IMPORT = {
     "data": BOTTOM | {"config", "data"},
     "models": BOTTOM | {"config", "models"},
     "evaluation": BOTTOM | {"config", "data", "models", "evaluation"},
-    "training": BOTTOM | {"config", "data", "models", "evaluation", "training"},
+    "planning": BOTTOM | {"config", "data", "models", "planning"},
+    "training": BOTTOM | {"config", "data", "models", "evaluation", "planning", "training"},
     "reporting": BOTTOM | {"config", "data", "models", "reporting"},
-    "cli": BOTTOM | {"config", "data", "models", "evaluation", "training", "reporting", "cli"},
+    "cli": BOTTOM | {"config", "data", "models", "evaluation", "training", "reporting", "planning", "cli"},
     "__main__": {"cli"},
     "__init__": set[str](),
 }

@@ -12,6 +12,7 @@ import pytest
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.schema import Kind, json_schema, key_reference
 from ptv2kit.config.sources import DataSource
+from ptv2kit.config.suite import Suite
 from ptv2kit.config.task import TASK_SECTIONS
 from ptv2kit.config.validate import UPSTREAM, known_keys
 from ptv2kit.errors import ProjectError
@@ -38,7 +39,7 @@ def test_every_constraint_of_the_readme_is_there() -> None:
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text()
 
 
-@pytest.mark.parametrize("kind", ["task", "recipe"])
+@pytest.mark.parametrize("kind", ["task", "recipe", "suite"])
 def test_the_key_reference_and_the_schema_are_current(kind: Kind) -> None:
     hint = "write it again with 'just reference'"
     assert (ROOT / "docs" / "reference" / f"{kind}.md").read_text() == key_reference(kind), hint
@@ -46,9 +47,9 @@ def test_the_key_reference_and_the_schema_are_current(kind: Kind) -> None:
     assert written == json_schema(kind), hint
 
 
-@pytest.mark.parametrize("section", [Recipe, *TASK_SECTIONS.values(), *get_args(get_args(DataSource)[0])])
+@pytest.mark.parametrize("section", [Recipe, Suite, *TASK_SECTIONS.values(), *get_args(get_args(DataSource)[0])])
 def test_every_key_has_a_meaning_in_the_reference(section: type) -> None:
-    kind: Kind = "recipe" if section is Recipe else "task"
+    kind: Kind = "recipe" if section is Recipe else "suite" if section is Suite else "task"
     rows = dict(re.findall(r"^\| `([^`]+)` \|.*\| (.*) \|$", key_reference(kind), flags=re.MULTILINE))
     for key in leaves(known_keys(section)):
         name = key.rpartition(".")[2]
@@ -75,7 +76,8 @@ def test_yaml_examples_are_valid(page: Path, tmp_path: Path) -> None:
     for number, example in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(), flags=re.DOTALL)):
         path = tmp_path / f"{number}.yaml"
         task = ROOT / "tasks" / "rte.yaml"
-        path.write_text(example.replace("task: rte\nbackbone", f"task: {task}\nbackbone"))
+        text = example.replace("task: rte\nbackbone", f"task: {task}\nbackbone")
+        path.write_text(text.replace("recipe: recipes/", f"recipe: {ROOT}/recipes/"))
         load_file(path)
 
 

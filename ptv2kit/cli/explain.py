@@ -20,12 +20,12 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "explain",
         help="show each value and where it came from",
-        description="Show the resolved values of a recipe or task and where each one came from: a file's line, the "
-        "command line, or the default.",
+        description="Show the resolved values of a recipe, task or suite and where each one came from: a file's line, "
+        "the command line, or the default.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="recipe or task (YAML)")
+    parser.add_argument("file", type=Path, metavar="FILE", help="recipe, task or suite (YAML)")
     parser.add_argument("words", nargs="*", metavar="key | key=value", help="what to show; what to replace first")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of columns")
     parser.set_defaults(handler=run, trailing="words")

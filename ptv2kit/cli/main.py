@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ptv2kit import __version__
-from ptv2kit.cli import convert_glm, explain, preview, run, schema, validate
+from ptv2kit.cli import convert_glm, explain, plan, preview, run, schema, validate
 from ptv2kit.errors import ProjectError
 
 EPILOG = """examples:
@@ -20,6 +20,7 @@ EPILOG = """examples:
   ptv2kit validate recipes/*.yaml tasks/*.yaml
   ptv2kit explain recipes/quickstart.yaml train
   ptv2kit preview tasks/quickstart.yaml
+  ptv2kit plan recipes/glm-10b-boolq.yaml --gpu h200
 
 exit codes: 0 ok, 1 failed run or internal error, 2 configuration or usage, 3 data or network, 4 out of memory,
 5 expectation missed, 130 interrupted
@@ -37,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ptv2kit {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in (run, validate, explain, preview, schema, convert_glm):
+    for verb in (run, plan, validate, explain, preview, schema, convert_glm):
         verb.add_parser(subparsers)
     for parser_of_verb in subparsers.choices.values():
         parser_of_verb.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:  # argparse gives up on words that stand behind an option, such as `run FILE --dry-run key=value`
         setattr(args, args.trailing, [*getattr(args, args.trailing), *rest])
+    args.command_line = list(sys.argv[1:] if argv is None else argv)
     try:
         return args.handler(args)
     except ProjectError as error:

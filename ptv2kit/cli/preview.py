@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the file is wrong, or asks for what is not there.
         DataError: the data cannot be had, or a shown row is malformed.
     """
+    from ptv2kit.config.cells import ResolvedSuite
     from ptv2kit.config.load import load_file
 
     if (
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--row and --shuffle exclude each other")
     by_name = Path("tasks") / f"{args.file}.yaml"
     resolved = load_file(by_name if not args.file.suffix and by_name.is_file() else args.file)
+    if isinstance(resolved, ResolvedSuite):
+        raise ConfigError("a suite has no rows", location=str(args.file), hint="give a task, or one of its recipes")
     subjects = find_subjects(resolved, args.backbone, args.max_length)
     names = [subject.resolved.task.task for subject in subjects]
     if args.task is not None and args.task not in names:

@@ -1,4 +1,4 @@
-"""`ptv2kit run`: train a recipe."""
+"""`ptv2kit run`: train a recipe, or every cell of a suite."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ptv2kit.cli.data_root import add_data_root
 from ptv2kit.cli.subject import silence_libraries
-from ptv2kit.errors import ExpectationMissedError, InterruptedRunError, Problem
+from ptv2kit.errors import ConfigError, ExpectationMissedError, InterruptedRunError, Problem, TerminatedRunError
+from ptv2kit.files import is_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ptv2kit.cli.train import Resume
     from ptv2kit.config.load import ResolvedRecipe
     from ptv2kit.reporting.results import Outcome
     from ptv2kit.reporting.run_folder import RunFolder
@@ -23,6 +25,9 @@ EXAMPLES = """examples:
   ptv2kit run recipes/quickstart.yaml
   ptv2kit run recipes/mini-wikigold.yaml --data-root data train.seed=12 prompt.length=64
   ptv2kit run recipes/mini-wikigold.yaml --data-root data --dry-run
+  ptv2kit run recipes/suites/quickstart-search.yaml search.trials=4
+  ptv2kit run recipes/mini-wikigold.yaml --data-root data --resume
+  ptv2kit run runs/mini-wikigold/20261123-130443-1f2e3d4c --resume --accept train.epochs train.epochs=30
 """
 
 
@@ -30,13 +35,14 @@ def add_parser(subparsers: Any) -> None:
     """Add the verb to the command line."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "run",
-        help="train a recipe",
-        description="Train the prompt of a recipe, score it, and keep everything in a new folder runs/<recipe>/….",
+        help="train a recipe, or all runs of a suite",
+        description="Train the prompt of a recipe, score it, and keep everything in a new folder runs/<recipe>/…. Of a "
+        "suite, train every cell or search, and keep all in runs/<suite>; run it again to go on.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="recipe (YAML)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a value of the recipe")
+    parser.add_argument("file", type=Path, metavar="FILE", help="recipe or suite (YAML)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a value of recipe or cells")
     add_data_root(parser)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     parser.add_argument(
@@ -44,18 +50,41 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr, only errors")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the newest unfinished run of the recipe, or with the run whose folder FILE is",
+    )
+    parser.add_argument(
+        "--accept",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="with --resume: a key that may have changed since the run was started, such as train.epochs",
+    )
     parser.set_defaults(handler=run, trailing="overrides")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train the recipe that `args` names.
+    """Train the recipe or the suite that `args` names.
 
     Raises:
         ProjectError: see `ptv2kit/errors.py`; its exit code is the command's.
     """
-    from ptv2kit.config.load import load_recipe
+    from ptv2kit.config.load import file_kind, load_recipe
 
-    resolved = load_recipe(args.file, args.overrides)
+    file, folder = args.file, None
+    if args.accept and not args.resume:
+        raise ConfigError("--accept is for --resume")
+    if is_folder(file):
+        if not args.resume:
+            raise ConfigError(f"'{file}' is a folder", hint="give a recipe, or --resume to go on with a run")
+        folder, file = file, file / "recipe.resolved.yaml"
+    if file_kind(file) == "suite":
+        from ptv2kit.cli.run_suite import run_suite
+
+        return run_suite(args)
+    resolved = load_recipe(file, args.overrides)
     from rich.console import Console
 
     messages = Console(stderr=True, quiet=args.quiet, highlight=False, markup=False, emoji=False)
@@ -63,17 +92,46 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _dry_run(resolved, args, messages)
 
+    from ptv2kit.cli.launch import end_with_parent, launch, launch_machines, local_processes
     from ptv2kit.cli.train import train_recipe
+    from ptv2kit.training.distributed import workers
 
-    folder, outcome = train_recipe(
+    found = workers()
+    if found is None:
+        hostfile = resolved.recipe.distributed.hostfile
+        if hostfile is not None:
+            return launch_machines(resolved.path.parent / hostfile, args.command_line)
+        count = local_processes(resolved.recipe)
+        if count > 1:
+            return launch(count, args.command_line)
+    end_with_parent()
+    run_folder, outcome = train_recipe(
         resolved,
         data_root=args.data_root,
         runs_dir=args.runs_dir,
         messages=messages,
         overrides=args.overrides,
+        resume=_find_run(folder, args, resolved) if args.resume else None,
+        found=found,
     )
-    _report(outcome, folder, as_json=args.json, quiet=args.quiet)
+    if found is not None and found.rank > 0:
+        return 0
+    _report(outcome, run_folder, as_json=args.json, quiet=args.quiet)
     return 0
+
+
+def _find_run(folder: Path | None, args: argparse.Namespace, resolved: ResolvedRecipe) -> Resume:
+    """The run that shall go on."""
+    from ptv2kit.cli.resume import is_finished, unfinished_run
+    from ptv2kit.cli.train import Resume
+
+    if folder is None:
+        folder = unfinished_run(args.runs_dir / resolved.recipe.recipe)
+    elif is_finished(folder) and "train.epochs" not in args.accept:
+        raise ConfigError(
+            f"the run '{folder}' has ended", hint="--accept train.epochs train.epochs=N lets it go on for more epochs"
+        )
+    return Resume(folder, tuple(args.accept))
 
 
 def _report(outcome: Outcome, folder: RunFolder, *, as_json: bool, quiet: bool) -> None:
@@ -93,8 +151,10 @@ def _report(outcome: Outcome, folder: RunFolder, *, as_json: bool, quiet: bool) 
         if not quiet:
             console.print(f"{outcome.epochs} epochs in {duration(outcome.seconds)}")
         console.print(f"run: {folder.path}", soft_wrap=True)
-    if outcome.status == "interrupted":
-        raise InterruptedRunError(f"interrupted; the best prompt so far is in '{folder.path / 'prompt'}'")
+    if outcome.status in ("interrupted", "terminated"):
+        error = InterruptedRunError if outcome.status == "interrupted" else TerminatedRunError
+        best = f"the best prompt so far is in '{folder.path / 'prompt'}'"
+        raise error(f"{outcome.status}; {best}", hint=f"go on: ptv2kit run {folder.path} --resume")
     missed = outcome.missed()
     if missed:
         raise ExpectationMissedError([Problem(sentence) for sentence in missed])
@@ -102,25 +162,27 @@ def _report(outcome: Outcome, folder: RunFolder, *, as_json: bool, quiet: bool) 
 
 def _dry_run(resolved: ResolvedRecipe, args: argparse.Namespace, messages: Console) -> int:
     """Check configuration, files and backbone; print the resolved YAML of recipe and task."""
+    from ptv2kit.cli.plan import print_summary
     from ptv2kit.config.load import resolved_yaml
     from ptv2kit.config.task import Iob2Task
     from ptv2kit.models.backbones import find_backbone, load_tokenizer
     from ptv2kit.reporting.run_folder import require_writable
     from ptv2kit.training.initial import read_initial
-    from ptv2kit.training.prepare import check_backbone, choose_device, locate_data
+    from ptv2kit.training.prepare import choose_device, locate_data
 
     require_writable(args.runs_dir)
     choose_device(resolved.recipe.train.device)
+    spec = find_backbone(resolved.recipe.backbone, planning=True)
     for task in resolved.tasks:
         located = locate_data(task.task, task.path, args.data_root)
-        spec, _ = check_backbone(resolved.recipe, task.task)
-        load_tokenizer(spec, words=isinstance(task.task, Iob2Task))
+        if spec.at_hand:
+            load_tokenizer(spec, words=isinstance(task.task, Iob2Task))
         for split, found in located.items():
             name = split if len(resolved.tasks) == 1 else f"{task.task.task} {split}"
             messages.print(f"{name}: {'from the hub' if found is None else found.pattern}", soft_wrap=True)
-    spec = find_backbone(resolved.recipe.backbone)
     read_initial(resolved.recipe, spec)
     messages.print(f"backbone: {spec.source}, {len(spec.layers)} layers", soft_wrap=True)
+    print_summary(messages, resolved, spec)
     messages.print("dry run: nothing was trained or written")
     sys.stdout.write("---\n".join(map(resolved_yaml, [resolved.recipe, *(task.task for task in resolved.tasks)])))
     return 0

@@ -1,4 +1,4 @@
-"""`ptv2kit schema`: the JSON Schema and the key reference of task and recipe files."""
+"""`ptv2kit schema`: the JSON Schema and the key reference of task, recipe and suite files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def add_parser(subparsers: Any) -> None:
     """Add the verb to the command line."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "schema",
-        help="print every key of task or recipe files",
-        description="Print the JSON Schema of task or recipe files, for editors, or a table of all keys.",
+        help="print every key of task, recipe or suite files",
+        description="Print the JSON Schema of task, recipe or suite files, for editors, or a table of all keys.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", choices=["task", "recipe"], help="which kind of file")
+    parser.add_argument("kind", choices=["task", "recipe", "suite"], help="which kind of file")
     parser.add_argument("--markdown", action="store_true", help="a table of keys, values, defaults and meanings")
     parser.set_defaults(handler=run, trailing="")
 

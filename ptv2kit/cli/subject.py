@@ -21,7 +21,12 @@ _UNLIMITED = 1_000_000
 def silence_libraries() -> None:
     """Keep other libraries' progress bars and notes off the terminal; their errors still raise."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
     from transformers.utils import logging
+
+    if not torch.cuda.is_available():
+        # Else DeepSpeed, which transformers imports where it is installed, says on stdout that it looked for a GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -4,24 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
+from rich.console import Console
+
+from ptv2kit.cli.record import RunWriter, prompt_folder, write_predictions
+from ptv2kit.cli.request import request_of, write_request
+from ptv2kit.cli.resume import ResumePoint, find_resume_point
+from ptv2kit.cli.signals import StopSignals
 from ptv2kit.errors import OutOfMemoryError, TrainingError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ptv2kit.config.load import ResolvedRecipe
     from ptv2kit.config.recipe import Recipe
-    from ptv2kit.data.schemes.base import Prediction, Scores
+    from ptv2kit.data.schemes.base import Scores
     from ptv2kit.models.model import ParameterCount, PromptedModel
     from ptv2kit.reporting.results import Outcome
     from ptv2kit.reporting.run_folder import RunFolder
+    from ptv2kit.training.distributed import StrategyFactory, Workers
     from ptv2kit.training.initial import InitialTensors
     from ptv2kit.training.prepare import Prepared
-    from ptv2kit.training.trainer import TaskPart, TrainingEvents, TrainingResult
+    from ptv2kit.training.processes import Processes
+    from ptv2kit.training.trainer import TrainingEvents, TrainingResult
+
+
+@final
+@dataclass(frozen=True)
+class Resume:
+    """A run that shall go on.
+
+    Args:
+        folder: of the run.
+        accepted: keys that may have changed since it was started.
+    """
+
+    folder: Path
+    accepted: Sequence[str] = ()
 
 
 def train_recipe(
@@ -32,8 +52,13 @@ def train_recipe(
     messages: Console,
     overrides: Sequence[str] = (),
     watchers: Sequence[TrainingEvents] = (),
+    name: str | None = None,
+    resume: Resume | None = None,
+    found: Workers | None = None,
 ) -> tuple[RunFolder, Outcome]:
-    """Read the data, build the model, train it, score it with the best prompt, and keep everything in a new folder.
+    """Read the data, build the model, train it, score it with the best prompt, and keep everything in a run's folder.
+
+    Of several processes all do the same, each with its part of every batch; the first one writes.
 
     Args:
         resolved: the recipe and its tasks.
@@ -42,17 +67,24 @@ def train_recipe(
         messages: of stderr.
         overrides: from the command line, for the record.
         watchers: told how training goes on; one may raise `StopTraining` from `on_evaluation`.
+        name: of the folder, instead of the recipe's.
+        resume: go on in this folder; None: in a new one.
+        found: this process's place among several that train together.
 
     Raises:
         ProjectError: see `ptv2kit/errors.py`.
     """
+    from ptv2kit.cli.launch import resolve_strategy
     from ptv2kit.reporting.console import RowsConsole
-    from ptv2kit.reporting.run_folder import RunFolder, require_writable
+    from ptv2kit.reporting.run_folder import RunFolder, require_writable, run_key
+    from ptv2kit.training.distributed import prepare_strategy, process_group
     from ptv2kit.training.initial import read_initial
     from ptv2kit.training.prepare import build_models, prepare_tasks
     from ptv2kit.training.trainer import seed_everything
 
-    require_writable(runs_dir)
+    if found is not None and found.rank > 0:
+        messages = Console(quiet=True)
+    require_writable(runs_dir if resume is None else resume.folder)
     tasks = [(task.task, task.path) for task in resolved.tasks]
     with RowsConsole(messages) as rows:
         prepared = prepare_tasks(resolved.recipe, tasks, data_root, rows.on_rows)
@@ -60,155 +92,170 @@ def train_recipe(
         _print_splits(messages, each, several=len(prepared) > 1)
     recipe = resolved.recipe
     initial = read_initial(recipe, prepared[0].spec)
-    seed_everything(recipe.train.seed)
-    with _memory_errors(recipe, str(prepared[0].device)):
-        models = build_models(prepared)
+    request = request_of(prepared, initial)
+    start = None
+    if resume is not None:
+        start = find_resume_point(resume.folder, request, resume.accepted, messages)
+    device = prepared[0].device
+    chosen = resolve_strategy(prepared, found, messages)
+    with _memory_errors(recipe, str(device)), process_group(found, device) as processes:
+        strategy, sharding = prepare_strategy(recipe, chosen, device, processes.size)
+        seed_everything(recipe.train.seed)
+        models = build_models(prepared, sharding)
         _print_parameters(messages, recipe.backbone.name, _count(models))
         if initial is not None:
             _start_from(initial, prepared, models, messages)
-        key = _key(prepared, initial)
-        folder = RunFolder.create(runs_dir, recipe.recipe, key)
+        key = run_key(request)
+        path = None if start is None else start.folder
+        if path is None and processes.rank == 0:
+            path = RunFolder.create(runs_dir, name or recipe.recipe, key).path
+        folder = RunFolder(processes.gather(path)[0], writes=processes.rank == 0)
         messages.print(f"run folder: {folder.path}", soft_wrap=True)
-        try:
-            _write_request(folder, key, resolved, prepared, overrides, data_root, initial)
-            outcome = _train(prepared, models, folder, messages, watchers)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise TrainingError(
-                f"the run folder cannot be written: {error.strerror or error}",
-                location=str(folder.path),
-                hint="the last prompt that was written whole is still there",
-            ) from error
-    return folder, outcome
-
-
-def _train(
-    prepared: Sequence[Prepared],
-    models: Sequence[PromptedModel],
-    folder: RunFolder,
-    messages: Console,
-    watchers: Sequence[TrainingEvents],
-) -> Outcome:
-    """Train, score the splits with the best prompt of each task, and write everything down."""
-    from ptv2kit.config.recipe import MEAN
-    from ptv2kit.reporting.console import TrainingConsole
-    from ptv2kit.reporting.results import Outcome, TaskOutcome
-    from ptv2kit.reporting.run_folder import RunRecorder
-    from ptv2kit.training.trainer import TaskPart, Trainer
-
-    recipe = prepared[0].recipe
-    several = len(prepared) > 1
-    parts = [
-        TaskPart(each.task.task, model, each.scheme, each.splits["train"], each.splits["validation"])
-        for each, model in zip(prepared, models, strict=True)
-    ]
-    try:
-        metric = MEAN if several else prepared[0].task.metrics[0]
-        with TrainingConsole(messages, metric, recipe.train.epochs) as console:
-            events = _Events(console, RunRecorder(folder, every=10), *watchers)
-            keep = _Keep(prepared[0].self_contained()[0], parts, folder)
-            result = Trainer(parts, recipe.train, prepared[0].device, events, keep).train()
-            scores: list[dict[str, Scores]] = []
-            for each, best in zip(prepared, result.tasks, strict=True):
-                scores.append({} if best.evaluation is None else {"validation": best.evaluation.scores})
-                if best.evaluation is not None:
-                    _write_predictions(folder, each, "validation", best.evaluation.predictions, several)
-            interrupted = result.ending == "interrupted"
-            if result.ending == "finished":
-                interrupted = not _score_tests(prepared, parts, result, folder, console, scores)
-    except TrainingError as error:
-        folder.log(str(error))
-        where = f"what was kept lies in '{folder.path}'"
-        raise TrainingError(replace(problem, hint=f"{problem.hint}; {where}") for problem in error.problems) from error
-    outcome = Outcome(
-        recipe=recipe,
-        tasks=tuple(
-            TaskOutcome(each.task, best.epoch, found)
-            for each, best, found in zip(prepared, result.tasks, scores, strict=True)
-        ),
-        status="interrupted" if interrupted else result.ending,
-        parameters=_count(models),
-        best_epoch=result.best_epoch,
-        epochs=result.epochs,
-        seconds=result.seconds,
-        history=result.history,
-    )
-    folder.write_json("results.json", outcome.to_json())
-    folder.write_text("README.md", outcome.model_card())
-    folder.log(f"{outcome.status} after {outcome.epochs} epochs")
-    return outcome
-
-
-def _score_tests(
-    prepared: Sequence[Prepared],
-    parts: Sequence[TaskPart],
-    result: TrainingResult,
-    folder: RunFolder,
-    events: TrainingEvents,
-    scores: list[dict[str, Scores]],
-) -> bool:
-    """Score the test splits with the best tensors of each task, into `scores`; whether nobody interrupted it."""
-    from ptv2kit.evaluation.evaluate import evaluate
-    from ptv2kit.training.checkpoints import load_prompt
-
-    several = len(parts) > 1
-    for each, part, best, found in zip(prepared, parts, result.tasks, scores, strict=True):
-        tests = [name for name in each.splits if name.startswith("test")]
-        if tests and best.evaluation is not None:
-            part.model.fold_prompt()
-            part.model.load_trained_state(load_prompt(_prompt_folder(folder, part.name if several else None))[0])
-        for name in tests:
-            try:
-                test = evaluate(
-                    part.model,
-                    part.scheme,
-                    each.splits[name],
-                    each.recipe.train.eval_batch_size,
-                    each.device,
-                    events.on_evaluating,
-                )
-            except KeyboardInterrupt:
-                return False
-            found[name] = test.scores
-            _write_predictions(folder, each, name, test.predictions, several)
-    return True
+        with _disk_errors(folder):
+            write_request(folder, key, resolved, prepared, overrides, data_root, initial)
+            run = _Run(prepared, models, folder, messages, request, start, strategy, processes)
+            return folder, run.train(watchers)
 
 
 @final
-class _Keep:
-    """Writes what is kept: `prompt/`, and of several tasks `prompt/<task>/` with the best epoch of each.
+class _Run:
+    """A run that is set up.
 
     Args:
-        recipe: of the run, self-contained.
-        parts: its tasks.
-        folder: of the run.
+        prepared: its tasks.
+        models: one for each task.
+        folder: gets everything.
+        messages: of stderr.
+        request: what decides the outcome.
+        start: where it goes on; None: at the beginning.
+        strategy: makes the steps.
+        processes: that train together.
     """
 
-    def __init__(self, recipe: Recipe, parts: Sequence[TaskPart], folder: RunFolder) -> None:
-        self._several = len(parts) > 1
+    def __init__(
+        self,
+        prepared: Sequence[Prepared],
+        models: Sequence[PromptedModel],
+        folder: RunFolder,
+        messages: Console,
+        request: dict[str, object],
+        start: ResumePoint | None,
+        strategy: StrategyFactory,
+        processes: Processes,
+    ) -> None:
+        from ptv2kit.training.parts import TaskPart
+
+        self._prepared = prepared
+        self._models = models
         self._folder = folder
-        self._parts = parts
-        self._facts = {
-            "recipe": recipe.recipe,
-            "backbone": recipe.backbone.name,
-            "method": recipe.method,
-            "prompt_length": recipe.prompt_length,
-        }
+        self._messages = messages
+        self._request = request
+        self._start = start
+        self._strategy = strategy
+        self._processes = processes
+        self._several = len(prepared) > 1
+        self._parts = [
+            TaskPart(each.task.task, model, each.scheme, each.splits["train"], each.splits["validation"])
+            for each, model in zip(prepared, models, strict=True)
+        ]
 
-    def __call__(self, part: TaskPart | None, tensors: dict[str, Any], epoch: int, values: dict[str, float]) -> None:
-        """Write the tensors of a task, or of all tasks."""
-        from ptv2kit.training.checkpoints import save_prompt
+    def train(self, watchers: Sequence[TrainingEvents]) -> Outcome:
+        """Train, score the splits with the best prompt of each task, and write everything down."""
+        from ptv2kit.config.recipe import MEAN
+        from ptv2kit.reporting.console import TrainingConsole
+        from ptv2kit.reporting.results import Outcome, TaskOutcome
 
-        facts: dict[str, Any] = {**self._facts, "epoch": epoch, "validation": values}
-        if part is None:
-            facts |= {
-                "task": [each.name for each in self._parts],
-                "names": {each.name: list(each.scheme.names) for each in self._parts},
-            }
-        else:
-            facts |= {"task": part.name, "names": list(part.scheme.names)}
-        save_prompt(_prompt_folder(self._folder, part.name if part and self._several else None), tensors, facts)
+        recipe, folder = self._prepared[0].recipe, self._folder
+        try:
+            metric = MEAN if self._several else self._prepared[0].task.metrics[0]
+            with StopSignals() as stop, TrainingConsole(self._messages, metric, recipe.train.epochs) as console:
+                result = self._fit(console, watchers, stop)
+                scores: list[dict[str, Scores]] = [
+                    {} if best.scores is None else {"validation": best.scores} for best in result.tasks
+                ]
+                interrupted = result.ending == "interrupted"
+                if result.ending == "finished":
+                    interrupted = not self._score_tests(result, console, stop, scores)
+        except TrainingError as error:
+            folder.log(str(error))
+            where = f"what was kept lies in '{folder.path}'"
+            raise TrainingError(
+                replace(problem, hint=f"{problem.hint}; {where}") for problem in error.problems
+            ) from error
+        outcome = Outcome(
+            recipe=recipe,
+            tasks=tuple(
+                TaskOutcome(each.task, best.epoch, found)
+                for each, best, found in zip(self._prepared, result.tasks, scores, strict=True)
+            ),
+            status=stop.status if interrupted else result.ending,
+            parameters=_count(self._models),
+            best_epoch=result.best_epoch,
+            epochs=result.epochs,
+            seconds=result.seconds,
+            history=result.history,
+        )
+        folder.write_json("results.json", outcome.to_json())
+        folder.write_text("README.md", outcome.model_card())
+        folder.log(f"{outcome.status} after {outcome.epochs} epochs")
+        return outcome
+
+    def _fit(self, console: TrainingEvents, watchers: Sequence[TrainingEvents], stop: StopSignals) -> TrainingResult:
+        from ptv2kit.reporting.run_folder import RunRecorder
+        from ptv2kit.training.trainer import Trainer
+
+        first = self._prepared[0]
+        state, extra = (None, {}) if self._start is None else (self._start.state, self._start.extra)
+        lines = int(extra.get("lines", 0))
+        self._folder.cut_metrics(lines)
+        recorder = RunRecorder(self._folder, every=10, losses=extra.get("losses", ()), lines=lines)
+        writer = RunWriter(self._folder, first.self_contained()[0], self._parts, recorder, self._request)
+        trainer = Trainer(
+            self._parts,
+            first.recipe.train,
+            first.device,
+            _Events(console, recorder, *watchers),
+            writer,
+            strategy=self._strategy,
+            processes=self._processes,
+            start=state,
+            stop=stop,
+        )
+        if state is not None:
+            done = f"step {state.progress.step} of {trainer.total_steps}"
+            self._messages.print(f"goes on after {done}", soft_wrap=True)
+            self._folder.log(f"goes on after {done}")
+        return trainer.train()
+
+    def _score_tests(
+        self, result: TrainingResult, events: TrainingEvents, stop: StopSignals, scores: list[dict[str, Scores]]
+    ) -> bool:
+        """Score the test splits with the best tensors of each task, into `scores`; whether nobody interrupted it."""
+        from ptv2kit.evaluation.evaluate import evaluate
+        from ptv2kit.training.checkpoints import load_prompt
+
+        def progress(done: int, total: int) -> None:
+            events.on_evaluating(done, total)
+            if stop() and self._processes.size == 1:
+                raise KeyboardInterrupt
+
+        for each, part, best, found in zip(self._prepared, self._parts, result.tasks, scores, strict=True):
+            task = part.name if self._several else None
+            tests = [name for name in each.splits if name.startswith("test")]
+            if tests and best.scores is not None:
+                folder = prompt_folder(self._folder.path, task)
+                tensors = load_prompt(folder)[0] if self._folder.writes else None
+                part.model.fold_prompt()
+                part.model.load_trained_state(self._processes.gather(tensors)[0])
+            for name in tests:
+                split, size = each.splits[name], each.recipe.train.eval_batch_size
+                try:
+                    test = evaluate(part.model, part.scheme, split, size, each.device, progress, self._processes)
+                except KeyboardInterrupt:
+                    return False
+                found[name] = test.scores
+                write_predictions(self._folder, task, name, split.data.rows, test.predictions)
+        return True
 
 
 @final
@@ -231,10 +278,6 @@ class _Events:
             receiver.on_evaluation(epoch, values, best, seconds)
 
 
-def _prompt_folder(folder: RunFolder, task: str | None) -> Path:
-    return folder.path / "prompt" if task is None else folder.path / "prompt" / task
-
-
 def _start_from(
     initial: InitialTensors, prepared: Sequence[Prepared], models: Sequence[PromptedModel], messages: Console
 ) -> None:
@@ -253,77 +296,19 @@ def _count(models: Sequence[PromptedModel]) -> ParameterCount:
     return replace(counts[0], head=sum(count.head for count in counts))
 
 
-def _key(prepared: Sequence[Prepared], initial: InitialTensors | None) -> str:
-    """Stands for what decides the outcome; where the files lie does not."""
-    from ptv2kit import __version__
-    from ptv2kit.reporting.run_folder import run_key
-
-    recipe = prepared[0].self_contained()[0]
-    tasks = [each.self_contained()[1] for each in prepared]
-    return run_key(
-        {
-            "recipe": recipe.model_dump(mode="json", exclude={"description", "expect", "task", "init_from"}),
-            "tasks": [
-                task.model_dump(mode="json", exclude={"description": True, "licence": True, "data": {"splits"}})
-                for task in tasks
-            ],
-            "data": [{name: split.data.fingerprint for name, split in each.splits.items()} for each in prepared],
-            "backbone": prepared[0].spec.commit,
-            "init_from": None if initial is None else initial.sha256,
-            "ptv2kit": __version__,
-        }
-    )
-
-
-def _write_request(
-    folder: RunFolder,
-    key: str,
-    resolved: ResolvedRecipe,
-    prepared: Sequence[Prepared],
-    overrides: Sequence[str],
-    data_root: Path | None,
-    initial: InitialTensors | None,
-) -> None:
-    """What was asked for and where it came from."""
-    from ptv2kit.config.explain import explain
-    from ptv2kit.config.load import resolved_yaml
-    from ptv2kit.reporting.run_folder import environment
-
-    several = len(prepared) > 1
-    recipe = prepared[0].self_contained()[0]
-    files = [f"task.{each.task.task}.resolved.yaml" if several else "task.resolved.yaml" for each in prepared]
-    start = None if recipe.init_from is None else str(Path(recipe.init_from).expanduser().absolute())
-    update = {"task": tuple(files) if several else files[0], "init_from": start}
-    folder.write_text("recipe.resolved.yaml", resolved_yaml(recipe.model_copy(update=update)))
-    for each, file in zip(prepared, files, strict=True):
-        folder.write_text(file, resolved_yaml(each.self_contained()[1]))
-    data = [
-        {
-            name: {"source": split.data.source, "sha256": split.data.fingerprint, "rows": len(split.data.rows)}
-            for name, split in each.splits.items()
-        }
-        for each in prepared
-    ]
-    names = [each.task.task for each in prepared]
-    tasks = {f"task {name}" if several else "task": task for name, task in zip(names, resolved.tasks, strict=True)}
-    folder.write_json(
-        "provenance.json",
-        {
-            "key": key,
-            "recipe": str(resolved.path),
-            "task": [str(task.path) for task in resolved.tasks] if several else str(resolved.task.path),
-            "overrides": list(overrides),
-            "data_root": None if data_root is None else str(data_root),
-            "data": dict(zip(names, data, strict=True)) if several else data[0],
-            "backbone": {"source": prepared[0].spec.source, "commit": prepared[0].spec.commit},
-            "init_from": None if initial is None else {"run": str(initial.source), "sha256": initial.sha256},
-            "origins": {
-                name: {row.key: row.origin for row in explain(section) if row.origin != "default"}
-                for name, section in ({"recipe": resolved} | tasks).items()
-            },
-        },
-    )
-    folder.write_json("environment.json", environment())
+@contextmanager
+def _disk_errors(folder: RunFolder) -> Generator[None]:
+    """Turn what the disk refuses into one error."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise TrainingError(
+            f"the run folder cannot be written: {error.strerror or error}",
+            location=str(folder.path),
+            hint="the last prompt and checkpoint that were written whole are still there; --resume goes on from them",
+        ) from error
 
 
 @contextmanager
@@ -343,14 +328,6 @@ def _memory_errors(recipe: Recipe, device: str) -> Generator[None]:
             + (f", or lower prompt.length (now {recipe.prompt.length})" if recipe.prompt_length else "")
             + ("" if recipe.train.gradient_checkpointing else ", or set train.gradient_checkpointing: true"),
         ) from error
-
-
-def _write_predictions(
-    folder: RunFolder, prepared: Prepared, split: str, predictions: Sequence[Prediction], several: bool
-) -> None:
-    rows = prepared.splits[split].data.rows
-    lines = (prediction.to_json(rows[prediction.row].location) for prediction in predictions)
-    folder.write_lines(f"predictions/{f'{prepared.task.task}/' if several else ''}{split}.jsonl", lines)
 
 
 def _print_splits(messages: Console, prepared: Prepared, *, several: bool) -> None:

@@ -1,4 +1,4 @@
-"""`ptv2kit validate`: check recipes and tasks, and with `--data` every row, without training anything."""
+"""`ptv2kit validate`: check recipes, tasks and suites, and with `--data` every row, without training anything."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ def add_parser(subparsers: Any) -> None:
     """Add the verb to the command line."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "validate",
-        help="check recipes and tasks, and with --data their rows",
-        description="Check recipe and task files and print every problem of all of them. With --data, read every row: "
-        "count rows and labels, measure lengths, and find what is malformed, cut off, unseen in training or repeated.",
+        help="check recipes, tasks and suites, and with --data rows",
+        description="Check recipe, task and suite files and print every problem of all of them. With --data, read "
+        "every row: count rows and labels, measure lengths, find what is malformed, cut off, unseen in training or "
+        "repeated.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recipe or task (YAML)")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recipe, task or suite (YAML)")
     parser.add_argument("--data", action="store_true", help="also read and check every row")
     parser.add_argument("--backbone", metavar="NAME", help="whose tokenizer (default: the recipe's, or mini)")
     add_data_root(parser)
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: with the problems of all files.
         DataError: with the problems of all rows; only if the files are without problems.
     """
+    from ptv2kit.config.cells import ResolvedSuite
     from ptv2kit.config.load import ResolvedRecipe, load_file
 
     problems: list[Problem] = []
@@ -66,10 +68,14 @@ def run(args: argparse.Namespace) -> int:
         report: dict[str, Any] = {}
         try:
             resolved = load_file(path)
-            kind = "recipe" if isinstance(resolved, ResolvedRecipe) else "task"
+            suite = isinstance(resolved, ResolvedSuite)
+            kind = "suite" if suite else "recipe" if isinstance(resolved, ResolvedRecipe) else "task"
             if not args.json:
                 print(f"{path}: ok ({kind})")
-            if args.data:
+            if args.data and isinstance(resolved, ResolvedSuite):
+                hint = "give its recipes"
+                raise ConfigError("--data checks the rows of recipes and tasks", location=str(path), hint=hint)
+            if args.data and not isinstance(resolved, ResolvedSuite):
                 inspected = _inspect(resolved, args)
                 report = {"tasks": [each.to_json() for each in inspected]} if len(inspected) > 1 else {}
                 report |= inspected[0].to_json() if len(inspected) == 1 else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
+from ptv2kit.config.cells import ResolvedSuite
 from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
 from ptv2kit.config.merge import dotted, leaves
 from ptv2kit.errors import ConfigError, did_you_mean
@@ -26,13 +27,19 @@ class Explained:
     origin: str
 
 
-def explain(resolved: ResolvedRecipe | ResolvedTask, key: str = "") -> list[Explained]:
-    """All values of a recipe or task, or those at and below `key`.
+def explain(resolved: ResolvedRecipe | ResolvedTask | ResolvedSuite, key: str = "") -> list[Explained]:
+    """All values of a recipe, task or suite, or those at and below `key`.
 
     Raises:
         ConfigError: there is no such key.
     """
-    section = resolved.recipe if isinstance(resolved, ResolvedRecipe) else resolved.task
+    match resolved:
+        case ResolvedRecipe():
+            section = resolved.recipe
+        case ResolvedTask():
+            section = resolved.task
+        case ResolvedSuite():
+            section = resolved.suite
     rows = [
         Explained(dotted(path), value, str(resolved.merged.places.get(path, "default")))
         for path, value in leaves(section.model_dump(mode="json"))

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import yaml
 from pydantic import TypeAdapter
 
 from ptv2kit.config.base import Section
 from ptv2kit.config.checks import check_recipe, check_task
-from ptv2kit.config.merge import Merged, Override, merge_file
+from ptv2kit.config.merge import Merged, Override, Setting, merge_file
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import TASK_SECTIONS, AnyTask, Task, scheme_of
 from ptv2kit.config.validate import known_keys, validate
 from ptv2kit.config.yaml import KeyPath, Position, load_document, scalar
 from ptv2kit.errors import ConfigError, Problem, did_you_mean
 from ptv2kit.files import is_file
+
+if TYPE_CHECKING:
+    from ptv2kit.config.cells import ResolvedSuite
 
 _RECIPE: TypeAdapter[Any] = TypeAdapter(Recipe)
 _TASK: TypeAdapter[Any] = TypeAdapter(Task)
@@ -63,23 +66,38 @@ class ResolvedRecipe:
         return self.tasks[0]
 
 
-def load_file(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe | ResolvedTask:
-    """A recipe or a task; the file's first key says which.
+def file_kind(path: Path) -> str:
+    """What a file is by its first key: `recipe`, `task` or `suite`.
 
     Raises:
-        ConfigError: see `load_recipe`; or the first key is neither.
+        ConfigError: the file cannot be read, is no YAML, or begins with another key.
     """
     document = load_document(path)
     kind = next(iter(document.values), "")
     if kind == "extends":
-        kind = next((key for key in ("recipe", "task") if key in document.values), "recipe")
-    if kind == "recipe":
-        return load_recipe(path, overrides)
-    if kind == "task":
-        return load_task(path, overrides)
-    place = document.keys.get((kind,), Position(str(path), 1, 1, ""))
-    hint = "suites are not supported yet" if kind == "suite" else ""
-    raise ConfigError([place.problem("the first key must be 'recipe' or 'task'", hint), *document.problems])
+        kind = next((key for key in ("suite", "recipe", "task") if key in document.values), "recipe")
+    if kind not in ("recipe", "task", "suite"):
+        place = document.keys.get((kind,), Position(str(path), 1, 1, ""))
+        message = "the first key must be 'recipe', 'task' or 'suite'"
+        raise ConfigError([place.problem(message), *document.problems])
+    return kind
+
+
+def load_file(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe | ResolvedTask | ResolvedSuite:
+    """A recipe, a task or a suite; the file's first key says which.
+
+    Raises:
+        ConfigError: see `load_recipe`; or the first key is none of them.
+    """
+    from ptv2kit.config.cells import load_suite  # cells are made of recipes, so that it imports this module
+
+    match file_kind(path):
+        case "recipe":
+            return load_recipe(path, overrides)
+        case "task":
+            return load_task(path, overrides)
+        case _:
+            return load_suite(path, overrides)
 
 
 def load_task(path: Path, overrides: Sequence[str] = ()) -> ResolvedTask:
@@ -98,12 +116,12 @@ def load_task(path: Path, overrides: Sequence[str] = ()) -> ResolvedTask:
     return ResolvedTask(task, path, merged)
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
+def load_recipe(path: Path, overrides: Sequence[str | Setting] = ()) -> ResolvedRecipe:
     """Load and validate a recipe file and the tasks that it names.
 
     Args:
         path: the file.
-        overrides: `key=value` each; they win over the file.
+        overrides: `key=value` each, or a suite's settings; they win over the file.
 
     Raises:
         ConfigError: with every problem of all files.
@@ -180,7 +198,7 @@ def _in_order(problems: Sequence[Problem]) -> list[Problem]:
 def _find_task(name: str, merged: Merged, place: KeyPath) -> Path:
     """The file of a task: a path, or a name that is looked up in `tasks/` beside the recipe, above it, and here."""
     origin = merged.place(place)
-    base = Path() if isinstance(origin, Override) else Path(origin.path).parent
+    base = origin.folder if isinstance(origin, Override) else Path(origin.path).parent
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = base / name
         if not is_file(path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,20 +24,52 @@ _REFERENCE = re.compile(r"\$\{[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\}")
 @final
 @dataclass(frozen=True)
 class Override:
-    """A value from the command line, `key=value` as it was written."""
+    """A value that was laid over a file.
+
+    Args:
+        text: from the command line, `key=value` as it was written; else the key.
+        place: in the suite; None for the command line.
+    """
 
     text: str
+    place: Position | None = None
 
     def __str__(self) -> str:
-        return "command line"
+        return "command line" if self.place is None else str(self.place)
+
+    @property
+    def folder(self) -> Path:
+        """What a path in the value is relative to."""
+        return Path() if self.place is None else Path(self.place.path).parent
 
     def problem(self, message: str, hint: str = "") -> Problem:
         """A problem of this override."""
+        if self.place is not None:
+            return self.place.problem(message, hint)
         return Problem(message, location=str(self), excerpt=self.text, hint=hint)
 
 
 Origin = Position | Override
 """Where a value was written. A value that is written nowhere is a default."""
+
+
+@final
+@dataclass(frozen=True)
+class Setting:
+    """A value that a suite lays over a recipe.
+
+    Args:
+        key: dotted.
+        value: plain.
+        origin: where the suite, or the command line, says so.
+    """
+
+    key: str
+    value: Any
+    origin: Origin
+
+    def __str__(self) -> str:
+        return f"{self.key}={json.dumps(self.value, ensure_ascii=False)}"
 
 
 @final
@@ -78,12 +111,12 @@ class Merged:
         return next(iter(self.keys.values()), Position(str(self.path), 1, 1, ""))
 
 
-def merge_file(path: Path, overrides: Sequence[str] = ()) -> Merged:
-    """Read a file with its ancestors, merge them and the command line, and interpolate `${key}`.
+def merge_file(path: Path, overrides: Sequence[str | Setting] = ()) -> Merged:
+    """Read a file with its ancestors, merge them and what is laid over them, and interpolate `${key}`.
 
     Args:
         path: of a recipe, task or suite.
-        overrides: `key.sub=value` each; a later one wins.
+        overrides: `key.sub=value` from the command line, or a suite's settings; a later one wins.
 
     Raises:
         ConfigError: a file cannot be read or is no YAML.
@@ -93,9 +126,9 @@ def merge_file(path: Path, overrides: Sequence[str] = ()) -> Merged:
     for document in _ancestry(path, problems):
         problems += document.problems
         merger.add(document.values, document.keys, document.places)
-    for text in overrides:
+    for override in overrides:
         try:
-            merger.add(*_override(text))
+            merger.add(*_override(override))
         except ConfigError as error:
             problems += error.problems
     merger.values.pop("extends", None)
@@ -179,10 +212,15 @@ def _ancestry(path: Path, problems: list[Problem]) -> list[Document]:
     return chain
 
 
-def _override(text: str) -> tuple[dict[str, Any], dict[KeyPath, Origin], dict[KeyPath, Origin]]:
+def _override(override: str | Setting) -> tuple[dict[str, Any], dict[KeyPath, Origin], dict[KeyPath, Origin]]:
     """One `key.sub=value` as a layer."""
-    origin = Override(text)
-    key, equals, value = text.partition("=")
+    if isinstance(override, Setting):
+        key, equals, value = override.key, "=", ""
+        place = override.origin
+        origin = place if isinstance(place, Override) else Override(key, place)
+    else:
+        key, equals, value = override.partition("=")
+        origin = Override(override)
     path: KeyPath = tuple(key.split("."))
     if not equals or not all(path):
         raise ConfigError([origin.problem("an override is written 'key=value' or 'section.key=value'")])
@@ -192,7 +230,7 @@ def _override(text: str) -> tuple[dict[str, Any], dict[KeyPath, Origin], dict[Ke
         hint = f"give the whole list: {_INDEX.split(key)[0]}=[…]"
         raise ConfigError([origin.problem("lists are replaced as a whole, not by item", hint)])
     try:
-        parsed = parse_value(value)
+        parsed = override.value if isinstance(override, Setting) else parse_value(value)
     except ConfigError as error:
         raise ConfigError([origin.problem(problem.message, problem.hint) for problem in error.problems]) from error
     layer = parsed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -114,6 +114,27 @@ class Train(Section):
     """Compute each layer again in the backward pass: less memory, about a third more time."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; `auto` takes a GPU if there is one."""
+    checkpoint_steps: PositiveInt | None = None
+    """Optimizer steps between two checkpoints, from which `--resume` goes on; null: one after each epoch."""
+    keep_checkpoints: PositiveInt = 2
+    """How many of the last checkpoints are kept."""
+
+
+class Distributed(Section):
+    """On how many processes a run is trained, and what they share."""
+
+    strategy: Literal["auto", "none", "ddp", "zero1", "zero2", "zero3"] = "auto"
+    """`none`: one process; `ddp`: each has the whole model and a part of each batch; `zero1`, `zero2`: also the
+    optimizer's state, and the gradients, in parts, which saves next to nothing with a frozen backbone; `zero3`: the
+    frozen weights themselves in parts. `auto`: what `ptv2kit plan` says fits."""
+    offload: Literal["none", "cpu", "nvme"] = "none"
+    """Where the frozen weights of zero3 wait while they are not needed."""
+    nvme_path: str | None = None
+    """Folder on a fast disk, for `offload: nvme`."""
+    gpus: PositiveInt | Literal["auto"] = "auto"
+    """Processes on each machine; `auto`: one for each GPU, or a single one without any."""
+    hostfile: str | None = None
+    """DeepSpeed's list of machines, `<host> slots=<processes>` a line, relative to this file; null: this machine."""
 
 
 class Limit(Section):
@@ -168,6 +189,10 @@ class Recipe(Section):
     `runs/mini-three/…`; relative to the working folder. Method, length and layers must be the same."""
     train: Train
     """Optimization."""
+    distributed: Distributed = Field(default_factory=Distributed)
+    """Processes and machines; they change the time, not the numbers."""
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
+    """Settings of DeepSpeed, merged over ours."""
     limit: Limit = Field(default_factory=Limit)
     """At most so many rows of each split; null: all."""
     expect: Annotated[tuple[Expectation, ...], Field(strict=False)] = ()

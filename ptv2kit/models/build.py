@@ -16,6 +16,7 @@ from ptv2kit.models.families import hidden_dropout
 from ptv2kit.models.heads import ChoicesHead, Head, Pooling, SequenceHead, StartEndHead, TokenHead
 from ptv2kit.models.model import ParameterCount, PromptedModel
 from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
+from ptv2kit.models.sharding import Sharding
 
 Unit = Literal["sequence", "choices", "token", "start_end"]
 """What has logits; it decides the head."""
@@ -65,6 +66,7 @@ def build_model(
     spec: BackboneSpec,
     size: int,
     device: torch.device | None = None,
+    sharding: Sharding | None = None,
 ) -> PromptedModel:
     """Load the backbone and put a fresh prompt and head on it. Initial values come from torch's global generator.
 
@@ -74,17 +76,23 @@ def build_model(
         spec: from `find_backbone`.
         size: number of logits per unit; of choices their number.
         device: where quantized weights go; the rest is made on the CPU.
+        sharding: of the frozen weights; None: whole.
 
     Raises:
         ConfigError: the backbone's weights do not load, or `pooling: pooler` without a pooler.
     """
-    return _assemble(recipe, unit, spec, size, load_backbone(spec, device))
+    return _assemble(recipe, unit, spec, size, load_backbone(spec, device, sharding))
+
+
+def empty_model(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int) -> PromptedModel:
+    """What `build_model` would build, without weights, on the meta device; arguments and errors as of `build_model`."""
+    with torch.device("meta"):
+        return _assemble(recipe, unit, spec, size, empty_backbone(spec))
 
 
 def count_parameters(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int) -> ParameterCount:
     """What `build_model` would build, counted without its weights; arguments and errors as of `build_model`."""
-    with torch.device("meta"):
-        return _assemble(recipe, unit, spec, size, empty_backbone(spec)).parameter_count()
+    return empty_model(recipe, unit, spec, size).parameter_count()
 
 
 def _assemble(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int, backbone: PreTrainedModel) -> PromptedModel:
@@ -93,6 +101,9 @@ def _assemble(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int, backbon
     if recipe.train.gradient_checkpointing:
         # The reentrant kind would lose the gradients of prompts, which are no argument of a layer.
         backbone.activation_checkpointing_enable({"use_reentrant": False})
+        # transformers then asks for gradients of the embeddings, which are of no use here and would have the backward
+        # pass go through layers without a prompt.
+        backbone.disable_input_require_grads()
     head = build_head(recipe, unit, spec, size, backbone)
     return PromptedModel(
         spec,

@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.import_utils import is_accelerate_available, is_bitsandbytes_available
 
 from ptv2kit.errors import ConfigError
+from ptv2kit.models.sharding import parameter_count
 
 Quantization = Literal["int8", "nf4"]
 """`int8`: one scale for each output; `nf4`: normal float of 4 bits, one scale for each 64 weights
@@ -206,7 +207,7 @@ def frozen_parameters(model: nn.Module) -> int:
         for module in model.modules()
         if isinstance(module, QuantizedLinear)
     }
-    return sum(rounded.values()) + sum(parameter.numel() for parameter in model.parameters())
+    return sum(rounded.values()) + sum(parameter_count(parameter) for parameter in model.parameters())
 
 
 def _is_in_stack(path: str) -> bool:

@@ -44,7 +44,7 @@ class Outcome:
     Args:
         recipe: as it was run.
         tasks: at least one.
-        status: whether it ran to its end; `stopped`: whoever watched had seen enough.
+        status: whether it ran to its end; `terminated`: by SIGTERM; `stopped`: whoever watched had seen enough.
         parameters: frozen and trained; the heads of all tasks together.
         best_epoch: of several tasks the one with the best mean of their first metrics; as of `TaskOutcome` otherwise.
         epochs: epochs that were finished.
@@ -54,7 +54,7 @@ class Outcome:
 
     recipe: Recipe
     tasks: tuple[TaskOutcome, ...]
-    status: Literal["finished", "interrupted", "stopped"]
+    status: Literal["finished", "interrupted", "terminated", "stopped"]
     parameters: ParameterCount
     best_epoch: int
     epochs: int

@@ -57,9 +57,11 @@ class RunFolder:
 
     Args:
         path: `<runs>/<recipe>/<time>-<key>`.
+        writes: False in all processes of a training but one: nothing is written then.
     """
 
     path: Path
+    writes: bool = True
 
     @staticmethod
     def create(root: Path, recipe: str, key: str) -> RunFolder:
@@ -87,7 +89,8 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> Path:
         """Write a file of this folder, whole or not at all."""
         path = self.path / name
-        write_atomically(path, text.encode())
+        if self.writes:
+            write_atomically(path, text.encode())
         return path
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
@@ -101,13 +104,23 @@ class RunFolder:
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add a line to `metrics.jsonl`."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._append("metrics.jsonl", json.dumps(row, allow_nan=False))
+
+    def cut_metrics(self, lines: int) -> None:
+        """Keep only so many lines of `metrics.jsonl`: what was written after a checkpoint is written again."""
+        path = self.path / "metrics.jsonl"
+        if self.writes and path.is_file():
+            kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
+            write_atomically(path, "".join(kept).encode())
 
     def log(self, message: str) -> None:
         """Add a line with the time (UTC) to `log.txt`."""
-        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {message}\n")
+        self._append("log.txt", f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {message}")
+
+    def _append(self, name: str, line: str) -> None:
+        if self.writes:
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
 
 
 @final
@@ -117,12 +130,25 @@ class RunRecorder:
     Args:
         folder: of the run.
         every: optimizer steps between two lines of `metrics.jsonl`.
+        losses: `unwritten` of a run that goes on.
+        lines: that `metrics.jsonl` has already.
     """
 
-    def __init__(self, folder: RunFolder, every: int) -> None:
+    def __init__(self, folder: RunFolder, every: int, losses: Iterable[float] = (), lines: int = 0) -> None:
         self._folder = folder
         self._every = every
-        self._losses: list[float] = []
+        self._losses = list(losses)
+        self._lines = lines
+
+    @property
+    def unwritten(self) -> list[float]:
+        """The losses since the last line."""
+        return list(self._losses)
+
+    @property
+    def lines(self) -> int:
+        """Lines of `metrics.jsonl`."""
+        return self._lines
 
     def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
         """The mean loss since the last line."""
@@ -132,6 +158,7 @@ class RunRecorder:
             self._losses = []
             row = {"kind": "train", "step": step, "epoch": epoch, "loss": mean, "learning_rate": learning_rate}
             self._folder.append_metrics(row)
+            self._lines += 1
 
     def on_evaluating(self, done: int, total: int) -> None:
         """Nothing to keep."""
@@ -141,6 +168,7 @@ class RunRecorder:
         self._folder.append_metrics(
             {"kind": "validation", "epoch": epoch, **values, "best": best, "seconds": round(seconds, 3)}
         )
+        self._lines += 1
         shown = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
         self._folder.log(f"epoch {epoch}: {shown}{' (best)' if best else ''}")
 

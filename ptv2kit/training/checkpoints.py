@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def save_prompt(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any])
         facts: what else to keep; plain values.
     """
     tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
-    description = {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": _digest(tensors), **facts}
+    description = {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": digest(tensors), **facts}
     write_atomically(folder / "prompt.safetensors", save(tensors, {FORMAT: json.dumps(description)}))
     write_atomically(folder / "prompt.json", (json.dumps(description, indent=2) + "\n").encode())
 
@@ -53,15 +54,15 @@ def load_prompt(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     facts: dict[str, Any] = json.loads(header)
     if facts.get("format") != FORMAT or facts.get("format_version") != FORMAT_VERSION:
         raise DataError(f"expected format {FORMAT} {FORMAT_VERSION}", location=str(path))
-    if facts.get("sha256") != _digest(tensors):
+    if facts.get("sha256") != digest(tensors):
         raise DataError("the tensors do not match the checksum in the file's header", location=str(path))
     return tensors, facts
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values."""
-    digest = hashlib.sha256()
+def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """SHA-256 over a text, and over names, shapes and values."""
+    found = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+        found.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()

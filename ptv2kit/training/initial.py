@@ -17,9 +17,7 @@ from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.build import covered
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.training.checkpoints import load_prompt
-
-SHARED_HEADS = "heads."
-"""How the tensors of a run with several tasks begin: `heads.<task>.`, where a run of one task has `head.`."""
+from ptv2kit.training.parts import HEADS
 
 
 @final
@@ -126,9 +124,9 @@ def _heads(
         return {facts["task"]: head}, {facts["task"]: facts["names"]}
     heads = {
         task: {
-            name.removeprefix(f"{SHARED_HEADS}{task}."): tensor
+            name.removeprefix(f"{HEADS}{task}."): tensor
             for name, tensor in tensors.items()
-            if name.startswith(f"{SHARED_HEADS}{task}.")
+            if name.startswith(f"{HEADS}{task}.")
         }
         for task in facts["task"]
     }

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
+from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from ptv2kit.config.recipe import Train
-from ptv2kit.models.model import PromptedModel
+from ptv2kit.training.parts import HEADS
 
 
-def build_optimizer(models: Sequence[PromptedModel], settings: Train) -> AdamW:
+def build_optimizer(trained: Mapping[str, nn.Parameter], settings: Train) -> AdamW:
     """AdamW over what is trained of the prompt or the backbone, and over the heads, each with its own learning rate.
 
     Betas 0.9 and 0.999, epsilon 1e-8, as in the official scripts.
 
     Args:
-        models: of each task; they share all but the head.
+        trained: from `trained_parameters`.
         settings: rates and decay.
     """
-    trained = {name: parameter for name, parameter in models[0].named_parameters() if parameter.requires_grad}
-    heads = [parameter for model in models for parameter in model.head.parameters() if parameter.requires_grad]
     groups = [
-        ([parameter for name, parameter in trained.items() if not name.startswith("head.")], settings.learning_rate),
-        (heads, settings.head_learning_rate or settings.learning_rate),
+        ([parameter for name, parameter in trained.items() if not name.startswith(HEADS)], settings.learning_rate),
+        (
+            [parameter for name, parameter in trained.items() if name.startswith(HEADS)],
+            settings.head_learning_rate or settings.learning_rate,
+        ),
     ]
     return AdamW(
         [{"params": parameters, "lr": rate} for parameters, rate in groups if parameters],
@@ -47,6 +49,8 @@ def rate_factor(settings: Train, step: int, steps_per_epoch: int) -> float:
             return 1.0
 
 
-def build_scheduler(optimizer: AdamW, settings: Train, steps_per_epoch: int) -> LambdaLR:
-    """The schedule of `rate_factor`; it is stepped after each optimizer step."""
-    return LambdaLR(optimizer, lambda step: rate_factor(settings, step, steps_per_epoch))
+def build_scheduler(optimizer: AdamW, settings: Train, steps_per_epoch: int, done: int = 0) -> LambdaLR:
+    """The schedule of `rate_factor`; it is stepped after each optimizer step, of which so many are done."""
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return LambdaLR(optimizer, lambda step: rate_factor(settings, step, steps_per_epoch), last_epoch=done - 1)

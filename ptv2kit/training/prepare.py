@@ -25,6 +25,7 @@ from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
 from ptv2kit.models.build import build_head, build_model, check_model
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.quantization import check_quantization
+from ptv2kit.models.sharding import Sharding
 
 
 @final
@@ -48,9 +49,9 @@ class Prepared:
     scheme: LabelScheme
     splits: Mapping[str, EncodedSplit]
 
-    def build_model(self) -> PromptedModel:
-        """Load the backbone and put a fresh prompt and head on it; seed the generators first."""
-        model = build_model(self.recipe, self.scheme.unit, self.spec, len(self.scheme.names), self.device)
+    def build_model(self, sharding: Sharding | None = None) -> PromptedModel:
+        """Load the backbone, whole or in parts, and put a fresh prompt and head on it; seed the generators first."""
+        model = build_model(self.recipe, self.scheme.unit, self.spec, len(self.scheme.names), self.device, sharding)
         model.to(self.device)
         if self.recipe.prompt.init == "tokens" and model.prompt is not None:
             batch = self.scheme.collate(self._first_tokens(self.recipe.prompt.length)).to(self.device)
@@ -151,9 +152,9 @@ def prepare_tasks(
     return tuple(prepared)
 
 
-def build_models(prepared: Sequence[Prepared]) -> list[PromptedModel]:
+def build_models(prepared: Sequence[Prepared], sharding: Sharding | None = None) -> list[PromptedModel]:
     """A model for each task of a recipe: they share backbone and prompt, and each has a head of its own."""
-    first = prepared[0].build_model()
+    first = prepared[0].build_model(sharding)
     heads = [
         build_head(each.recipe, each.scheme.unit, each.spec, len(each.scheme.names), first.backbone)
         for each in prepared[1:]

@@ -5,23 +5,26 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, Protocol, final
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from torch import Tensor, nn
+from torch.optim import AdamW
 
 from ptv2kit.config.recipe import MEAN, Train
-from ptv2kit.data.dataset import EncodedSplit
-from ptv2kit.data.schemes.base import Feature, LabelScheme
+from ptv2kit.data.schemes.base import Feature
 from ptv2kit.errors import TrainingError
 from ptv2kit.evaluation.evaluate import Evaluation, evaluate
-from ptv2kit.models.model import PromptedModel
 from ptv2kit.training.mixing import batch_stream, batches_per_epoch, turns
 from ptv2kit.training.optimization import build_optimizer, build_scheduler
+from ptv2kit.training.parts import HEADS, TaskPart, trained_parameters
+from ptv2kit.training.processes import Alone, Processes
+from ptv2kit.training.state import Best, Generators, Progress, TrainingState
+from ptv2kit.training.strategy import Replicated, Strategy
 
 
 class TrainingEvents(Protocol):
@@ -43,40 +46,6 @@ class StopTraining(Exception):  # noqa: N818 - no error: whoever watches has see
 
 @final
 @dataclass(frozen=True)
-class TaskPart:
-    """What one task adds to a training.
-
-    Args:
-        name: of the task.
-        model: with the task's head; several tasks' models share backbone and prompt.
-        scheme: of the task.
-        train_split: what is trained on.
-        validation_split: what chooses the best epoch.
-    """
-
-    name: str
-    model: PromptedModel
-    scheme: LabelScheme
-    train_split: EncodedSplit
-    validation_split: EncodedSplit
-
-
-@final
-@dataclass(frozen=True)
-class Best:
-    """The best epoch of a task.
-
-    Args:
-        epoch: counted from 1; 0 if none was evaluated.
-        evaluation: on the validation split.
-    """
-
-    epoch: int = 0
-    evaluation: Evaluation | None = None
-
-
-@final
-@dataclass(frozen=True)
 class TrainingResult:
     """How a training ended.
 
@@ -85,7 +54,7 @@ class TrainingResult:
         best_epoch: the best epoch; of several tasks by the mean of their first metrics.
         history: the metrics of each epoch.
         epochs: epochs that were finished.
-        seconds: wall time of training and evaluation.
+        seconds: wall time of training and evaluation, since the start or the last checkpoint that it went on from.
         ending: whether it ran to its end, the user interrupted it, or whoever watches stopped it.
     """
 
@@ -97,8 +66,17 @@ class TrainingResult:
     ending: Literal["finished", "interrupted", "stopped"]
 
 
-Keep = Callable[[TaskPart | None, dict[str, Tensor], int, dict[str, float]], None]
-"""Called with a task, its tensors, the epoch and its metrics; None: the tensors of all tasks."""
+class Keeper(Protocol):
+    """Whoever writes down what a training makes. Every process calls it; one of them writes."""
+
+    def keep(self, part: TaskPart, tensors: dict[str, Tensor], epoch: int, evaluation: Evaluation | None) -> None:
+        """An epoch is this task's best so far; epoch 0 and None if training ends without an evaluated one."""
+
+    def keep_shared(self, tensors: dict[str, Tensor], epoch: int, values: dict[str, float]) -> None:
+        """An epoch has the best mean of several tasks so far: the tensors of all of them."""
+
+    def checkpoint(self, state: TrainingState) -> None:
+        """From here training can go on."""
 
 
 def seed_everything(seed: int) -> None:
@@ -117,9 +95,12 @@ class Trainer:
         settings: the recipe's `train` section.
         device: where to compute.
         events: told how it goes on.
-        keep: called with a task and its tensors whenever an epoch is that task's best so far, and, of several tasks,
-            with None and the tensors of all whenever the mean of their first metrics is. Once before that if training
-            ends without an evaluated epoch.
+        keeper: given the tensors of each task's best epoch, of several tasks also those of the best mean, and
+            checkpoints.
+        strategy: makes the steps.
+        processes: that train together; None: this one alone.
+        start: where to go on; None: at the beginning.
+        stop: asked between steps whether to end as on Ctrl-C; one process that says so ends all.
     """
 
     def __init__(
@@ -128,26 +109,43 @@ class Trainer:
         settings: Train,
         device: torch.device,
         events: TrainingEvents,
-        keep: Keep,
+        keeper: Keeper,
+        *,
+        strategy: Callable[[Sequence[TaskPart], Mapping[str, nn.Parameter], AdamW, Processes], Strategy] = Replicated,
+        processes: Processes | None = None,
+        start: TrainingState | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._parts = tuple(parts)
         self._settings = settings
         self._device = device
         self._events = events
-        self._keep = keep
+        self._keeper = keeper
+        self._stop = stop
         own = [math.ceil(len(part.train_split.features) / settings.batch_size) for part in parts]
         self._turns = batches_per_epoch(own, settings.mixing)
-        self._streams = [batch_stream(part.train_split.lengths, settings.batch_size, settings.seed) for part in parts]
         self._steps_per_epoch = sum(self._turns)
-        models = [part.model for part in parts]
-        self._optimizer = build_optimizer(models, settings)
-        self._scheduler = build_scheduler(self._optimizer, settings, self._steps_per_epoch)
-        self._step = 0
+        self._trained = trained_parameters(parts)
+        optimizer = build_optimizer(self._trained, settings)
+        self._step = 0 if start is None else start.progress.step
+        self._scheduler = build_scheduler(optimizer, settings, self._steps_per_epoch, self._step)
+        self._processes = processes or Alone()
+        self._strategy = strategy(parts, self._trained, optimizer, self._processes)
+        self._epoch = 1
+        self._turn = 0
+        self._taken = [0] * len(parts)
         self._best = [Best() for _ in parts]
         self._best_mean = -math.inf
         self._best_epoch = 0
         self._history: list[dict[str, float]] = []
-        self._last_good = [model.trained_state() for model in models]
+        self._between_steps = True
+        if start is not None:
+            self._restore(start)
+        self._streams = [
+            islice(batch_stream(part.train_split.lengths, settings.batch_size, settings.seed), taken, None)
+            for part, taken in zip(parts, self._taken, strict=True)
+        ]
+        self._last_good = self._trained_tensors()
 
     @property
     def total_steps(self) -> int:
@@ -163,19 +161,22 @@ class Trainer:
         started = time.monotonic()
         ending: Literal["finished", "interrupted", "stopped"] = "finished"
         try:
-            for epoch in range(1, self._settings.epochs + 1):
-                self._train_epoch(epoch)
-                self._evaluate(epoch)
-                if self._settings.patience and epoch - self._best_epoch >= self._settings.patience:
-                    break
+            while self._epoch <= self._settings.epochs and not self._out_of_patience():
+                self._train_epoch()
+                self._evaluate()
+                if self._settings.checkpoint_steps is None:
+                    self._keeper.checkpoint(self._state())
         except StopTraining:
             ending = "stopped"
         except KeyboardInterrupt:
             ending = "interrupted"
             self._keep_something()
+            if self._between_steps:
+                self._keeper.checkpoint(self._state())
         except TrainingError:
-            for part, tensors in zip(self._parts, self._last_good, strict=True):
-                part.model.load_trained_state(tensors)
+            with torch.no_grad():
+                for name, tensor in self._last_good.items():
+                    self._trained[name].copy_(tensor)
             self._keep_something()
             raise
         return TrainingResult(
@@ -187,38 +188,59 @@ class Trainer:
             ending=ending,
         )
 
-    def _train_epoch(self, epoch: int) -> None:
+    def _out_of_patience(self) -> bool:
+        patience = self._settings.patience
+        return patience is not None and len(self._history) - self._best_epoch >= patience
+
+    def _train_epoch(self) -> None:
+        """The rest of the epoch."""
         for part in self._parts:
             part.model.train()
-        for task in turns(self._turns, self._settings.seed * 1_000_003 + epoch):
-            part = self._parts[task]
-            features = part.train_split.features
-            loss = self._optimize(part, [features[row] for row in next(self._streams[task])])
+        order = turns(self._turns, self._settings.seed * 1_000_003 + self._epoch)
+        for task in order[self._turn :]:
+            features = self._parts[task].train_split.features
+            batch = [features[row] for row in next(self._streams[task])]
+            self._between_steps = False
+            loss = self._optimize(task, batch)
             rate = float(self._scheduler.get_last_lr()[0])
             self._scheduler.step()
             self._step += 1
+            self._turn += 1
+            self._taken[task] += 1
+            self._between_steps = True
             self._events.on_step(self._step, self.total_steps, self._step / self._steps_per_epoch, loss, rate)
+            if self._processes.total(self._stop()):
+                raise KeyboardInterrupt
+            every = self._settings.checkpoint_steps
+            if every is not None and self._step % every == 0:
+                self._keeper.checkpoint(self._state())
 
-    def _optimize(self, part: TaskPart, features: list[Feature]) -> float:
+    def _optimize(self, task: int, features: list[Feature]) -> float:
         """One optimizer step; the loss is the mean over the whole batch, however it is cut into micro-batches."""
-        model = part.model
+        part, processes = self._parts[task], self._processes
         size = len(features) if self._settings.micro_batch_size == "auto" else self._settings.micro_batch_size
-        batches = [part.scheme.collate(features[at : at + size]) for at in range(0, len(features), size)]
-        targets = max(1, sum(model.head.target_count(batch.labels) for batch in batches))
+        own = features[processes.rank :: processes.size]
+        longest = math.ceil(len(features) / processes.size)
+        pieces = [own[at : at + size] for at in range(0, longest, size)]
+        # All processes make equally many passes, for they may exchange weights in them; an idle one adds nothing.
+        batches = [part.scheme.collate(piece or features[:1]) for piece in pieces]
+        weights = [1.0 if piece else 0.0 for piece in pieces]
+        counts = [part.model.head.target_count(batch.labels) for batch in batches]
+        targets = sum(count for count, weight in zip(counts, weights, strict=True) if weight)
+        all_targets = max(1.0, processes.total(targets))
         total = 0.0
-        for batch in batches:
+        for number, (batch, weight) in enumerate(zip(batches, weights, strict=True), 1):
             on_device = batch.to(self._device)
-            logits = model(**on_device.inputs())
-            loss = model.head.loss_sum(logits, on_device.labels) / targets
-            self._require_finite("loss", float(loss.detach()))
-            loss.backward()
+            logits = self._strategy.forward(task, on_device, last=number == len(batches))
+            loss = part.model.head.loss_sum(logits, on_device.labels) / all_targets
+            loss = loss if weight else loss * 0.0
+            self._strategy.backward(loss)
             total += float(loss.detach())
-        trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
-        norm = clip_grad_norm_(trained, self._settings.max_gradient_norm or math.inf)
-        self._require_finite("gradient norm", float(norm))
-        self._last_good = [part.model.trained_state() for part in self._parts]
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        total = processes.total(total)
+        self._require_finite("loss", total)
+        last_good = self._trained_tensors()
+        self._require_finite("gradient norm", self._strategy.step(task, self._settings.max_gradient_norm or math.inf))
+        self._last_good = last_good
         return total
 
     def _require_finite(self, what: str, value: float) -> None:
@@ -230,10 +252,11 @@ class Trainer:
             hint=f"lower train.learning_rate (now {self._settings.learning_rate:g}), or raise train.warmup_ratio",
         )
 
-    def _evaluate(self, epoch: int) -> None:
+    def _evaluate(self) -> None:
         started = time.monotonic()
         values: dict[str, float] = {}
         firsts: list[float] = []
+        bests: list[tuple[TaskPart, Evaluation]] = []
         for index, part in enumerate(self._parts):
             evaluation = evaluate(
                 part.model,
@@ -241,40 +264,87 @@ class Trainer:
                 part.validation_split,
                 self._settings.eval_batch_size,
                 self._device,
-                self._events.on_evaluating,
+                self._on_evaluating,
+                self._processes,
             )
             own = evaluation.scores.values
             metric = next(iter(own))
-            previous = self._best[index].evaluation
-            if previous is None or own[metric] > previous.scores.values[metric]:
-                self._keep(part, part.model.inference_state(), epoch, own)
-                self._best[index] = Best(epoch, evaluation)
+            previous = self._best[index].scores
+            if previous is None or own[metric] > previous.values[metric]:
+                bests.append((part, evaluation))
             values |= own if len(self._parts) == 1 else {f"{part.name}/{name}": value for name, value in own.items()}
             firsts.append(own[metric])
         mean = sum(firsts) / len(firsts)
         best = mean > self._best_mean
         if len(self._parts) > 1:
             values = {MEAN: mean, **values}
+        self._keep_bests(bests, values if best and len(self._parts) > 1 else None)
         if best:
-            self._best_mean, self._best_epoch = mean, epoch
-            if len(self._parts) > 1:
-                self._keep(None, self._shared_state(), epoch, values)
+            self._best_mean, self._best_epoch = mean, self._epoch
         self._history.append(values)
+        epoch, self._epoch, self._turn = self._epoch, self._epoch + 1, 0
         self._events.on_evaluation(epoch, values, best, time.monotonic() - started)
+
+    def _on_evaluating(self, done: int, total: int) -> None:
+        self._events.on_evaluating(done, total)
+        if self._processes.size == 1 and self._stop():
+            raise KeyboardInterrupt
+
+    def _keep_bests(self, bests: list[tuple[TaskPart, Evaluation]], values: dict[str, float] | None) -> None:
+        for part, evaluation in bests:
+            self._keeper.keep(part, part.model.inference_state(), self._epoch, evaluation)
+            self._best[self._parts.index(part)] = Best(self._epoch, evaluation.scores)
+        if values is not None:
+            self._keeper.keep_shared(self._shared_state(), self._epoch, values)
 
     def _keep_something(self) -> None:
         """Without an evaluated epoch, the tensors as they are now are better than none."""
         if self._best_epoch:
             return
         for part in self._parts:
-            self._keep(part, part.model.inference_state(), 0, {})
+            self._keeper.keep(part, part.model.inference_state(), 0, None)
         if len(self._parts) > 1:
-            self._keep(None, self._shared_state(), 0, {})
+            self._keeper.keep_shared(self._shared_state(), 0, {})
 
     def _shared_state(self) -> dict[str, Tensor]:
         """What all tasks share, and each task's head as `heads.<task>.*`."""
         tensors: dict[str, Tensor] = {}
         for part in self._parts:
             for name, tensor in part.model.inference_state().items():
-                tensors[f"heads.{part.name}.{name[5:]}" if name.startswith("head.") else name] = tensor
+                tensors[f"{HEADS}{part.name}.{name[5:]}" if name.startswith("head.") else name] = tensor
         return tensors
+
+    def _trained_tensors(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self._trained.items()}
+
+    def _state(self) -> TrainingState:
+        return TrainingState(
+            progress=Progress(
+                step=self._step,
+                epoch=self._epoch,
+                turn=self._turn,
+                taken=tuple(self._taken),
+                best=tuple(self._best),
+                best_epoch=self._best_epoch,
+                best_mean=self._best_mean if self._best_epoch else None,
+                history=tuple(self._history),
+            ),
+            trained={name: tensor.cpu() for name, tensor in self._trained_tensors().items()},
+            optimizer=self._strategy.optimizer_state(),
+            generators=tuple(self._processes.gather(Generators.read())),
+        )
+
+    def _restore(self, state: TrainingState) -> None:
+        progress = state.progress
+        self._epoch, self._turn = progress.epoch, progress.turn
+        self._taken = list(progress.taken)
+        self._best = list(progress.best)
+        self._best_epoch = progress.best_epoch
+        self._best_mean = -math.inf if progress.best_mean is None else progress.best_mean
+        self._history = list(progress.history)
+        with torch.no_grad():
+            for name, tensor in state.trained.items():
+                self._trained[name].copy_(tensor)
+        self._strategy.load_optimizer_state(state.optimizer)
+        if self._processes.rank < len(state.generators):
+            state.generators[self._processes.rank].restore()

@@ -80,6 +80,8 @@ def test_a_run_leaves_a_whole_folder(project: Project) -> None:
     assert f"run: runs/tiny/{run.name}" in out
     assert sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()) == [
         "README.md",
+        "checkpoints/step-00000006.safetensors",
+        "checkpoints/step-00000009.safetensors",
         "environment.json",
         "log.txt",
         "metrics.jsonl",

@@ -15,7 +15,8 @@ from ptv2kit.cli.main import build_parser, main
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = str(ROOT / "recipes" / "quickstart.yaml")
-SHIPPED = sorted(str(path) for folder in ("recipes", "tasks") for path in (ROOT / folder).glob("*.yaml"))
+FOLDERS = ("recipes", "recipes/suites", "tasks")
+SHIPPED = sorted(str(path) for folder in FOLDERS for path in (ROOT / folder).glob("*.yaml"))
 
 
 def test_every_shipped_file_is_valid(capsys: pytest.CaptureFixture[str]) -> None:

@@ -193,8 +193,8 @@ tasks/tiny.yaml:5:11: error: 'metrics[0]' must be one of: {METRICS}; found text 
         ("recipe: one", "extends: none.yaml\nrecipe: one", "names a file that does not exist: 'recipes/none.yaml'"),
         ("recipe: one", "extends: one.yaml\nrecipe: one", "'extends' goes in a circle: recipes/one.yaml → recipes/one"),
         ("recipe: one", "extends: [a]\nrecipe: one", "'extends' must be the path of one YAML file"),
-        ("recipe: one\n", "", ":1:1: error: the first key must be 'recipe' or 'task'"),
-        ("recipe: one", "suite: one", "hint: suites are not supported yet"),
+        ("recipe: one\n", "", ":1:1: error: the first key must be 'recipe', 'task' or 'suite'"),
+        ("recipe: one", "suite: one", ":2:1: error: unknown key 'task'"),
     ],
 )
 def test_messages_of_recipes(project: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, message: str) -> None:

@@ -12,9 +12,10 @@ from ptv2kit.config.recipe import DEEP_METHODS, Method
 from ptv2kit.errors import ConfigError
 from ptv2kit.evaluation.evaluate import evaluate
 from ptv2kit.models.prompts import EmbeddingPrompt, NetworkPrompt, ShallowPrompt
-from ptv2kit.training.trainer import TaskPart, Trainer, seed_everything
+from ptv2kit.training.parts import TaskPart
+from ptv2kit.training.trainer import Trainer, seed_everything
 from tests.training.test_schemes_on_backbones import Silent
-from tests.training.tiny import prepare_with
+from tests.training.tiny import Kept, prepare_with
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((method, {}) for method in get_args(Method)),
@@ -33,18 +34,15 @@ def test_it_learns_and_what_is_kept_suffices(
     settings: dict[str, object] = {"epochs": 6, "learning_rate": 0.002 if method == "fine_tuning" else 0.03}
     prepared = prepare_with(backbone, task_file, {"dropout": 0.0, **prompt}, method=method, **settings)
     seed_everything(1)
-    model, events, split, kept = prepared.build_model(), Silent(), prepared.splits["train"], {}
+    model, events, split = prepared.build_model(), Silent(), prepared.splits["train"]
     before = {name: value.clone() for name, value in model.named_parameters()}
     tuned = method == "fine_tuning"
     assert model.parameter_count().tuned is tuned
     assert model.parameter_count().trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-    def keep(part: TaskPart | None, tensors: dict[str, torch.Tensor], epoch: int, values: dict[str, float]) -> None:
-        kept.clear()
-        kept.update(tensors)
-
-    train = prepared.recipe.train
-    Trainer([TaskPart("tiny", model, prepared.scheme, split, split)], train, prepared.device, events, keep).train()
+    keeper, train = Kept(), prepared.recipe.train
+    Trainer([TaskPart("tiny", model, prepared.scheme, split, split)], train, prepared.device, events, keeper).train()
+    kept = keeper.bests[-1][1]
     assert sum(events.losses[-2:]) < sum(events.losses[:2])
     changed = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert changed == {"head"} | ({"backbone"} if tuned else {"prompt"} if prepared.recipe.prompt_length else set())

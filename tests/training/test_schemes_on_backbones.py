@@ -12,9 +12,11 @@ from pydantic import TypeAdapter
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import TASK_SECTIONS, Task
 from ptv2kit.evaluation.evaluate import evaluate
+from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared, prepare
-from ptv2kit.training.trainer import TaskPart, Trainer, seed_everything
+from ptv2kit.training.trainer import Trainer, seed_everything
 from tests.tiny_backbones import FAMILIES, save_tiny
+from tests.training.tiny import Kept
 
 ROWS: list[dict[str, Any]] = [
     {"words": [who, "met", "alan", "in", where], "tags": ["B-PER", "O", "O", "O", "B-LOC"], "verb": 1}
@@ -93,13 +95,13 @@ def test_it_learns(folder: Path, scheme: str) -> None:
     seed_everything(0)
     model, events, split = prepared.build_model(), Silent(), prepared.splits["train"]
     train = prepared.recipe.train
-    result = Trainer(
-        [TaskPart("tiny", model, prepared.scheme, split, split)], train, prepared.device, events, lambda *_: None
-    ).train()
+    kept = Kept()
+    parts = [TaskPart("tiny", model, prepared.scheme, split, split)]
+    Trainer(parts, train, prepared.device, events, kept).train()
     assert sum(events.losses[-2:]) < sum(events.losses[:2])
-    (best,) = result.tasks
-    assert best.evaluation is not None
-    assert [prediction.row for prediction in best.evaluation.predictions] == list(range(len(ROWS)))
+    best = kept.evaluations[-1]
+    assert best is not None
+    assert [prediction.row for prediction in best.predictions] == list(range(len(ROWS)))
     before = evaluate(model, prepared.scheme, split, 3, prepared.device, lambda *_: None)
     again = evaluate(model, prepared.scheme, split, 1, prepared.device, lambda *_: None)
     assert [item.label for item in before.predictions] == [item.label for item in again.predictions]

@@ -11,19 +11,25 @@ import torch
 from ptv2kit.config.recipe import Train
 from ptv2kit.errors import TrainingError
 from ptv2kit.training.optimization import rate_factor
+from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared
-from ptv2kit.training.trainer import TaskPart, Trainer, TrainingResult, seed_everything
-from tests.training.tiny import prepare_with
+from ptv2kit.training.state import TrainingState
+from ptv2kit.training.trainer import Trainer, TrainingResult, seed_everything
+from tests.training.tiny import Kept, prepare_with
 
 
 class Recorder:
-    """Keeps every event; raises `fault` when the given step is reached."""
+    """Keeps every event and what the training keeps; raises `fault` when the given step is reached."""
 
     def __init__(self, fault: BaseException | None = None, at: int = 0) -> None:
         self.steps: list[tuple[float, float]] = []
         self.evaluations: list[tuple[int, bool]] = []
-        self.kept: list[tuple[dict[str, torch.Tensor], int]] = []
+        self.keeper = Kept()
         self._fault, self._at = fault, at
+
+    @property
+    def kept(self) -> list[tuple[dict[str, torch.Tensor], int]]:
+        return [(tensors, epoch) for _, tensors, epoch in self.keeper.bests]
 
     def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
         self.steps.append((loss, learning_rate))
@@ -36,13 +42,8 @@ class Recorder:
     def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
         self.evaluations.append((epoch, best))
 
-    def keep(
-        self, part: TaskPart | None, tensors: dict[str, torch.Tensor], epoch: int, values: dict[str, float]
-    ) -> None:
-        self.kept.append((tensors, epoch))
 
-
-def train(prepared: Prepared, recorder: Recorder) -> tuple[TrainingResult, Any]:
+def train(prepared: Prepared, recorder: Recorder, start: TrainingState | None = None) -> tuple[TrainingResult, Any]:
     seed_everything(prepared.recipe.train.seed)
     model = prepared.build_model()
     splits = prepared.splits
@@ -51,7 +52,8 @@ def train(prepared: Prepared, recorder: Recorder) -> tuple[TrainingResult, Any]:
         prepared.recipe.train,
         prepared.device,
         recorder,
-        recorder.keep,
+        recorder.keeper,
+        start=start,
     )
     return trainer.train(), model
 
@@ -61,8 +63,8 @@ def test_it_learns_and_keeps_the_best_epoch(backbone: Path, task_file: Path) -> 
     prepared = prepare_with(backbone, task_file, epochs=12)
     before = {name: value.clone() for name, value in prepared.build_model().backbone.state_dict().items()}
     result, model = train(prepared, recorder)
-    assert result.tasks[0].evaluation is not None
-    assert result.tasks[0].evaluation.scores.values["span_f1"] == 100.0
+    assert result.tasks[0].scores is not None
+    assert result.tasks[0].scores.values["span_f1"] == 100.0
     assert recorder.steps[-1][0] < 0.2 * recorder.steps[0][0]
     assert result.best_epoch == max(epoch for epoch, best in recorder.evaluations if best)
     assert recorder.kept[-1][1] == result.best_epoch
@@ -75,8 +77,8 @@ def test_a_frozen_backbone_in_bf16_trains_a_prompt_in_fp32(backbone: Path, task_
     result, model = train(prepare_with(backbone, task_file, dtype="bf16", epochs=12), recorder)
     assert {parameter.dtype for parameter in model.backbone.parameters()} == {torch.bfloat16}
     assert {tensor.dtype for tensor in recorder.kept[-1][0].values()} == {torch.float32}
-    assert result.tasks[0].evaluation is not None
-    assert result.tasks[0].evaluation.scores.values["span_f1"] > 90
+    assert result.tasks[0].scores is not None
+    assert result.tasks[0].scores.values["span_f1"] > 90
 
 
 def test_the_same_seed_gives_the_same_tensors_and_another_seed_does_not(backbone: Path, task_file: Path) -> None:
@@ -108,7 +110,7 @@ def test_patience_ends_the_training(backbone: Path, task_file: Path) -> None:
 def test_ctrl_c_keeps_what_is_there(backbone: Path, task_file: Path) -> None:
     early = Recorder(KeyboardInterrupt(), at=2)
     result, _ = train(prepare_with(backbone, task_file), early)
-    assert (result.ending, result.tasks[0].evaluation, [epoch for _, epoch in early.kept]) == ("interrupted", None, [0])
+    assert (result.ending, result.tasks[0].scores, [epoch for _, epoch in early.kept]) == ("interrupted", None, [0])
     late = Recorder(KeyboardInterrupt(), at=5)
     result, _ = train(prepare_with(backbone, task_file), late)
     assert (result.ending, result.best_epoch, [epoch for _, epoch in late.kept]) == ("interrupted", 1, [1])

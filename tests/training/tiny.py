@@ -1,14 +1,38 @@
-"""The tiny task on the tiny backbone, prepared with settings of a test's choice."""
+"""The tiny task on the tiny backbone, prepared with settings of a test's choice, and what its training keeps."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from pydantic import TypeAdapter
 
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import Task
+from ptv2kit.evaluation.evaluate import Evaluation
+from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared, prepare
+from ptv2kit.training.state import TrainingState
+
+
+class Kept:
+    """Keeps in memory what a training keeps."""
+
+    def __init__(self) -> None:
+        self.bests: list[tuple[str, dict[str, torch.Tensor], int]] = []
+        self.shared: list[tuple[dict[str, torch.Tensor], int]] = []
+        self.evaluations: list[Evaluation | None] = []
+        self.states: list[TrainingState] = []
+
+    def keep(self, part: TaskPart, tensors: dict[str, torch.Tensor], epoch: int, evaluation: Evaluation | None) -> None:
+        self.bests.append((part.name, tensors, epoch))
+        self.evaluations.append(evaluation)
+
+    def keep_shared(self, tensors: dict[str, torch.Tensor], epoch: int, values: dict[str, float]) -> None:
+        self.shared.append((tensors, epoch))
+
+    def checkpoint(self, state: TrainingState) -> None:
+        self.states.append(state)
 
 
 def prepare_with(

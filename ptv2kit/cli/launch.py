@@ -1,0 +1,221 @@
+"""`ptv2kit run` on several processes: which ones, how they share the work, and starting them on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO, TYPE_CHECKING, final
+
+from ptv2kit.errors import ConfigError, ProjectError, TrainingError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ptv2kit.config.recipe import Recipe
+    from ptv2kit.training.distributed import Chosen, Workers
+    from ptv2kit.training.prepare import Prepared
+
+_GRACE = 60.0
+"""Seconds that processes have to save after SIGTERM."""
+
+
+def local_processes(recipe: Recipe) -> int:
+    """How many processes `ptv2kit run` starts on this machine.
+
+    Raises:
+        ConfigError: there are fewer GPUs than the recipe asks for.
+    """
+    import torch
+
+    wanted = recipe.distributed
+    on_gpu = recipe.train.device != "cpu" and torch.cuda.is_available()
+    if wanted.strategy == "none":
+        return 1
+    if wanted.gpus == "auto":
+        return torch.cuda.device_count() if on_gpu else 1
+    if on_gpu and wanted.gpus > torch.cuda.device_count():
+        raise ConfigError(
+            f"distributed.gpus is {wanted.gpus}, but this machine has {torch.cuda.device_count()}",
+            hint="set it to auto, or train.device to cpu",
+        )
+    return wanted.gpus
+
+
+def resolve_strategy(prepared: Sequence[Prepared], found: Workers | None, messages: Console) -> Chosen:
+    """How the processes share the work, checked before weights are read.
+
+    Raises:
+        ConfigError: the recipe cannot be trained that way.
+    """
+    import torch
+
+    from ptv2kit.planning.memory import choose_strategy
+    from ptv2kit.planning.plan import task_shape
+    from ptv2kit.training.distributed import check_strategy
+
+    recipe, spec = prepared[0].recipe, prepared[0].spec
+    size = 1 if found is None else found.size
+    memory = None
+    if prepared[0].device.type == "cuda":
+        memory = float(torch.cuda.get_device_properties(prepared[0].device).total_memory)
+    shapes = [task_shape(recipe, each.task) for each in prepared]
+    choice = choose_strategy(recipe, spec, shapes, processes=size, memory=memory)
+    chosen = choice.setup.strategy
+    check_strategy(recipe, spec, chosen, size)
+    if size > 1 or chosen != "none":
+        messages.print(f"{size} processes, strategy {chosen}: {choice.reason}", soft_wrap=True)
+    return chosen
+
+
+def launch_machines(hostfile: Path, words: Sequence[str]) -> int:
+    """Start the same command on all machines of a hostfile with DeepSpeed's launcher, and wait for it.
+
+    Args:
+        hostfile: DeepSpeed's list of machines.
+        words: of the command line, after `ptv2kit`.
+
+    Returns:
+        The launcher's exit code.
+
+    Raises:
+        ConfigError: the file or the launcher is not there.
+    """
+    if not hostfile.is_file():
+        raise ConfigError(f"distributed.hostfile: '{hostfile}' does not exist")
+    launcher = Path(sys.executable).with_name("deepspeed")
+    if not launcher.is_file():
+        raise ConfigError("distributed.hostfile needs deepspeed", hint="pip install 'ptv2kit[distributed]'")
+    return subprocess.call([str(launcher), "--hostfile", str(hostfile), "--module", "ptv2kit", *words])
+
+
+def launch(count: int, words: Sequence[str]) -> int:
+    """Start so many processes of the same command on this machine, and wait for all of them.
+
+    If one dies, the others are asked to end. SIGINT and SIGTERM are passed on. If this process is killed, they end too.
+
+    Args:
+        count: at least two.
+        words: of the command line, after `ptv2kit`.
+
+    Returns:
+        Exit code of the process that ended first with one that is not 0; else 0.
+
+    Raises:
+        TrainingError: a process was killed by a signal.
+    """
+    with tempfile.TemporaryDirectory(prefix="ptv2kit-") as folder:
+        return _Processes(count, words, Path(folder)).wait()
+
+
+@final
+class _Processes:
+    """Processes of one training on this machine.
+
+    Args:
+        count: of them.
+        words: of the command line.
+        folder: for what all but the first one write to stderr; it is shown only if it matters.
+    """
+
+    def __init__(self, count: int, words: Sequence[str], folder: Path) -> None:
+        self._logs = [folder / f"rank-{rank}.txt" for rank in range(count)]
+        self._received: signal.Signals | None = None
+        common = {**os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        common.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+        self._processes: list[subprocess.Popen[bytes]] = []
+        for rank, log in enumerate(self._logs):
+            environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "PTV2KIT_PARENT": str(os.getpid())}
+            stderr: IO[bytes] | None = log.open("wb") if rank else None
+            self._processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "ptv2kit", *words],
+                    env=environment,
+                    stdout=None if rank == 0 else subprocess.DEVNULL,
+                    stderr=stderr,
+                    start_new_session=True,  # Ctrl-C reaches them through this process, once
+                )
+            )
+            if stderr is not None:
+                stderr.close()
+
+    def wait(self) -> int:
+        before = {number: signal.signal(number, self._pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            failed = self._first_failure()
+            if failed is not None:
+                self._end_others()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            for process in self._processes:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+        if failed is None:
+            return 0
+        code = self._processes[failed].returncode
+        if code < 0:
+            raise TrainingError(
+                f"process {failed} of {len(self._processes)} was killed by {signal.Signals(-code).name}",
+                hint="--resume goes on from the last checkpoint; SIGKILL may mean that the machine ran out of memory",
+            )
+        if failed > 0:
+            sys.stderr.write(self._logs[failed].read_text(encoding="utf-8", errors="replace"))
+        return code
+
+    def _first_failure(self) -> int | None:
+        """Wait until a process fails or all have ended."""
+        while True:
+            codes = [process.poll() for process in self._processes]
+            bad = [rank for rank, code in enumerate(codes) if code not in (None, 0)]
+            if bad:
+                time.sleep(0.5)  # others fail at once because of it: the one that was killed is the cause
+                killed = [rank for rank in bad if (self._processes[rank].poll() or 0) < 0]
+                return (killed or bad)[0]
+            if None not in codes:
+                return None
+            time.sleep(0.05)
+
+    def _end_others(self) -> None:
+        """Processes that ended by themselves fail within moments; those that wait for a dead one never would."""
+        deadline = time.monotonic() + (_GRACE if self._received is not None else 2.0)
+        while time.monotonic() < deadline and any(process.poll() is None for process in self._processes):
+            time.sleep(0.05)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self._received = signal.Signals(number)
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+
+def end_with_parent() -> None:
+    """Let the system end this worker when the process that started it is killed. Linux only.
+
+    Raises:
+        ProjectError: it is gone already.
+    """
+    parent = os.environ.get("PTV2KIT_PARENT")
+    if parent is None or sys.platform != "linux":
+        return
+    import ctypes
+
+    death_signal = 1  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(death_signal, signal.SIGTERM)
+    if os.getppid() != int(parent):
+        error: ProjectError = TrainingError("the process that started this one is gone")
+        raise error
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

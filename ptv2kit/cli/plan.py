@@ -1,0 +1,213 @@
+"""`ptv2kit plan`: what a run will need, before anything is downloaded or computed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ptv2kit.cli.data_root import add_data_root
+from ptv2kit.cli.subject import silence_libraries
+from ptv2kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ptv2kit.config.load import ResolvedRecipe
+    from ptv2kit.models.backbones import BackboneSpec
+    from ptv2kit.planning.hardware import Gpu
+    from ptv2kit.planning.plan import Plan
+
+EXAMPLES = """examples:
+  ptv2kit plan recipes/glm-10b-boolq.yaml
+  ptv2kit plan recipes/glm-10b-boolq.yaml --gpu rtx4090 --gpus 2 --rows 9427 --price 0.4
+  ptv2kit plan recipes/glm-10b-boolq.yaml --gpu a100-40 train.gradient_checkpointing=true
+  ptv2kit plan recipes/mini-rte.yaml --data-root data --memory 12 --json
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "plan",
+        help="parameters, memory, steps and time of a recipe",
+        description="Say what a run will need: parameters, memory per GPU under each strategy, steps and time. No "
+        "weights, no GPU and no network are needed, only the backbone's configuration.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, metavar="RECIPE", help="recipe (YAML)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a value of the recipe")
+    parser.add_argument(
+        "--gpu",
+        metavar="NAME",
+        help="b200, h200, h100, h100-pcie, a100-80, a100-40, l40s, a10, l4, rtx4090, rtx3090, or another with "
+        "--memory (default: this machine's, else h100)",
+    )
+    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs in all (default: as the recipe says)")
+    parser.add_argument("--memory", type=float, metavar="GIB", help="memory of each GPU")
+    parser.add_argument("--peak-tflops", type=float, metavar="X", help="peak rate of each GPU, 10^12 operations/s")
+    parser.add_argument("--price", type=float, metavar="PER_HOUR", help="of one GPU")
+    parser.add_argument("--rows", type=int, metavar="N", help="rows to train on, where no file tells")
+    add_data_root(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object; sizes in bytes")
+    parser.set_defaults(handler=run, trailing="overrides")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan.
+
+    Raises:
+        ConfigError: the recipe is wrong, or asks for what the backbone does not have.
+        DataError: a data file is malformed, or the backbone's configuration cannot be had.
+    """
+    from ptv2kit.config.load import load_recipe
+    from ptv2kit.planning.hardware import find_gpu
+
+    named = args.gpu is not None or args.memory is not None or args.peak_tflops is not None
+    gpu = find_gpu(args.gpu, args.memory, args.peak_tflops) if named else None
+    for option, value in (("--rows", args.rows), ("--price", args.price)):
+        if value is not None and value <= 0:
+            raise ConfigError(f"{option} must be more than 0. Got {value:g}")
+    resolved = load_recipe(args.file, args.overrides)
+    silence_libraries()
+    from ptv2kit.models.backbones import find_backbone
+    from ptv2kit.planning.plan import count_processes, make_plan
+
+    there, gpus = gpu_here()
+    plan = make_plan(
+        resolved.recipe,
+        find_backbone(resolved.recipe.backbone, planning=True),
+        resolved.tasks,
+        gpu or there,
+        processes=count_processes(resolved.recipe, resolved.path, args.gpus, 1 if named else gpus),
+        data_root=args.data_root,
+        rows=args.rows,
+        price=args.price,
+    )
+    if args.json:
+        print(json.dumps(plan.to_json(), indent=2))
+        return 0
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    print_plan(console, plan)
+    return 0
+
+
+def gpu_here() -> tuple[Gpu, int]:
+    """This machine's first GPU and how many it has; without any, the one that is planned for, once."""
+    import torch
+
+    from ptv2kit.planning.hardware import find_gpu, gpu_of_machine
+
+    if not torch.cuda.is_available():
+        return find_gpu(None, None, None), 1
+    found = torch.cuda.get_device_properties(0)
+    return gpu_of_machine(str(found.name), int(found.total_memory)), torch.cuda.device_count()
+
+
+def print_summary(console: Console, resolved: ResolvedRecipe, spec: BackboneSpec) -> None:
+    """What a dry run says of the plan on this machine: parameters, strategy, memory; no row is read."""
+    from ptv2kit.planning.plan import count_processes, make_plan
+
+    gpu, gpus = gpu_here()
+    processes = count_processes(resolved.recipe, resolved.path, None, gpus)
+    plan = make_plan(resolved.recipe, spec, resolved.tasks, gpu, processes=processes, count_rows=False)
+    console.print(_parameters(plan), soft_wrap=True)
+    console.print(f"plan for {processes} x {gpu.name}: {_strategy(plan)}", soft_wrap=True)
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True)
+    console.print("plan: 'ptv2kit plan' has the rest: memory by part, other GPUs, time", soft_wrap=True)
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    """The plan for people."""
+    chosen = plan.chosen
+    console.print(f"{plan.recipe.recipe}: {plan.recipe.trained}", style="bold", soft_wrap=True)
+    console.print(_parameters(plan), soft_wrap=True)
+    console.print(_steps(plan), soft_wrap=True)
+    console.print()
+    _print_memory(console, plan)
+    console.print()
+    console.print(f"strategy: {_strategy(plan)}", soft_wrap=True)
+    again = chosen.checkpointed
+    with_it = "not supported by this backbone" if again is None else f"{again / 2**30:.2f} GiB with it"
+    console.print(
+        f"activations: {chosen.plain / 2**30:.2f} GiB without gradient checkpointing, {with_it}", soft_wrap=True
+    )
+    console.print(_time(plan), soft_wrap=True)
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+    for assumption in plan.assumptions:
+        console.print(f"assumed: {assumption.removeprefix('assumed ')}", style="dim", soft_wrap=True)
+
+
+def _print_memory(console: Console, plan: Plan) -> None:
+    from rich import box
+    from rich.table import Table
+
+    processes = max(option.setup.processes for option in plan.options)
+    again = " with gradient checkpointing" if plan.recipe.train.gradient_checkpointing else ""
+    console.print(
+        f"GiB on each of {processes} x {plan.gpu.name} ({plan.gpu.memory / 2**30:.1f} GiB){again}", soft_wrap=True
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for option in plan.options:
+        taken = option.setup == plan.choice.setup
+        name = f"{option.setup.name} *" if taken else option.setup.name
+        table.add_column(name, justify="right", no_wrap=True, style="bold" if taken else None)
+    for part in ("weights", "gradients", "optimizer", "buckets", "activations", "prefix", "head", "reserve", "total"):
+        sizes = [f"{getattr(option.footprint, part) / 2**30:.2f}" for option in plan.options]
+        table.add_row(part, *sizes, end_section=part in ("reserve", "total"))
+    table.add_row("on the host", *(f"{option.footprint.host / 2**30:.2f}" for option in plan.options))
+    table.add_row("micro-batch", *(f"{option.examples:,}" for option in plan.options))
+    table.add_row("largest that fits", *(_most(option.micro_batch) for option in plan.options))
+    console.print(table)
+
+
+def _parameters(plan: Plan) -> str:
+    count = plan.costs.count
+    return (
+        f"parameters: {count.frozen:,} frozen; {count.trained:,} trained = {count.share:.2%} of the backbone "
+        f"(prompt {count.prompt:,}, head {count.head:,})"
+    )
+
+
+def _strategy(plan: Plan) -> str:
+    chosen = plan.chosen
+    return (
+        f"{chosen.setup.name}, because {plan.choice.reason}; micro-batches of {chosen.examples}, "
+        f"{chosen.footprint.total / 2**30:.1f} of {plan.gpu.memory / 2**30:.1f} GiB; "
+        f"the largest that fits is {_most(chosen.micro_batch)}"
+    )
+
+
+def _most(examples: int) -> str:
+    return str(examples) if examples < 10_000 else ">9999"
+
+
+def _steps(plan: Plan) -> str:
+    train = plan.recipe.train
+    if plan.duration is None:
+        unknown = [name for name, rows in plan.rows.items() if rows is None]
+        return (
+            f"steps: unknown, because the training rows of {' and '.join(unknown)} are not on this machine; "
+            f"say --rows N or --data-root DIR ({train.epochs} epochs, batches of {train.batch_size})"
+        )
+    rows = sum(count or 0 for count in plan.rows.values())
+    return f"steps: {plan.duration.steps:,} ({train.epochs} epochs of {rows:,} rows, batches of {train.batch_size})"
+
+
+def _time(plan: Plan) -> str:
+    if plan.duration is None:
+        return "time: unknown without the number of rows"
+    if plan.duration.hours is None:
+        return f"time: unknown, because the peak rate of {plan.gpu.name} is not known; say --peak-tflops X"
+    hours = plan.duration.hours
+    length = f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
+    processes = plan.choice.setup.processes
+    cost = "" if plan.duration.cost is None else f", cost {plan.duration.cost:,.2f}"
+    return f"time: about {length} on {processes} x {plan.gpu.name}{cost}; an upper bound if inputs are shorter"

@@ -1,0 +1,105 @@
+"""What can be known of a run before its rows and weights are read: whether it can start, and the key of its outcome."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from ptv2kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
+    from ptv2kit.config.recipe import Recipe
+    from ptv2kit.models.backbones import BackboneSpec
+
+
+@final
+class Preflight:
+    """Checks runs one after the other; backbones, files and tokenizers that several share are looked at once.
+
+    Args:
+        data_root: where data files are looked up first.
+    """
+
+    def __init__(self, data_root: Path | None) -> None:
+        self._data_root = data_root
+        self._specs: dict[str, BackboneSpec] = {}
+        self._tokenizers: set[tuple[str, bool]] = set()
+        self._data: dict[str, dict[str, Any]] = {}
+
+    def key(self, resolved: ResolvedRecipe) -> str:
+        """Check a run, and make the key that says whether it has been done.
+
+        The key stands for the resolved recipe and tasks without what changes no number, the bytes of the data files
+        (of a hub data set its address and revision), the backbone's commit, the prompt that it starts from, and the
+        version of ptv2kit. It is not the key in the run folder's name, which also covers the rows of a hub data set
+        and needs them to be read.
+
+        Raises:
+            ConfigError: settings do not fit each other, the backbone or the machine.
+            DataError: the backbone or a data file cannot be had.
+        """
+        from ptv2kit.cli.request import outcome_request
+        from ptv2kit.models.build import check_model
+        from ptv2kit.models.quantization import check_quantization
+        from ptv2kit.reporting.run_folder import run_key
+        from ptv2kit.training.initial import read_initial
+        from ptv2kit.training.prepare import choose_device
+
+        recipe = resolved.recipe
+        if recipe.distributed.hostfile is not None or recipe.distributed.gpus not in ("auto", 1):
+            raise ConfigError(
+                "each cell of a suite has one process, but distributed.gpus or distributed.hostfile asks for more",
+                hint="start a search once for each GPU instead, with CUDA_VISIBLE_DEVICES: they share its trials",
+            )
+        device = choose_device(recipe.train.device)
+        data = [self._data_of(task) for task in resolved.tasks]
+        spec = self._spec(recipe)
+        if recipe.backbone.quantization is not None:
+            check_quantization(recipe.backbone.quantization, spec.config, device.type)
+        for task in resolved.tasks:
+            check_model(recipe, spec, recipe.train.max_length or task.task.input.max_length)
+            self._check_tokenizer(recipe, spec, task)
+        initial = read_initial(recipe, spec)
+        tasks = [task.task for task in resolved.tasks]
+        return run_key(outcome_request(recipe, tasks, data, spec.commit, initial))
+
+    def _spec(self, recipe: Recipe) -> BackboneSpec:
+        from ptv2kit.models.backbones import find_backbone
+
+        settings = recipe.backbone.model_dump_json()
+        if settings not in self._specs:
+            self._specs[settings] = find_backbone(recipe.backbone)
+        return self._specs[settings]
+
+    def _check_tokenizer(self, recipe: Recipe, spec: BackboneSpec, task: ResolvedTask) -> None:
+        from ptv2kit.config.task import Iob2Task
+        from ptv2kit.models.backbones import load_tokenizer
+
+        words = isinstance(task.task, Iob2Task)
+        known = (recipe.backbone.model_dump_json(), words)
+        if known not in self._tokenizers:
+            load_tokenizer(spec, words=words)
+            self._tokenizers.add(known)
+
+    def _data_of(self, task: ResolvedTask) -> dict[str, Any]:
+        """What stands for the data of a task: by split the fingerprints of its files, or the address on the hub."""
+        from ptv2kit.config.sources import Conll05Source
+        from ptv2kit.data.sources.conll05 import words_path
+        from ptv2kit.data.sources.lines import fingerprint_of_file
+        from ptv2kit.training.prepare import locate_data
+
+        known = json.dumps([str(task.path), task.task.data.model_dump(mode="json")])
+        if known not in self._data:
+            found: dict[str, Any] = {}
+            for split, located in locate_data(task.task, task.path, self._data_root).items():
+                if located is None:
+                    found[split] = task.task.data.splits.by_name()[split]
+                    continue
+                files = list(located.files)
+                if isinstance(task.task.data, Conll05Source):
+                    files += [words_path(path) for path in located.files]
+                found[split] = [fingerprint_of_file(path) for path in files]
+            self._data[known] = found
+        return self._data[known]

@@ -1,0 +1,191 @@
+"""The searches of a suite: each trial is a cell, and what is known of it lies in the study that processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, final
+
+from ptv2kit.config.suite import Parameter, Search
+from ptv2kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ptv2kit.cli.run_suite import SuiteRunner
+    from ptv2kit.config.cells import ResolvedSuite, Study
+    from ptv2kit.reporting.suite_folder import CellRecord
+    from ptv2kit.training.search import SharedSearch, TrialOutcome, TrialRecord
+    from ptv2kit.training.trainer import TrainingEvents
+
+
+@final
+class Searches:
+    """Runs the searches of a suite one after the other.
+
+    Args:
+        suite: with at least one search.
+        runner: trains the trials and reports them.
+        keys: of the suite's cells, which lie at the ends of what may be chosen.
+    """
+
+    def __init__(self, suite: ResolvedSuite, runner: SuiteRunner, keys: Sequence[str]) -> None:
+        self._suite = suite
+        self._runner = runner
+        self._keys: dict[str, str] = {}
+        for cell, key in zip(suite.cells, keys, strict=True):
+            self._keys.setdefault(cell.case, key)
+        self._shared: dict[str, SharedSearch] = {}
+        self._finals: dict[str, SharedSearch] = {}
+
+    def run(self) -> None:
+        """Search, and train the best trials once more where the suite asks for it.
+
+        Raises:
+            ConfigError: the study cannot be kept where the suite says.
+            DataError: its journal or database cannot be used.
+        """
+        from ptv2kit.training.search import SharedSearch
+
+        for study in self._suite.studies:
+            self._shared[study.case] = SharedSearch(study.search, self._name(study), self._runner.folder.journal)
+        self._collect()
+        for study in self._suite.studies:
+            shared = self._shared[study.case]
+            if not self._run(shared, partial(self._try, study)):
+                break
+            if study.search.final is not None and not self._train_final(study, shared):
+                break
+        self._judge()
+
+    def _run(self, shared: SharedSearch, objective: Any) -> bool:
+        """Whether it came to its end."""
+        try:
+            ended = shared.run(objective)
+        except KeyboardInterrupt:
+            ended = False
+        self._runner.interrupted = not ended
+        self._collect()
+        return ended
+
+    def _train_final(self, study: Study, shared: SharedSearch) -> bool:
+        """Train the best trial once more, in one of the processes; that it was done is kept like a trial.
+
+        Returns:
+            Whether nobody interrupted it.
+        """
+        from ptv2kit.reporting.run_folder import run_key
+        from ptv2kit.reporting.suite_folder import best_of
+        from ptv2kit.training.search import SharedSearch
+
+        records = [_record(study, trial) for trial in shared.trials()]
+        best = best_of(records)
+        if best is None or any(record.status in ("running", "waiting") for record in records):
+            return True  # the process that ends last does it
+        one = Search(
+            sampler="grid",
+            space={key: Parameter(values=(value,)) for key, value in best.settings.items()},
+            pruner="none",
+            storage=study.search.storage,
+        )
+        key = run_key({"settings": dict(best.settings), "final": study.search.final})
+        final = SharedSearch(one, f"{self._name(study)}/final-{key}", self._runner.folder.journal)
+        self._finals[study.case] = final
+        return self._run(final, partial(self._try_final, study))
+
+    def _try(self, study: Study, number: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
+        from ptv2kit.config.cells import cell_name
+
+        self._collect()
+        self._say(f"[{_within(study, f'trial {number + 1}/{study.search.budget}')}] {cell_name('', settings)}")
+        return self._train(study, _trial_name(study, number), settings, [watcher], final=False)
+
+    def _try_final(self, study: Study, _: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
+        from ptv2kit.config.cells import cell_name
+
+        self._say(f"[{_within(study, 'final')}] {cell_name('', settings)}")
+        return self._train(study, _final_name(study), settings, [watcher], final=True)
+
+    def _train(
+        self, study: Study, name: str, settings: Mapping[str, Any], watchers: Sequence[TrainingEvents], *, final: bool
+    ) -> TrialOutcome:
+        from ptv2kit.training.search import TrialOutcome
+
+        try:
+            cell = study.cell(name, settings, final=final)
+        except ConfigError as error:
+            facts = {"error": error.problems[0].message, "exit_code": error.exit_code}
+            return TrialOutcome("failed", None, facts)
+        record = self._runner.train(cell, watchers)
+        assert record.status not in ("running", "waiting")
+        facts = record.to_json()
+        for key in ("name", "case", "settings", "status", "final"):
+            del facts[key]
+        return TrialOutcome(record.status, record.score, facts)
+
+    def _name(self, study: Study) -> str:
+        """Of the study: whoever searches the same space of the same recipe and data shares it."""
+        from ptv2kit.reporting.run_folder import run_key
+
+        search = study.search.model_dump(mode="json", include={"space", "sampler", "seed"})
+        key = run_key({"cell": self._keys[study.case], "search": search})
+        return "/".join([self._suite.suite.suite, *([study.case] if study.case else []), key])
+
+    def _collect(self) -> None:
+        """Show the trials of all processes."""
+        records: list[CellRecord] = []
+        for study in self._suite.studies:
+            records += [_record(study, trial) for trial in self._shared[study.case].trials()]
+            if study.case in self._finals:
+                for trial in self._finals[study.case].trials():
+                    records.append(_record(study, trial, final=True))
+        self._runner.records = records
+        self._runner.elsewhere = sum(record.status == "running" for record in records)
+        self._runner.write_tables()
+
+    def _judge(self) -> None:
+        """A trial may fail, as values that are too high do; a search without a finished trial, or its final, may not.
+
+        What the recipe should reach is asked of the final training, or of the best trial.
+        """
+        from ptv2kit.reporting.suite_folder import best_of
+
+        for study in self._suite.studies:
+            own = [record for record in self._runner.records if record.case == study.case]
+            finals = [record for record in own if record.final]
+            judged = finals[0] if finals else best_of(own)
+            failed = [record for record in own if record.status == "failed"]
+            if judged is None and failed:
+                self._runner.failed += failed
+            elif judged is not None and judged.status == "failed":
+                self._runner.failed.append(judged)
+            elif judged is not None and judged.status == "finished":
+                resolved = study.cell(judged.name, judged.settings, final=judged.final).resolved
+                self._runner.missed += [f"{judged.name}: {text}" for text in judged.missed(resolved)]
+
+    def _say(self, text: str) -> None:
+        self._runner.messages.print(text, style="bold", soft_wrap=True)
+
+
+def _record(study: Study, trial: TrialRecord, *, final: bool = False) -> CellRecord:
+    """A trial of any process as a cell."""
+    from ptv2kit.reporting.suite_folder import CellRecord
+
+    return CellRecord(
+        name=_final_name(study) if final else _trial_name(study, trial.number),
+        case=study.case,
+        settings=trial.settings,
+        status=trial.status,
+        final=final,
+        **trial.facts,
+    )
+
+
+def _trial_name(study: Study, number: int) -> str:
+    return f"{study.case + ',' if study.case else ''}trial-{number + 1:03}"
+
+
+def _final_name(study: Study) -> str:
+    return f"{study.case + ',' if study.case else ''}final"
+
+
+def _within(study: Study, what: str) -> str:
+    return f"{study.case}: {what}" if study.case else what

@@ -1,0 +1,283 @@
+"""A suite's cells: every recipe that it runs, loaded and checked before the first one starts."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+from pydantic import TypeAdapter
+
+from ptv2kit.config.load import ResolvedRecipe, load_recipe
+from ptv2kit.config.merge import Merged, Origin, Override, Setting, merge_file
+from ptv2kit.config.suite import Case, Search, Suite, short_names, shown
+from ptv2kit.config.suite_checks import check_suite, varied_keys
+from ptv2kit.config.validate import known_keys, validate
+from ptv2kit.config.yaml import KeyPath
+from ptv2kit.errors import ConfigError, Problem
+from ptv2kit.files import is_file
+
+_SUITE: TypeAdapter[Any] = TypeAdapter(Suite)
+_LONGEST_NAME = 120
+
+
+@final
+@dataclass(frozen=True)
+class Cell:
+    """One run of a suite.
+
+    Args:
+        name: unique within the suite; also the name of its folder.
+        case: the case's name, empty without cases.
+        settings: what tells it from the other cells of its case, by dotted key.
+        overrides: all that was laid over its recipe.
+        resolved: the recipe with its tasks.
+    """
+
+    name: str
+    case: str
+    settings: Mapping[str, Any]
+    overrides: tuple[str | Setting, ...]
+    resolved: ResolvedRecipe
+
+
+@final
+@dataclass(frozen=True)
+class Study:
+    """The search of a suite, or of one of its cases.
+
+    Args:
+        case: the case's name, empty without cases.
+        search: what is searched and how.
+        recipe_path: the recipe that every trial starts from.
+        fixed: what is laid over it in every trial.
+        command_line: overrides that win over everything.
+        origins: where the suite says what may be chosen for a key.
+        final_origins: likewise for the keys of `final`.
+    """
+
+    case: str
+    search: Search
+    recipe_path: Path
+    fixed: tuple[Setting, ...]
+    command_line: tuple[str, ...]
+    origins: Mapping[str, Origin]
+    final_origins: Mapping[str, Origin]
+
+    def cell(self, name: str, settings: Mapping[str, Any], *, final: bool = False) -> Cell:
+        """The cell of a trial.
+
+        Args:
+            name: of the cell.
+            settings: what was chosen, by dotted key.
+            final: whether the values of `search.final` are added.
+
+        Raises:
+            ConfigError: a value is not allowed.
+        """
+        chosen = [Setting(key, value, self.origins[key]) for key, value in settings.items()]
+        if final:
+            added = self.search.final or {}
+            chosen += [Setting(key, value, self.final_origins[key]) for key, value in added.items()]
+        overrides = (*self.fixed, *chosen, *self.command_line)
+        return Cell(name, self.case, dict(settings), overrides, load_recipe(self.recipe_path, overrides))
+
+
+@final
+@dataclass(frozen=True)
+class ResolvedSuite:
+    """A suite with all its cells, and where it came from.
+
+    Args:
+        suite: validated.
+        path: its file.
+        merged: the values that were written, and where.
+        cells: every cell; of a search those at the ends of what may be chosen, which show that all can be run.
+        studies: the searches, empty if there is no search.
+    """
+
+    suite: Suite
+    path: Path
+    merged: Merged
+    cells: tuple[Cell, ...]
+    studies: tuple[Study, ...]
+
+
+def load_suite(path: Path, overrides: Sequence[str] = ()) -> ResolvedSuite:
+    """Load and validate a suite, the recipe of every cell, and their tasks.
+
+    Args:
+        path: the file.
+        overrides: `key=value` each. `search.…=value` is of the suite, everything else goes to every cell.
+
+    Raises:
+        ConfigError: with every problem of all files; those of a cell with its name.
+    """
+    own = [text for text in overrides if text.startswith("search.")]
+    rest = tuple(text for text in overrides if not text.startswith("search."))
+    merged = merge_file(path, own)
+    suite, problems = validate(_SUITE, merged, known_keys(Suite))
+    if suite is not None:
+        problems += check_suite(suite, merged)
+    if problems:
+        raise ConfigError(problems)
+    assert suite is not None
+    _refuse_varied(suite, rest)
+    cases: list[tuple[int, Case | None]] = list(enumerate(suite.cases)) or [(0, None)]
+    if suite.search is None:
+        plans = [plan for index, case in cases for plan in _grid_cells(suite, merged, index, case, rest)]
+        return ResolvedSuite(suite, path, merged, _load_all(plans), ())
+    studies = [_study(suite, suite.search, merged, index, case, rest) for index, case in cases]
+    plans = [plan for study in studies for plan in _corner_cells(study)]
+    return ResolvedSuite(suite, path, merged, _load_all(plans), tuple(studies))
+
+
+def cell_name(case: str, settings: Mapping[str, Any]) -> str:
+    """A name that can be a folder's: `large,learning_rate=0.005,length=8`."""
+    names = short_names(settings)
+    text = ",".join([*([case] if case else []), *(f"{names[key]}={shown(value)}" for key, value in settings.items())])
+    safe = re.sub(r"[^A-Za-z0-9_.,=+-]+", "-", text)[:_LONGEST_NAME]
+    return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+@final
+@dataclass(frozen=True)
+class _Plan:
+    """A cell before its recipe is loaded."""
+
+    name: str
+    case: str
+    settings: Mapping[str, Any]
+    recipe_path: Path
+    overrides: tuple[str | Setting, ...]
+
+
+def _grid_cells(
+    suite: Suite, merged: Merged, index: int, case: Case | None, command_line: tuple[str, ...]
+) -> Iterable[_Plan]:
+    recipe_path = _recipe_path(merged, index, case)
+    fixed = _fixed(suite, merged, index, case)
+    lists: list[list[Setting]] = []
+    for place, grid in ((("grid",), suite.grid), (("cases", index, "grid"), case.grid if case else {})):
+        for key, values in grid.items():
+            lists.append([Setting(key, value, merged.place((*place, key, i))) for i, value in enumerate(values)])
+    for chosen in itertools.product(*lists):
+        settings = {setting.key: setting.value for setting in chosen}
+        name = cell_name(case.name if case else "", settings)
+        yield _Plan(name, case.name if case else "", settings, recipe_path, (*fixed, *chosen, *command_line))
+
+
+def _study(
+    suite: Suite, search: Search, merged: Merged, index: int, case: Case | None, command_line: tuple[str, ...]
+) -> Study:
+    return Study(
+        case=case.name if case else "",
+        search=search,
+        recipe_path=_recipe_path(merged, index, case),
+        fixed=_fixed(suite, merged, index, case),
+        command_line=command_line,
+        origins={key: merged.key(("search", "space", key)) for key in search.space},
+        final_origins={key: merged.place(("search", "final", key)) for key in search.final or {}},
+    )
+
+
+def _corner_cells(study: Study) -> Iterable[_Plan]:
+    """As few cells as show every value that is listed, both ends of each range, and the final values once."""
+    corners = {key: parameter.corners() for key, parameter in study.search.space.items()}
+    count = max(len(values) for values in corners.values())
+    for index in range(count):
+        settings = {key: values[min(index, len(values) - 1)] for key, values in corners.items()}
+        chosen = tuple(Setting(key, value, study.origins[key]) for key, value in settings.items())
+        plan = _Plan(
+            name=cell_name(study.case, settings),
+            case=study.case,
+            settings=settings,
+            recipe_path=study.recipe_path,
+            overrides=(*study.fixed, *chosen, *study.command_line),
+        )
+        yield plan
+        if index == 0 and study.search.final:
+            added = tuple(Setting(key, value, study.final_origins[key]) for key, value in study.search.final.items())
+            name = f"{plan.name},final"
+            yield replace(plan, name=name, overrides=(*study.fixed, *chosen, *added, *study.command_line))
+
+
+def _fixed(suite: Suite, merged: Merged, index: int, case: Case | None) -> tuple[Setting, ...]:
+    """The values of `set`, the case's last."""
+    settings = [Setting(key, value, merged.place(("set", key))) for key, value in suite.set.items()]
+    for key, value in (case.set if case else {}).items():
+        settings.append(Setting(key, value, merged.place(("cases", index, "set", key))))
+    return tuple(settings)
+
+
+def _recipe_path(merged: Merged, index: int, case: Case | None) -> Path:
+    """The recipe of a case, or of the suite.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    place: KeyPath = ("cases", index, "recipe") if case is not None and case.recipe is not None else ("recipe",)
+    node: Any = merged.values
+    for part in place:
+        node = node[part]
+    origin = merged.place(place)
+    path = (origin.folder if isinstance(origin, Override) else Path(origin.path).parent) / str(node)
+    if not is_file(path):
+        raise ConfigError([origin.problem(f"recipe file '{path}' does not exist")])
+    return path
+
+
+def _refuse_varied(suite: Suite, overrides: Sequence[str]) -> None:
+    """An override of what the suite varies would make several cells the same."""
+    keys = varied_keys(suite)
+    problems: list[Problem] = []
+    for text in overrides:
+        name = text.partition("=")[0]
+        for key in keys:
+            if key == name or key.startswith(f"{name}.") or name.startswith(f"{key}."):
+                message = f"the suite varies '{key}': it cannot be set for every cell"
+                problems.append(Override(text).problem(message, "run the recipe alone, or copy the suite"))
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+
+
+def _load_all(plans: Sequence[_Plan]) -> tuple[Cell, ...]:
+    """Load every cell; a problem that several have is said once.
+
+    Raises:
+        ConfigError: with the problems of all cells.
+    """
+    cells: list[Cell] = []
+    found: dict[Problem, list[str]] = {}
+    for plan in plans:
+        try:
+            resolved = load_recipe(plan.recipe_path, plan.overrides)
+        except ConfigError as error:
+            for problem in error.problems:
+                found.setdefault(problem, []).append(plan.name)
+            continue
+        cells.append(Cell(plan.name, plan.case, plan.settings, plan.overrides, resolved))
+    if found:
+        raise ConfigError(in_cells(found, len(plans)))
+    return tuple(cells)
+
+
+def in_cells(found: Mapping[Problem, Sequence[str]], total: int) -> list[Problem]:
+    """Problems with the names of the cells that have them.
+
+    Args:
+        found: names of cells by problem.
+        total: number of all cells.
+    """
+    problems: list[Problem] = []
+    for problem, names in found.items():
+        if len(names) == total > 1:
+            where = "in every cell"
+        else:
+            where = f"cell '{names[0]}'" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        problems.append(replace(problem, message=f"{problem.message} ({where})"))
+    return problems

@@ -1,0 +1,1 @@
+"""What a run will need before it is started: parameters, memory, steps, time. Nothing is downloaded or computed."""

@@ -1,0 +1,97 @@
+"""GPUs: their memory and their peak rates, from the makers' data sheets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from ptv2kit.errors import ConfigError, did_you_mean
+
+GIB = 2**30
+
+
+@final
+@dataclass(frozen=True)
+class Gpu:
+    """A kind of GPU.
+
+    Args:
+        name: as the user gives it.
+        memory: bytes that a process can have.
+        bf16: peak rate of dense matrix products in bf16 with sums in fp32, in operations per second; None: unknown.
+        fp32: the same in fp32, which torch computes without TF32 unless told otherwise.
+    """
+
+    name: str
+    memory: int
+    bf16: float | None
+    fp32: float | None
+
+    def peak(self, dtype: str) -> float | None:
+        """Peak rate with weights of a type, `fp32` or `bf16`."""
+        return self.bf16 if dtype == "bf16" else self.fp32
+
+
+def _gpu(name: str, gib: float, bf16: float, fp32: float) -> Gpu:
+    return Gpu(name, int(gib * GIB), bf16 * 1e12, fp32 * 1e12)
+
+
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        _gpu("b200", 178, 2250, 75),
+        _gpu("h200", 139, 989, 67),
+        _gpu("h100", 79, 989, 67),
+        _gpu("h100-pcie", 79, 756, 51),
+        _gpu("a100-80", 79, 312, 19.5),
+        _gpu("a100-40", 39, 312, 19.5),
+        _gpu("l40s", 44, 362, 91.6),
+        _gpu("a10", 22, 125, 31.2),
+        _gpu("l4", 22, 121, 30.3),
+        _gpu("rtx4090", 23.5, 165, 82.6),
+        _gpu("rtx3090", 23.5, 71, 35.6),
+    )
+}
+"""By name; memory is a little less than what the data sheet says, as drivers report it."""
+
+DEFAULT = "h100"
+"""The GPU of a plan that names none, on a machine that has none."""
+
+
+def find_gpu(name: str | None, memory: float | None, tflops: float | None) -> Gpu:
+    """A known GPU, or one that the user describes.
+
+    Args:
+        name: of the GPU; None: `DEFAULT`, unless its memory is given.
+        memory: in GiB, instead of the known one.
+        tflops: peak rate in 10^12 operations per second, instead of the known one.
+
+    Raises:
+        ConfigError: the name is unknown and no memory is given, or a number is not positive.
+    """
+    for option, value in (("--memory", memory), ("--peak-tflops", tflops)):
+        if value is not None and not value > 0:
+            raise ConfigError(f"{option} must be more than 0. Got {value:g}")
+    known = GPUS.get((name or (DEFAULT if memory is None else "")).lower())
+    if known is None and memory is None:
+        raise ConfigError(
+            f"--gpu {name}: its memory is not known here",
+            hint=f"{did_you_mean(str(name).lower(), list(GPUS))}; or say --memory GIB, and --peak-tflops for the time",
+        )
+    peaks = (None, None) if known is None else (known.bf16, known.fp32)
+    if tflops is not None:
+        peaks = (tflops * 1e12, tflops * 1e12)
+    size = int(memory * GIB) if memory is not None else known.memory if known is not None else 0
+    return Gpu(name or (known.name if known else f"GPU with {memory:g} GiB"), size, *peaks)
+
+
+def gpu_of_machine(name: str, memory: int) -> Gpu:
+    """A GPU that is there.
+
+    Args:
+        name: as its driver reports it; peak rates are known if it contains the name of a known GPU.
+        memory: bytes.
+    """
+    plain = name.lower().replace(" ", "")
+    known = next((gpu for gpu in GPUS.values() if gpu.name.split("-")[0] in plain.replace("geforce", "")), None)
+    return Gpu(name, memory, known.bf16 if known else None, known.fp32 if known else None)

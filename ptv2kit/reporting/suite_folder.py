@@ -1,0 +1,252 @@
+"""A suite's folder: its cells' runs, and what came out of all of them as tables. Every file is written atomically."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, final
+
+from ptv2kit.config.cells import cell_name
+from ptv2kit.config.load import ResolvedRecipe, load_recipe, resolved_yaml
+from ptv2kit.config.suite import short_names, shown
+from ptv2kit.data.schemes.base import Scores
+from ptv2kit.errors import DataError
+from ptv2kit.files import is_file, write_atomically
+from ptv2kit.models.model import ParameterCount
+from ptv2kit.reporting.results import Outcome, TaskOutcome
+
+SUITE_VERSION = 1
+
+Status = Literal["finished", "stopped", "failed", "interrupted", "running", "waiting"]
+
+
+@final
+@dataclass(frozen=True)
+class CellRecord:
+    """What is known of a cell.
+
+    Args:
+        name: of the cell.
+        case: of the suite, empty without cases.
+        settings: what tells it from the others, by dotted key.
+        status: `stopped` by the pruner of a search; `running` in another process.
+        key: stands for what decides its outcome; empty for trials, whose study has it.
+        score: the first metric on the validation split, of several tasks the highest mean; None if never measured.
+        metrics: by split, of several tasks by `task/split`, and name.
+        best_epoch: the epoch that was kept.
+        epochs: that were finished.
+        seconds: wall time of the training.
+        trained: parameters.
+        run: folder of the run, relative to the suite's folder; empty if there is none.
+        error: why it failed.
+        exit_code: of its error, 0 without one.
+        final: whether it is a search's best trial, trained once more.
+    """
+
+    name: str
+    case: str
+    settings: Mapping[str, Any]
+    status: Status
+    key: str = ""
+    score: float | None = None
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
+    best_epoch: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    trained: int = 0
+    run: str = ""
+    error: str = ""
+    exit_code: int = 0
+    final: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; `CellRecord(**values)` is its inverse."""
+        return asdict(self)
+
+    def missed(self, resolved: ResolvedRecipe) -> list[str]:
+        """A sentence for each value in `expect` of its recipe that was not reached."""
+        several = len(resolved.tasks) > 1
+        tasks: list[TaskOutcome] = []
+        for task in resolved.tasks:
+            name = task.task.task
+            own = {
+                split.removeprefix(f"{name}/") if several else split: Scores(dict(values))
+                for split, values in self.metrics.items()
+                if not several or split.startswith(f"{name}/")
+            }
+            tasks.append(TaskOutcome(task.task, self.best_epoch, own))
+        nothing = ParameterCount(backbone=0, prompt=0, head=0)
+        return Outcome(resolved.recipe, tuple(tasks), "finished", nothing, self.best_epoch, 0, 0.0, ()).missed()
+
+
+def best_of(records: Sequence[CellRecord]) -> CellRecord | None:
+    """The finished cell with the highest score, the first of equals; where there are finals, the best of them."""
+    scored = [record for record in records if record.status == "finished" and record.score is not None]
+    finals = [record for record in scored if record.final]
+    return max(finals or scored, key=lambda record: record.score or 0.0, default=None)
+
+
+@final
+@dataclass(frozen=True)
+class SuiteFolder:
+    """Where a suite keeps what it does.
+
+    Args:
+        path: `<runs>/<suite>`.
+    """
+
+    path: Path
+
+    @property
+    def journal(self) -> Path:
+        """The trials of its searches, unless they are kept elsewhere."""
+        return self.path.absolute() / "search.journal"
+
+    @property
+    def runs(self) -> Path:
+        """Holds a folder for each cell."""
+        return self.path / "cells"
+
+    def record_of(self, name: str) -> CellRecord | None:
+        """What was written of a cell, None if nothing was.
+
+        Raises:
+            DataError: the file is not what it should be.
+        """
+        path = self._record_path(name)
+        if not is_file(path):
+            return None
+        try:
+            return CellRecord(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"this is no record of a cell: {error}", location=str(path), hint="delete it; the cell is run again"
+            ) from error
+
+    def write_record(self, record: CellRecord) -> None:
+        """Keep what is known of a cell."""
+        self._write(self._record_path(record.name), _json(record.to_json()))
+
+    def write_suite(self, text: str) -> None:
+        """Keep the suite as it was understood."""
+        self._write(self.path / "suite.resolved.yaml", text)
+
+    def write_tables(self, title: str, records: Sequence[CellRecord]) -> None:
+        """Write `table.md` and `table.csv`."""
+        lines = [f"# {title}", "", markdown_table(records), ""]
+        best = best_of(records)
+        if best is not None:
+            lines += [f"Best: `{best.name}` with {best.score:.2f}; its recipe is `best.yaml`.", ""]
+        counts = {status: sum(record.status == status for record in records) for status in ("finished", "stopped")}
+        lines.append(
+            f"{counts['finished']} of {len(records)} finished"
+            + (f", {counts['stopped']} stopped by the pruner." if counts["stopped"] else ".")
+        )
+        lines.append("Scores are of the best epoch on the validation split, which chose it: they are optimistic.")
+        self._write(self.path / "table.md", "\n".join(lines) + "\n")
+        self._write(self.path / "table.csv", _csv(records))
+
+    def write_best(self, record: CellRecord, name: str = "best.yaml") -> bool:
+        """Write the recipe of a cell so that `ptv2kit run` takes it, from what its run has kept.
+
+        Returns:
+            Whether its run is there; one of another machine may not be.
+        """
+        run = self.path / record.run
+        if not record.run or not is_file(run / "recipe.resolved.yaml"):
+            return False
+        recipe = load_recipe(run / "recipe.resolved.yaml").recipe
+        tasks = tuple(f"{record.run}/{task}" for task in recipe.task_names)
+        update = {"task": tasks[0] if isinstance(recipe.task, str) else tasks}
+        text = resolved_yaml(recipe.model_copy(update=update))
+        self._write(self.path / name, f"# {record.name}: {record.score:.2f}\n{text}")
+        return True
+
+    def _record_path(self, name: str) -> Path:
+        return self.runs / name / "cell.json"
+
+    def _write(self, path: Path, text: str) -> None:
+        write_atomically(path, text.encode())
+
+
+def table_rows(records: Sequence[CellRecord]) -> tuple[list[str], list[list[str]]]:
+    """The header and a row for each cell, as text.
+
+    Columns: the cell, the case if there are cases, each setting, each metric by split, status, epochs, seconds, trained
+    parameters and the run's folder.
+    """
+    settings = short_names({key: None for record in records for key in record.settings})
+    columns = list(
+        dict.fromkeys(
+            (split, name) for record in records for split, values in record.metrics.items() for name in values
+        )
+    )
+    cases = any(record.case for record in records)
+    header = [
+        "cell",
+        *(["case"] if cases else []),
+        *settings.values(),
+        *(f"{split} {name}" for split, name in columns),
+        "score",
+        "status",
+        "epochs",
+        "seconds",
+        "trained",
+        "run",
+    ]
+    rows = [
+        [
+            record.name,
+            *([record.case] if cases else []),
+            *(shown(record.settings[key]) if key in record.settings else "" for key in settings),
+            *(_number(record.metrics.get(split, {}).get(name)) for split, name in columns),
+            _number(record.score),
+            record.status,
+            str(record.epochs) if record.epochs else "",
+            f"{record.seconds:.0f}" if record.epochs else "",
+            str(record.trained) if record.trained else "",
+            record.run,
+        ]
+        for record in records
+    ]
+    return header, rows
+
+
+def markdown_table(records: Sequence[CellRecord]) -> str:
+    """The table without the columns that say nothing new, aligned for reading as it is."""
+    header, rows = table_rows(records)
+    firsts = [next(iter(record.metrics.get("validation", {}).values()), None) for record in records]
+    named = all(record.name == cell_name(record.case, record.settings) for record in records)
+    dropped = {"run", *(["cell"] if named else [])} | (
+        {"score"} if firsts == [record.score for record in records] else set[str]()
+    )
+    kept = [index for index, name in enumerate(header) if name not in dropped]
+    cells = [[row[index].replace("|", "\\|") for index in kept] for row in [header, *rows]]
+    widths = [max(3, *(len(row[index]) for row in cells)) for index in range(len(kept))]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def _csv(records: Sequence[CellRecord]) -> str:
+    header, rows = table_rows(records)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*header, "best_epoch", "error"])
+    for record, row in zip(records, rows, strict=True):
+        writer.writerow([*row, record.best_epoch or "", record.error])
+    return text.getvalue()
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

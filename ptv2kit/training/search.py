@@ -1,0 +1,373 @@
+"""A search with Optuna that several processes can share, that can be killed at any moment, and that can go on later.
+
+The journal or the database is the only truth. A trial is *fresh* or a *retry* of one whose process is gone. Every fresh
+trial has a rank, the number of fresh trials before it, and the study has as many ranks as it may have trials: so the
+count holds for all processes together, and no point of a grid is tried twice or left out. Optuna's own GridSampler
+promises neither, and ends the whole search from within a trial.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, final
+
+from ptv2kit.config.suite import Parameter, Search
+from ptv2kit.errors import ConfigError
+from ptv2kit.training.owners import is_gone, this_process
+from ptv2kit.training.trainer import StopTraining, TrainingEvents
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+_OWNER, _STATUS, _FACTS, _RETRY_OF = "owner", "status", "facts", "retry_of"
+_WITHDRAWN, _ABANDONED = "withdrawn", "abandoned"
+
+TrialStatus = Literal["finished", "stopped", "failed", "running", "waiting"]
+
+
+@final
+@dataclass(frozen=True)
+class TrialOutcome:
+    """What came out of a trial.
+
+    Args:
+        status: `stopped` by the pruner; `interrupted` by the user: it is tried again.
+        score: what is searched for, higher is better; None if nothing was measured.
+        facts: what else to keep; plain values.
+    """
+
+    status: Literal["finished", "stopped", "failed", "interrupted"]
+    score: float | None
+    facts: Mapping[str, Any]
+
+
+@final
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as the study knows it.
+
+    Args:
+        number: rank within the study, from 0.
+        settings: what was chosen, by dotted key.
+        status: how far it is.
+        score: of finished trials.
+        facts: what was kept of it.
+    """
+
+    number: int
+    settings: Mapping[str, Any]
+    status: TrialStatus
+    score: float | None
+    facts: Mapping[str, Any]
+
+
+Objective = Callable[[int, Mapping[str, Any], TrainingEvents], TrialOutcome]
+"""Trains a trial: its number, its settings, and a watcher that ends the training if the pruner says so."""
+
+
+def require_optuna() -> None:
+    """Make sure that the extra `search` is installed.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        import optuna  # noqa: F401 # pyright: ignore[reportUnusedImport]
+    except ImportError as error:
+        raise ConfigError(
+            "a search needs Optuna, which is not installed", hint="pip install 'ptv2kit[search]'"
+        ) from error
+
+
+@final
+class SharedSearch:
+    """One study.
+
+    Args:
+        search: what is searched and how; its `storage` says where, if it is set.
+        name: of the study; whoever uses the same name and storage shares it.
+        journal: where the trials are kept unless `search.storage` says otherwise; absolute.
+
+    Raises:
+        ConfigError: Optuna or the database's driver is not installed, or the address is not valid.
+        DataError: the journal is damaged, or the database cannot be reached.
+    """
+
+    def __init__(self, search: Search, name: str, journal: Path) -> None:
+        require_optuna()
+        import optuna
+
+        from ptv2kit.training.study_storage import open_storage
+
+        self._search = search
+        self._points = search.points() if search.sampler == "grid" else []
+        with _quiet():
+            pruners = optuna.pruners
+            self._study = optuna.create_study(
+                study_name=name,
+                storage=open_storage(search.storage, journal),
+                direction="maximize",
+                load_if_exists=True,
+                pruner=pruners.NopPruner()
+                if search.pruner == "none"
+                else pruners.MedianPruner(n_warmup_steps=search.warmup_epochs),
+            )
+
+    def run(self, objective: Objective) -> bool:
+        """Try until all trials are done or are being done by other processes.
+
+        Args:
+            objective: trains a trial; may raise, then the trial is tried again next time.
+
+        Returns:
+            Whether it came to this end, and was not interrupted.
+        """
+        with _quiet():
+            self._recover()
+            while self._has_work():
+                attempt = _Attempt(self._study, self._search, self._points, objective)
+                self._study.sampler = attempt.sampler()
+                self._study.optimize(attempt, n_trials=1, catch=(_WithdrawnError, _FailedError))
+                self._recover()
+                if attempt.interrupted:
+                    return False
+        return True
+
+    def trials(self) -> tuple[TrialRecord, ...]:
+        """Every trial that counts, in order; of one that was tried again only the last attempt."""
+        frozen = self._study.get_trials(deepcopy=False)
+        records: list[TrialRecord] = []
+        for rank, first in enumerate(_fresh(frozen)):
+            last = _last_attempt(first, frozen)
+            status = _status(last)
+            if status == "waiting" and rank >= self._search.budget:
+                continue  # one too many, whose process ended before it could say so
+            records.append(
+                TrialRecord(
+                    number=rank,
+                    settings={
+                        key: _chosen(parameter, last.params[key])
+                        for key, parameter in self._search.space.items()
+                        if key in last.params
+                    },
+                    status=status,
+                    score=last.value if last.state.name == "COMPLETE" else None,
+                    facts=json.loads(last.user_attrs.get(_FACTS, "{}")),
+                )
+            )
+        return tuple(records)
+
+    def _has_work(self) -> bool:
+        frozen = self._study.get_trials(deepcopy=False)
+        waiting = any(trial.state.name == "WAITING" for trial in frozen)
+        return waiting or len(_fresh(frozen)) < self._search.budget
+
+    def _recover(self) -> None:
+        """Put trials whose process is gone into the queue again; the new one is made after the old one is closed."""
+        import optuna
+
+        with warnings.catch_warnings():
+            # Those of a database without a heartbeat, also of other machines; the journal has none.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(self._study)
+        frozen = self._study.get_trials(deepcopy=False)
+        retried = {trial.user_attrs.get(_RETRY_OF) for trial in frozen}
+        for trial in frozen:
+            if trial.state.name == "RUNNING" and _is_orphan(trial):
+                try:
+                    self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+                except ValueError:
+                    continue  # its process, or another one that recovers it, was faster
+            elif trial.state.name != "FAIL" or _STATUS in trial.user_attrs:
+                continue
+            if trial.number in retried:
+                continue
+            self._study.add_trial(
+                optuna.trial.create_trial(
+                    state=optuna.trial.TrialState.WAITING,
+                    params=trial.params,
+                    distributions=trial.distributions,
+                    user_attrs={_RETRY_OF: trial.number},
+                )
+            )
+
+
+@final
+class _WithdrawnError(Exception):
+    """The trial is one too many: another process had the last one, or tries the same one again."""
+
+
+@final
+class _FailedError(Exception):
+    """The trial failed; its facts say why."""
+
+
+@final
+class _Attempt:
+    """One call of the objective.
+
+    Args:
+        study: of Optuna.
+        search: what is searched.
+        points: of the grid, if it is one.
+        objective: trains a trial.
+    """
+
+    def __init__(
+        self, study: optuna.Study, search: Search, points: Sequence[Mapping[str, Any]], objective: Objective
+    ) -> None:
+        self._study = study
+        self._search = search
+        self._points = points
+        self._objective = objective
+        self.interrupted = False
+
+    def sampler(self) -> optuna.samplers.BaseSampler:
+        """The sampler of the next trial."""
+        from ptv2kit.training.samplers import PointSampler, SeededSampler
+
+        if self._search.sampler == "grid":
+            return PointSampler()
+        return SeededSampler(self._search.sampler, self._search.seed)
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        trial.set_user_attr(_OWNER, this_process())
+        rank = self._rank(trial)
+        if rank is None:
+            trial.set_user_attr(_STATUS, _WITHDRAWN)
+            raise _WithdrawnError
+        if self._points:
+            from ptv2kit.training.samplers import PointSampler
+
+            point = {key: json.dumps(value) for key, value in self._points[rank].items()}
+            self._study.sampler = PointSampler(point)
+        settings = {
+            key: _suggest(trial, key, parameter, listed=bool(self._points))
+            for key, parameter in self._search.space.items()
+        }
+        watcher = _PruningWatcher(trial)
+        outcome = self._objective(rank, settings, watcher)
+        if outcome.status == "interrupted":
+            self.interrupted = True
+            raise _FailedError  # without a status it is as one whose process is gone
+        trial.set_user_attr(_FACTS, json.dumps(dict(outcome.facts), ensure_ascii=False))
+        trial.set_user_attr(_STATUS, outcome.status)
+        if outcome.status == "stopped":
+            import optuna
+
+            raise optuna.TrialPruned
+        if outcome.status == "failed" or outcome.score is None:
+            raise _FailedError
+        return outcome.score
+
+    def _rank(self, trial: optuna.Trial) -> int | None:
+        """The trial's rank; None if it is one too many."""
+        frozen = self._study.get_trials(deepcopy=False)
+        own = next(each for each in frozen if each.number == trial.number)
+        first = own
+        while _RETRY_OF in first.user_attrs:
+            earlier = [each for each in frozen if each.number < first.number]
+            if any(each.user_attrs.get(_RETRY_OF) == first.user_attrs[_RETRY_OF] for each in earlier):
+                return None
+            first = next(each for each in frozen if each.number == first.user_attrs[_RETRY_OF])
+        rank = [each.number for each in _fresh(frozen)].index(first.number)
+        return rank if rank < self._search.budget else None
+
+
+@final
+class _PruningWatcher:
+    """Reports each epoch's score to the study and ends the training if the pruner says so."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+        self._last = False
+
+    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
+        """Note whether the last epoch is over: a training that is done is not stopped."""
+        self._last = step >= total_steps
+
+    def on_evaluating(self, done: int, total: int) -> None:
+        """Nothing to report."""
+
+    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
+        """Report the first metric."""
+        self._trial.report(next(iter(values.values())), epoch)
+        if not self._last and self._trial.should_prune():
+            raise StopTraining
+
+
+def _suggest(trial: optuna.Trial, key: str, parameter: Parameter, *, listed: bool) -> Any:
+    """What the sampler chooses. Listed values are kept as JSON, so that any value of YAML can be one."""
+    values = parameter.listed() if listed else parameter.values
+    if values is not None:
+        return json.loads(trial.suggest_categorical(key, [json.dumps(value) for value in values]))
+    assert parameter.low is not None
+    assert parameter.high is not None
+    if parameter.integer:
+        step = 1 if parameter.step is None else int(parameter.step)
+        return trial.suggest_int(key, int(parameter.low), int(parameter.high), log=parameter.log, step=step)
+    return _chosen(
+        parameter, trial.suggest_float(key, parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+    )
+
+
+def _chosen(parameter: Parameter, kept: Any) -> Any:
+    """A value of the recipe from what Optuna keeps."""
+    if isinstance(kept, str):
+        return json.loads(kept)
+    return parameter.number(kept)
+
+
+def _fresh(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials that count."""
+    return [
+        trial for trial in trials if _RETRY_OF not in trial.user_attrs and trial.user_attrs.get(_STATUS) != _WITHDRAWN
+    ]
+
+
+def _last_attempt(first: FrozenTrial, trials: Sequence[FrozenTrial]) -> FrozenTrial:
+    """The trial itself, or the retry of its retry, and so on."""
+    last = first
+    for trial in trials:
+        if trial.user_attrs.get(_RETRY_OF) == last.number and trial.user_attrs.get(_STATUS) != _WITHDRAWN:
+            last = trial
+    return last
+
+
+def _status(trial: FrozenTrial) -> TrialStatus:
+    match trial.state.name:
+        case "COMPLETE":
+            return "finished"
+        case "PRUNED":
+            return "stopped"
+        case "RUNNING":
+            return "running"
+        case "FAIL" if _STATUS in trial.user_attrs:
+            return "failed"
+        case _:
+            return "waiting"
+
+
+def _is_orphan(trial: FrozenTrial) -> bool:
+    """Whether the process of a running trial is gone, as far as can be known from this machine."""
+    owner = trial.user_attrs.get(_OWNER)
+    return owner is not None and is_gone(owner)
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Optuna's own lines would stand between ours; what it has to say is in the table."""
+    import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
