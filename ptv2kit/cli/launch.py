@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, final
@@ -17,6 +19,7 @@ from typing import IO, TYPE_CHECKING, final
 from ptv2kit.errors import ConfigError, ProjectError, TrainingError
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
 
     from ptv2kit.config.recipe import Recipe
@@ -49,30 +52,77 @@ def local_processes(recipe: Recipe) -> int:
     return wanted.gpus
 
 
-def resolve_strategy(prepared: Sequence[Prepared], found: Workers | None, messages: Console) -> Chosen:
-    """How the processes share the work, checked before weights are read.
+@final
+@dataclass(frozen=True)
+class Placement:
+    """How a training is spread out.
+
+    Args:
+        strategy: how the processes share the work.
+        micro_batch: most examples per forward pass; None: a process's whole share of a batch.
+    """
+
+    strategy: Chosen
+    micro_batch: int | None
+
+
+def gpu_memory(device: torch.device) -> float | None:
+    """Bytes of a GPU; None for the CPU, whose memory decides nothing."""
+    import torch
+
+    return float(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else None
+
+
+def place(prepared: Sequence[Prepared], found: Workers | None, messages: Console) -> Placement:
+    """How the processes share the work, and on a GPU how much of a batch fits, checked before weights are read.
 
     Raises:
         ConfigError: the recipe cannot be trained that way.
     """
-    import torch
-
-    from ptv2kit.planning.memory import choose_strategy
+    from ptv2kit.planning.memory import choose_strategy, decide, measure
     from ptv2kit.planning.plan import task_shape
     from ptv2kit.training.distributed import check_strategy
 
     recipe, spec = prepared[0].recipe, prepared[0].spec
     size = 1 if found is None else found.size
-    memory = None
-    if prepared[0].device.type == "cuda":
-        memory = float(torch.cuda.get_device_properties(prepared[0].device).total_memory)
+    memory = gpu_memory(prepared[0].device)
     shapes = [task_shape(recipe, each.task) for each in prepared]
-    choice = choose_strategy(recipe, spec, shapes, processes=size, memory=memory)
+    if memory is not None and recipe.train.micro_batch_size == "auto" and recipe.backbone.quantization is None:
+        choice = decide(recipe, measure(recipe, spec, shapes), processes=size, memory=memory)
+    else:
+        choice = choose_strategy(recipe, spec, shapes, processes=size, memory=memory)
     chosen = choice.setup.strategy
     check_strategy(recipe, spec, chosen, size)
     if size > 1 or chosen != "none":
         messages.print(f"{size} processes, strategy {chosen}: {choice.reason}", soft_wrap=True)
-    return chosen
+    share = math.ceil(recipe.train.batch_size / size)
+    if recipe.train.micro_batch_size != "auto" or choice.micro_batch is None or choice.micro_batch >= share:
+        return Placement(chosen, None)
+    if choice.micro_batch == 0:
+        messages.print("by the plan not even one example fits the GPU; it is tried all the same", soft_wrap=True)
+    micro = max(1, choice.micro_batch)
+    messages.print(f"micro-batches of {micro}: more do not fit the GPU", soft_wrap=True)
+    return Placement(chosen, micro)
+
+
+def memory_advice(prepared: Sequence[Prepared], found: Workers | None) -> str:
+    """What to change so that a recipe fits, from the plan where there is a GPU."""
+    from ptv2kit.planning.memory import decide, largest_micro_batch, measure
+    from ptv2kit.planning.plan import task_shape
+
+    recipe, memory = prepared[0].recipe, gpu_memory(prepared[0].device)
+    advice = f"set train.micro_batch_size below {recipe.train.batch_size}"
+    checkpointing = "" if recipe.train.gradient_checkpointing else ", or set train.gradient_checkpointing: true"
+    if memory is not None and recipe.backbone.quantization is None:
+        costs = measure(recipe, prepared[0].spec, [task_shape(recipe, each.task) for each in prepared])
+        choice = decide(recipe, costs, processes=1 if found is None else found.size, memory=memory)
+        if choice.micro_batch:
+            half = max(1, choice.micro_batch // 2)
+            advice = f"set train.micro_batch_size to {half} (by the plan {choice.micro_batch} fit)"
+        fits = largest_micro_batch(recipe, costs, choice.setup, memory, checkpointing=True)
+        checkpointing = checkpointing and f"{checkpointing} (by the plan micro-batches up to {fits} fit then)"
+    shorter = f", or lower prompt.length (now {recipe.prompt.length})" if recipe.prompt_length else ""
+    return f"{advice}{shorter}{checkpointing}; 'ptv2kit plan' shows what needs how much"
 
 
 def launch_machines(hostfile: Path, words: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ from ptv2kit.errors import OutOfMemoryError, TrainingError
 
 if TYPE_CHECKING:
     from ptv2kit.config.load import ResolvedRecipe
-    from ptv2kit.config.recipe import Recipe
+    from ptv2kit.config.recipe import Train
     from ptv2kit.data.schemes.base import Scores
     from ptv2kit.models.model import ParameterCount, PromptedModel
     from ptv2kit.reporting.results import Outcome
@@ -74,7 +74,7 @@ def train_recipe(
     Raises:
         ProjectError: see `ptv2kit/errors.py`.
     """
-    from ptv2kit.cli.launch import resolve_strategy
+    from ptv2kit.cli.launch import place
     from ptv2kit.reporting.console import RowsConsole
     from ptv2kit.reporting.run_folder import RunFolder, require_writable, run_key
     from ptv2kit.training.distributed import prepare_strategy, process_group
@@ -97,9 +97,9 @@ def train_recipe(
     if resume is not None:
         start = find_resume_point(resume.folder, request, resume.accepted, messages)
     device = prepared[0].device
-    chosen = resolve_strategy(prepared, found, messages)
-    with _memory_errors(recipe, str(device)), process_group(found, device) as processes:
-        strategy, sharding = prepare_strategy(recipe, chosen, device, processes.size)
+    placement = place(prepared, found, messages)
+    with _memory_errors(prepared, found), process_group(found, device) as processes:
+        strategy, sharding = prepare_strategy(recipe, placement.strategy, device, processes.size)
         seed_everything(recipe.train.seed)
         models = build_models(prepared, sharding)
         _print_parameters(messages, recipe.backbone.name, _count(models))
@@ -113,7 +113,11 @@ def train_recipe(
         messages.print(f"run folder: {folder.path}", soft_wrap=True)
         with _disk_errors(folder):
             write_request(folder, key, resolved, prepared, overrides, data_root, initial)
-            run = _Run(prepared, models, folder, messages, request, start, strategy, processes)
+            if placement.micro_batch is not None:
+                recipe = recipe.model_copy(
+                    update={"train": recipe.train.model_copy(update={"micro_batch_size": placement.micro_batch})}
+                )
+            run = _Run(prepared, models, recipe.train, folder, messages, request, start, strategy, processes)
             return folder, run.train(watchers)
 
 
@@ -124,6 +128,7 @@ class _Run:
     Args:
         prepared: its tasks.
         models: one for each task.
+        settings: the recipe's, with a micro-batch that fits.
         folder: gets everything.
         messages: of stderr.
         request: what decides the outcome.
@@ -136,6 +141,7 @@ class _Run:
         self,
         prepared: Sequence[Prepared],
         models: Sequence[PromptedModel],
+        settings: Train,
         folder: RunFolder,
         messages: Console,
         request: dict[str, object],
@@ -147,6 +153,7 @@ class _Run:
 
         self._prepared = prepared
         self._models = models
+        self._settings = settings
         self._folder = folder
         self._messages = messages
         self._request = request
@@ -212,7 +219,7 @@ class _Run:
         writer = RunWriter(self._folder, first.self_contained()[0], self._parts, recorder, self._request)
         trainer = Trainer(
             self._parts,
-            first.recipe.train,
+            self._settings,
             first.device,
             _Events(console, recorder, *watchers),
             writer,
@@ -312,9 +319,11 @@ def _disk_errors(folder: RunFolder) -> Generator[None]:
 
 
 @contextmanager
-def _memory_errors(recipe: Recipe, device: str) -> Generator[None]:
+def _memory_errors(prepared: Sequence[Prepared], found: Workers | None) -> Generator[None]:
     """Turn the ways in which memory runs out into one error; torch says it in a RuntimeError on the CPU."""
     import torch
+
+    from ptv2kit.cli.launch import memory_advice
 
     try:
         yield
@@ -322,12 +331,7 @@ def _memory_errors(recipe: Recipe, device: str) -> Generator[None]:
         memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not memory and "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
-        raise OutOfMemoryError(
-            f"out of memory on {device}",
-            hint=f"set train.micro_batch_size below {recipe.train.batch_size}"
-            + (f", or lower prompt.length (now {recipe.prompt.length})" if recipe.prompt_length else "")
-            + ("" if recipe.train.gradient_checkpointing else ", or set train.gradient_checkpointing: true"),
-        ) from error
+        raise OutOfMemoryError(f"out of memory on {prepared[0].device}", hint=memory_advice(prepared, found)) from error
 
 
 def _print_splits(messages: Console, prepared: Prepared, *, several: bool) -> None:
