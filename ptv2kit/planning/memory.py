@@ -29,9 +29,12 @@ STRATEGIES: tuple[Strategy, ...] = ("none", "ddp", "zero1", "zero2", "zero3")
 RESERVE = int(1.5 * GIB)
 """Assumed for the CUDA context, the libraries' own buffers and what fragmentation wastes."""
 
-_LIVE = 1_000_000_000  # DeepSpeed's defaults, in parameters
-_PREFETCH = 50_000_000
-_BUCKET = 1_000_000  # as training sets it
+LIVE_PARAMETERS = 200_000_000
+"""Parameters that zero3 holds gathered at one time: a layer of a 10B model. DeepSpeed's own default is 1e9."""
+PREFETCHED_PARAMETERS = 50_000_000
+"""Parameters that zero3 gathers ahead."""
+REDUCE_BUCKET = 1_000_000
+"""Numbers in a message of gradients of zero1 and zero2; DeepSpeed sets aside as much memory, however few there are."""
 _BITS = {"int8": 8, "nf4": 4}
 
 
@@ -164,16 +167,16 @@ def footprint(recipe: Recipe, costs: ModelCosts, setup: Setup, examples: int, *,
         checkpointing: whether layers are computed again in the backward pass.
     """
     n = setup.processes
-    stage = {"zero1": 1, "zero2": 2, "zero3": 3}.get(setup.strategy, 0)
-    frozen, trained = (part / n if stage == 3 else part for part in (costs.frozen, costs.trained))
-    gradients = costs.trained / (n if stage >= 2 else 1)
-    optimizer = 2 * costs.trained / (n if stage else 1)
+    # Of zero3 only the frozen weights are in parts; what is trained is whole in each process.
+    frozen = costs.frozen / n if setup.strategy == "zero3" else costs.frozen
+    gradients = costs.trained / (n if setup.strategy == "zero2" else 1)
+    optimizer = 2 * costs.trained / (n if setup.strategy in ("zero1", "zero2") else 1)
     host = 0.0
     if setup.offload != "none":
         host, frozen = frozen, 0.0
     one_pass = costs.passes.at(examples)
     return Footprint(
-        weights=frozen + trained,
+        weights=frozen + costs.trained,
         gradients=gradients,
         optimizer=optimizer,
         buckets=_buckets(recipe, costs, setup),
@@ -260,13 +263,12 @@ def _buckets(recipe: Recipe, costs: ModelCosts, setup: Setup) -> float:
     if setup.strategy == "ddp":
         return costs.trained  # all gradients in one message
     zero = cast("Mapping[str, Any]", recipe.deepspeed.get("zero_optimization") or {})
-    bucket = 4.0 * float(zero.get("reduce_bucket_size", _BUCKET))
     if setup.strategy != "zero3":
-        return 2 * bucket  # one is filled while the other is sent
-    width = (costs.frozen + costs.trained) / max(1, costs.count.backbone + costs.count.prompt + costs.count.head)
-    live = min(float(costs.count.backbone), float(zero.get("stage3_max_live_parameters", _LIVE)))
-    ahead = min(float(costs.count.backbone), float(zero.get("stage3_prefetch_bucket_size", _PREFETCH)))
-    return bucket + width * (live + ahead)
+        return 2 * 4.0 * float(zero.get("reduce_bucket_size", REDUCE_BUCKET))  # one is filled while the other is sent
+    width = costs.frozen / costs.count.backbone
+    live = min(float(costs.count.backbone), float(zero.get("stage3_max_live_parameters", LIVE_PARAMETERS)))
+    ahead = min(float(costs.count.backbone), float(zero.get("stage3_prefetch_bucket_size", PREFETCHED_PARAMETERS)))
+    return costs.trained + width * (live + ahead)
 
 
 def _stored_bytes(backbone: nn.Module, recipe: Recipe) -> float:

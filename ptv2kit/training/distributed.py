@@ -23,6 +23,7 @@ from ptv2kit.config.recipe import Recipe
 from ptv2kit.errors import ConfigError, TrainingError, did_you_mean
 from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.sharding import Sharding
+from ptv2kit.planning.memory import LIVE_PARAMETERS, PREFETCHED_PARAMETERS, REDUCE_BUCKET
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.processes import Alone, Group, Processes
 from ptv2kit.training.strategy import Replicated, Strategy
@@ -60,10 +61,6 @@ _KNOWN = (
     "memory_breakdown",
     "seq_parallel_communication_data_type",
 )
-_BUCKET = 1_000_000
-"""Numbers in a message of gradients; DeepSpeed sets aside as much memory, however few there are."""
-
-
 @final
 @dataclass(frozen=True)
 class Workers:
@@ -220,7 +217,10 @@ def deepspeed_config(recipe: Recipe, stage: Literal[1, 2, 3]) -> dict[str, Any]:
         recipe: of the run.
         stage: of ZeRO.
     """
-    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": _BUCKET}
+    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": REDUCE_BUCKET}
+    if stage == 3:
+        zero["stage3_max_live_parameters"] = LIVE_PARAMETERS
+        zero["stage3_prefetch_bucket_size"] = PREFETCHED_PARAMETERS
     wanted = recipe.distributed
     if stage == 3 and wanted.offload != "none":
         place = {} if wanted.nvme_path is None else {"nvme_path": wanted.nvme_path}
