@@ -143,7 +143,9 @@ def launch_machines(hostfile: Path, words: Sequence[str]) -> int:
     launcher = Path(sys.executable).with_name("deepspeed")
     if not launcher.is_file():
         raise ConfigError("distributed.hostfile needs deepspeed", hint="pip install 'ptv2kit[distributed]'")
-    return subprocess.call([str(launcher), "--hostfile", str(hostfile), "--module", "ptv2kit", *words])
+    return subprocess.call(
+        [str(launcher), "--hostfile", str(hostfile), "--no_local_rank", "--module", "ptv2kit", *words]
+    )
 
 
 def launch(count: int, words: Sequence[str]) -> int:

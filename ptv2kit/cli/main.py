@@ -37,6 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ptv2kit {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    # DeepSpeed's launcher puts it in front of the verb; the environment says the same.
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
     for verb in (run, plan, validate, explain, preview, schema, convert_glm):
         verb.add_parser(subparsers)

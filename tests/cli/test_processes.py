@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import os
@@ -181,6 +182,55 @@ def test_it_runs_within_torchrun(project: Project) -> None:
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["status"] == "finished"
     assert len(project.runs) == 1
+
+
+@needs_deepspeed
+@pytest.mark.slow
+def test_it_runs_within_the_launcher_of_deepspeed(project: Project) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    launcher = str(Path(sys.executable).with_name("deepspeed"))
+    command = [launcher, "--num_accelerators", "2", "--module", "ptv2kit", "run", "recipe.yaml", *STILL, "--quiet"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert read_json(project.runs[0] / "results.json")["status"] == "finished"
+    assert len(project.runs) == 1
+
+
+def test_a_hostfile_starts_the_launcher_of_deepspeed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    (project.folder / "hosts").write_text("localhost slots=2\n")
+    monkeypatch.setattr("ptv2kit.cli.launch.subprocess.call", lambda words: calls.append(words) or 7)
+    monkeypatch.setattr("ptv2kit.cli.launch.Path.is_file", lambda path: True)
+    assert project.run("distributed.hostfile=hosts")[0] == 7
+    [[launcher, *words]] = calls
+    assert Path(launcher).name == "deepspeed"
+    assert words[:5] == ["--hostfile", "hosts", "--no_local_rank", "--module", "ptv2kit"]
+    assert words[5:] == ["run", "recipe.yaml", "distributed.hostfile=hosts"]
+
+
+@needs_deepspeed
+@pytest.mark.slow
+def test_the_glm_10b_recipe_runs_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With random weights of a size for tests; the paper's score is missed, which is exit code 5."""
+    rows = [
+        {"question": f"is {word} a colour", "passage": f"{word} is {kind}.", "label": int(kind == "a colour")}
+        for word, kind in (("red", "a colour"), ("two", "a number"), ("blue", "a colour"), ("six", "a number")) * 3
+    ]
+    (tmp_path / "boolq").mkdir()
+    for split in ("train", "validation"):
+        with gzip.open(tmp_path / "boolq" / f"{split}.jsonl.gz", "wt") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    monkeypatch.chdir(tmp_path)
+    tiny = ["backbone.name=glm-tiny-random", "distributed.strategy=zero3", "distributed.gpus=2", "train.epochs=2"]
+    whole = "deepspeed={zero_optimization: {stage3_param_persistence_threshold: 0}}"
+    process = start(*tiny, whole, "--data-root", str(tmp_path), "--json", file=str(ROOT / "recipes/glm-10b-boolq.yaml"))
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 5, err
+    results = json.loads(out)
+    assert results["status"] == "finished"
+    assert results["epochs"] == 2
+    [checkpoint, *_] = sorted((tmp_path / results["run"] / "checkpoints").iterdir())
+    assert checkpoint.stat().st_size < 4 * 4 * results["parameters"]["trained"] + 100_000
 
 
 @pytest.mark.parametrize(
