@@ -242,6 +242,30 @@ def test_a_full_file_system_loses_nothing(project: Project, tmp_path: Path) -> N
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
+def test_a_file_system_that_becomes_read_only_loses_nothing(project: Project, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    close = KILL_AT_STEP.replace(
+        "os.kill(os.getpid(), signal.SIGKILL)",
+        f"import subprocess; subprocess.run(['mount', '-o', 'remount,ro', {str(disk)!r}], check=True)",
+    )
+    try:
+        ended = run_in_a_process(close, "--runs-dir", str(disk))
+        assert ended.returncode == 1, ended.stderr
+        assert "the run folder cannot be written: Read-only file system" in ended.stderr
+        assert "Traceback" not in ended.stderr
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        [run] = (disk / "tiny").iterdir()
+        assert main(["run", "recipe.yaml", "--runs-dir", str(disk), "--resume"]) == 0
+        assert_equal_runs(run, uninterrupted(project))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
