@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ptv2kit import __version__
-from ptv2kit.cli import convert_glm, explain, plan, preview, run, schema, validate
+from ptv2kit.cli import convert_glm, explain, export, import_, plan, preview, run, schema, validate
 from ptv2kit.errors import ProjectError
 
 EPILOG = """examples:
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     # DeepSpeed's launcher puts it in front of the verb; the environment says the same.
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in (run, plan, validate, explain, preview, schema, convert_glm):
+    for verb in (run, plan, validate, explain, preview, schema, export, import_, convert_glm):
         verb.add_parser(subparsers)
     for parser_of_verb in subparsers.choices.values():
         parser_of_verb.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

@@ -29,10 +29,18 @@ def save_prompt(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any])
         tensors: the trained tensors, from `PromptedModel.inference_state`.
         facts: what else to keep; plain values.
     """
-    tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
-    description = {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": digest(tensors), **facts}
-    write_atomically(folder / "prompt.safetensors", save(tensors, {FORMAT: json.dumps(description)}))
-    write_atomically(folder / "prompt.json", (json.dumps(description, indent=2) + "\n").encode())
+    for name, content in prompt_files(tensors, facts).items():
+        write_atomically(folder / name, content)
+
+
+def prompt_files(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, bytes]:
+    """The content of `prompt.safetensors` and `prompt.json`; arguments as of `save_prompt`."""
+    whole = {name: tensor.cpu() for name, tensor in tensors.items()}
+    description = {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": digest(whole), **facts}
+    return {
+        "prompt.safetensors": save(whole, {FORMAT: json.dumps(description)}),
+        "prompt.json": (json.dumps(description, indent=2) + "\n").encode(),
+    }
 
 
 def load_prompt(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

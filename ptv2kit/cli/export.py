@@ -1,0 +1,168 @@
+"""`ptv2kit export`: a run's prompt in another library's format."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ptv2kit.cli.subject import silence_libraries
+from ptv2kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ptv2kit.models.interchange import PeftHead
+    from ptv2kit.training.load_run import LoadedRun
+
+EXAMPLES = """examples:
+  ptv2kit export runs/mini-wikigold/20261123-130443-1f2e3d4c --format peft --to wikigold-adapter
+  ptv2kit export runs/mini-three-tasks/20261123-141500-5a6b7c8d --task wikigold --to wikigold-adapter
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "export",
+        help="write a run's prompt as a PEFT adapter",
+        description="Write the best prompt of a run, and its head, as a prefix-tuning adapter that PEFT loads and that "
+        "gives the same logits there. What PEFT would compute otherwise is refused, with the reason.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("--format", choices=["peft"], default="peft", help="default: peft")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="new folder for the adapter")
+    parser.add_argument("--task", metavar="NAME", help="which task of a run with several")
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of lines")
+    parser.set_defaults(handler=run, trailing="")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export a run.
+
+    Raises:
+        ConfigError: this is no run, PEFT would compute something else, or the target is there already.
+        DataError: a file of the run is torn.
+    """
+    from ptv2kit.models.backbones import find_backbone
+    from ptv2kit.models.interchange import adapter_config, peft_head, require_peft, to_flat
+    from ptv2kit.training.load_run import load_run, read_run
+
+    require_new(args.to)
+    silence_libraries()
+    recipe = read_run(args.run).recipe
+    require_peft(recipe, find_backbone(recipe.backbone))
+    loaded = load_run(args.run, args.task, device="cpu")
+    model = loaded.model
+    state = model.inference_state()
+    layers = [state[f"prompt.layers.{index}"] for index in range(len(loaded.spec.layers))]
+    head = peft_head(loaded.spec, model.head)
+    own = {name.removeprefix("head."): tensor for name, tensor in state.items() if name.startswith("head.")}
+    tensors: dict[str, Tensor] = {"prompt_embeddings": to_flat(layers)}
+    if head is not None:
+        tensors |= {f"base_model.{head.module}.{part}": own[f"linear.{part}"] for part in ("weight", "bias")}
+    config = adapter_config(loaded.spec, recipe.prompt.length, head)
+    files: dict[str, bytes] = {
+        "adapter_config.json": (json.dumps(config, indent=2) + "\n").encode(),
+        "adapter_model.safetensors": _save(tensors),
+        "README.md": _readme(loaded, head).encode(),
+    }
+    if head is None:
+        files["head.safetensors"] = _save(own)
+    write_folder(args.to, files)
+    facts = {
+        "to": str(args.to),
+        "task": loaded.task.task,
+        "labels": list(loaded.scheme.names),
+        "task_type": config["task_type"],
+        "head": "adapter" if head is not None else "head.safetensors",
+    }
+    if args.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return 0
+    where = f"of {head.auto_class}" if head is not None else "in head.safetensors: no class of transformers has it"
+    print(f"{args.to}: PEFT adapter ({config['task_type']}), prompt of length {recipe.prompt.length}, head {where}")
+    return 0
+
+
+def require_new(folder: Path) -> None:
+    """Make sure that nothing is overwritten.
+
+    Raises:
+        ConfigError: the folder is there and holds something, or a file is in its place.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"'{folder}' is there already", hint="choose a new folder")
+
+
+def write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """Write a folder that is whole or not there at all.
+
+    Args:
+        folder: new or empty.
+        files: content by path within the folder.
+
+    Raises:
+        ConfigError: the disk refuses.
+    """
+    import shutil
+    import tempfile
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            for name, content in files.items():
+                path = temporary / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            temporary.chmod(0o755)
+            temporary.replace(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise ConfigError(f"'{folder}' cannot be written: {error.strerror or error}") from error
+
+
+def _save(tensors: dict[str, Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
+
+
+def _readme(loaded: LoadedRun, head: PeftHead | None) -> str:
+    """How to use the adapter."""
+    labels = dict(enumerate(loaded.scheme.names))
+    backbone = loaded.recipe.backbone.name
+    lines = [
+        f"# {loaded.recipe.recipe}: {loaded.task.task}",
+        "",
+        f"Prefix-tuning adapter for PEFT, written by ptv2kit from a run of P-Tuning v2. Backbone: `{backbone}`.",
+        f"Labels: `{json.dumps(labels, ensure_ascii=False)}`",
+        "",
+        "```python",
+        "from peft import PeftModel",
+    ]
+    if head is not None:
+        lines += [
+            f"from transformers import {head.auto_class}",
+            "",
+            f"base = {head.auto_class}.from_pretrained({backbone!r}, num_labels={len(labels)})",
+            'model = PeftModel.from_pretrained(base, "this-folder").eval()',
+            "logits = model(**batch).logits",
+        ]
+        if head.task_type == "QUESTION_ANS":
+            lines[-2:] = [lines[-2], "start, end = model(**batch).start_logits, model(**batch).end_logits"]
+    else:
+        pooled = type(loaded.model.head).__name__
+        lines += [
+            "from transformers import AutoModel",
+            "",
+            f"model = PeftModel.from_pretrained(AutoModel.from_pretrained({backbone!r}), 'this-folder').eval()",
+            "hidden = model(**batch).last_hidden_state",
+            f"# The head ({pooled} of ptv2kit) lies in head.safetensors: no class of transformers has it.",
+        ]
+    return "\n".join([*lines, "```", ""])

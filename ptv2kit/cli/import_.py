@@ -1,0 +1,163 @@
+"""`ptv2kit import`: a prompt that PEFT or the official code has trained, as a run's folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ptv2kit.cli.export import require_new, write_folder
+from ptv2kit.cli.subject import silence_libraries
+from ptv2kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ptv2kit.config.load import ResolvedRecipe
+    from ptv2kit.models.backbones import BackboneSpec
+    from ptv2kit.training.foreign import ForeignPrompt
+
+EXAMPLES = """examples:
+  ptv2kit import wikigold-adapter --recipe recipes/mini-wikigold.yaml --to runs/from-peft
+  ptv2kit import checkpoints/conll03-roberta --recipe my-recipes/conll03.yaml --to runs/from-official
+  ptv2kit run recipes/mini-wikigold.yaml init_from=runs/from-peft
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "import",
+        help="make a run's folder of a PEFT adapter or an official checkpoint",
+        description="Read the prompt, and the head if there is one, of a PEFT prefix adapter or of a checkpoint of the "
+        "official P-Tuning v2 code, and write them as a run's folder, from which init_from starts.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder or file with the tensors")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a value of the recipe")
+    parser.add_argument("--recipe", type=Path, required=True, metavar="FILE", help="recipe that the prompt belongs to")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="new folder for the run")
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of lines")
+    parser.set_defaults(handler=run, trailing="overrides")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Import a prompt.
+
+    Raises:
+        ConfigError: the recipe is wrong or does not fit what was found, or the target is there already.
+        DataError: the source holds no such prompt, or cannot be read.
+    """
+    from ptv2kit.config.load import load_recipe
+    from ptv2kit.models.backbones import find_backbone
+    from ptv2kit.models.interchange import from_flat
+    from ptv2kit.training.foreign import read_foreign
+
+    require_new(args.to)
+    silence_libraries()
+    resolved = load_recipe(args.recipe, args.overrides)
+    _require_deep(resolved)
+    spec = find_backbone(resolved.recipe.backbone)
+    found = read_foreign(args.source)
+    length = resolved.recipe.prompt.length
+    if found.flat.dim() == 2 and found.flat.shape[0] != length:
+        raise ConfigError(
+            f"the prompt in '{found.path}' has length {found.flat.shape[0]}, but prompt.length is {length}"
+        )
+    try:
+        layers = from_flat(found.flat, spec.layers)
+    except ConfigError as error:
+        raise ConfigError(f"'{found.path}' does not fit the backbone: {error.problems[0].message}") from error
+    tensors = {f"prompt.layers.{index}": layer for index, layer in enumerate(layers)}
+    names = _names(resolved, found, spec)
+    if names:
+        tensors |= {f"head.{name}": tensor for name, tensor in found.head.items()}
+    write_folder(args.to, _files(resolved, found, tensors, names))
+    facts = {"to": str(args.to), "from": found.kind, "prompt_length": length, "layers": len(layers), "labels": names}
+    if args.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return 0
+    head = f"head for {', '.join(names)}, in this order" if names else "no head"
+    print(f"{args.to}: {found.kind}, prompt of length {length} in front of {len(layers)} layers, {head}")
+    return 0
+
+
+def _require_deep(resolved: ResolvedRecipe) -> None:
+    from ptv2kit.config.recipe import DEEP_METHODS
+
+    recipe = resolved.recipe
+    if len(resolved.tasks) > 1:
+        raise ConfigError("an imported prompt belongs to one task, and the recipe has several")
+    if recipe.method not in DEEP_METHODS:
+        raise ConfigError(f"an imported prompt is one in every layer, but method is {recipe.method}")
+    if recipe.prompt.layers != "all":
+        raise ConfigError(f"an imported prompt covers all layers, but prompt.layers is {recipe.prompt.layers}")
+
+
+def _names(resolved: ResolvedRecipe, found: ForeignPrompt, spec: BackboneSpec) -> list[str]:
+    """What each logit of the head stands for; empty without a head.
+
+    Raises:
+        ConfigError: the task does not say which labels there are, or how many there are does not fit the head.
+    """
+    from ptv2kit.config.task import ChoicesTask, ClassesTask, Iob2Task, StartEndTask
+    from ptv2kit.data.schemes import build_scheme
+    from ptv2kit.data.tokens import Subwords
+    from ptv2kit.models.backbones import load_tokenizer
+
+    task = resolved.task.task
+    if not found.head:
+        return []
+    if isinstance(task, ClassesTask | Iob2Task) and task.labels.names == "from_train":
+        raise ConfigError(
+            f"'{found.path}' has a head, but task '{task.task}' takes its labels from the training rows",
+            hint="list them in labels.names, in the order of the head's rows",
+        )
+    subwords = Subwords(load_tokenizer(spec, words=isinstance(task, Iob2Task)), task.input.max_length)
+    names = build_scheme(task, subwords, ()).names
+    rows = 1 if isinstance(task, ChoicesTask) else 2 if isinstance(task, StartEndTask) else len(names)
+    if found.head["linear.weight"].shape[0] != rows:
+        raise ConfigError(
+            f"the head in '{found.path}' has {found.head['linear.weight'].shape[0]} rows, but task '{task.task}' needs "
+            f"{rows}: {', '.join(names)}"
+        )
+    return list(names)
+
+
+def _files(
+    resolved: ResolvedRecipe, found: ForeignPrompt, tensors: dict[str, Tensor], names: list[str]
+) -> dict[str, bytes]:
+    """The content of the run's folder."""
+    from ptv2kit.config.load import resolved_yaml
+    from ptv2kit.training.checkpoints import prompt_files
+
+    recipe = resolved.recipe
+    plain = recipe.prompt.model_copy(update={"reparameterization": "none"})
+    facts = {
+        "recipe": recipe.recipe,
+        "backbone": recipe.backbone.name,
+        "method": recipe.method,
+        "prompt_length": recipe.prompt.length,
+        "epoch": 0,
+        "validation": {},
+        "task": resolved.task.task.task,
+        "names": names,
+        "imported_from": str(found.path),
+    }
+    own = recipe.model_copy(update={"task": "task.resolved.yaml", "prompt": plain, "init_from": None})
+    readme = [
+        f"# {recipe.recipe}",
+        "",
+        f"Imported by ptv2kit from a {found.kind}: `{found.path.name}`.",
+        f"Prompt of length {recipe.prompt.length} for `{recipe.backbone.name}`; "
+        + (f"head for {', '.join(names)}." if names else "no head: start from it with `init_from`."),
+        "",
+    ]
+    files = {
+        "recipe.resolved.yaml": resolved_yaml(own).encode(),
+        "task.resolved.yaml": resolved_yaml(resolved.task.task).encode(),
+        "README.md": "\n".join(readme).encode(),
+    }
+    return files | {f"prompt/{name}": content for name, content in prompt_files(tensors, facts).items()}

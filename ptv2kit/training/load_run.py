@@ -1,0 +1,114 @@
+"""A trained run from its folder, without the data that it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ptv2kit.config.load import ResolvedRecipe, load_recipe
+from ptv2kit.config.recipe import Recipe
+from ptv2kit.config.task import AnyTask, ClassesTask, Iob2Task
+from ptv2kit.data.schemes import build_scheme
+from ptv2kit.data.schemes.base import LabelScheme
+from ptv2kit.data.tokens import Subwords
+from ptv2kit.errors import ConfigError, DataError, did_you_mean
+from ptv2kit.files import is_file
+from ptv2kit.models.backbones import BackboneSpec, load_tokenizer
+from ptv2kit.models.build import build_model
+from ptv2kit.models.model import PromptedModel
+from ptv2kit.training.checkpoints import load_prompt
+from ptv2kit.training.prepare import check_backbone, choose_device
+
+
+@final
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run that can predict.
+
+    Args:
+        folder: that it was read from.
+        recipe: of the run.
+        task: the one that was asked for, with the labels that it was trained with.
+        spec: the backbone's facts.
+        scheme: of the task.
+        model: with the best prompt and head, in evaluation mode.
+        facts: of the prompt's file: epoch, scores and the like.
+    """
+
+    folder: Path
+    recipe: Recipe
+    task: AnyTask
+    spec: BackboneSpec
+    scheme: LabelScheme
+    model: PromptedModel
+    facts: dict[str, Any]
+
+
+def load_run(folder: Path, task: str | None = None, device: str = "auto") -> LoadedRun:
+    """Read a run's recipe, task, prompt and head, and load its backbone.
+
+    Args:
+        folder: of the run.
+        task: which one of several.
+        device: as `train.device`.
+
+    Raises:
+        ConfigError: this is no folder of a run, it has no head, it has several tasks and none was named, or what was
+            saved does not fit its own recipe.
+        DataError: a file is torn, or the backbone cannot be had.
+    """
+    resolved = read_run(folder)
+    chosen = _choose(resolved, task, folder)
+    several = len(resolved.tasks) > 1
+    tensors, facts = load_prompt(folder / "prompt" / chosen.task if several else folder / "prompt")
+    if not facts["names"]:
+        raise ConfigError(f"the run '{folder}' has a prompt and no head", hint="init_from lets a new run start from it")
+    own = _with_names(chosen, facts["names"])
+    recipe = resolved.recipe
+    where = choose_device(device)
+    spec, max_length = check_backbone(recipe, own)
+    subwords = Subwords(load_tokenizer(spec, words=isinstance(own, Iob2Task)), max_length)
+    scheme = build_scheme(own, subwords, ())
+    model = build_model(recipe, scheme.unit, spec, len(scheme.names), where)
+    model.fold_prompt()
+    try:
+        model.load_trained_state(tensors)
+    except ConfigError as error:
+        raise DataError(str(error.problems[0].message), location=str(folder / "prompt")) from error
+    return LoadedRun(folder, recipe, own, spec, scheme, model.to(where).eval(), facts)
+
+
+def read_run(folder: Path) -> ResolvedRecipe:
+    """The recipe and the tasks of a run.
+
+    Raises:
+        ConfigError: this is no folder of a run, or its files are no longer valid.
+    """
+    path = folder / "recipe.resolved.yaml"
+    if not is_file(path):
+        raise ConfigError(
+            f"'{folder}' is no folder of a run, which has 'recipe.resolved.yaml'",
+            hint="'ptv2kit run' prints a run's folder",
+        )
+    return load_recipe(path)
+
+
+def _choose(resolved: ResolvedRecipe, task: str | None, folder: Path) -> AnyTask:
+    names = [each.task.task for each in resolved.tasks]
+    if task is None and len(names) > 1:
+        raise ConfigError(f"the run '{folder}' has several tasks", hint=f"name one of them: {', '.join(names)}")
+    if task is not None and task not in names:
+        raise ConfigError(f"the run '{folder}' has no task '{task}'", hint=did_you_mean(task, names))
+    return resolved.tasks[0 if task is None else names.index(task)].task
+
+
+def _with_names(task: AnyTask, names: Sequence[str]) -> AnyTask:
+    """The task with the labels that it found in its training rows."""
+    if isinstance(task, ClassesTask) and task.labels.names == "from_train":
+        return task.model_copy(update={"labels": task.labels.model_copy(update={"names": tuple(names)})})
+    if isinstance(task, Iob2Task) and task.labels.names == "from_train":
+        types = tuple(dict.fromkeys(name.partition("-")[2] for name in names if "-" in name))
+        return task.model_copy(update={"labels": task.labels.model_copy(update={"names": types})})
+    return task
