@@ -115,7 +115,8 @@ def _names(resolved: ResolvedRecipe, found: ForeignPrompt, spec: BackboneSpec) -
             f"'{found.path}' has a head, but task '{task.task}' takes its labels from the training rows",
             hint="list them in labels.names, in the order of the head's rows",
         )
-    subwords = Subwords(load_tokenizer(spec, words=isinstance(task, Iob2Task)), task.input.max_length)
+    tokenizer = load_tokenizer(spec, words=isinstance(task, Iob2Task))
+    subwords = Subwords(tokenizer, task.input.max_length, spec.filling)
     names = build_scheme(task, subwords, ()).names
     rows = 1 if isinstance(task, ChoicesTask) else 2 if isinstance(task, StartEndTask) else len(names)
     if found.head["linear.weight"].shape[0] != rows:

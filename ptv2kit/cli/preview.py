@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _preview(subject: Subject, args: argparse.Namespace, *, named: bool) -> dict[str, Any]:
     """Rows of one task, printed unless JSON is asked for."""
-    from ptv2kit.data.preview import preview_row
+    from ptv2kit.data.preview import preview_row, words_shown
     from ptv2kit.data.sources import read_split
 
     task, slots = subject.resolved.task, subject.prompt_length
@@ -102,7 +102,8 @@ def _preview(subject: Subject, args: argparse.Namespace, *, named: bool) -> dict
     views = [preview_row(scheme, untruncated, subwords, row) for row in chosen]
     if args.json:
         about = {"task": task.task, "split": args.split, "max_length": subject.max_length, "prompt_length": slots}
-        return {**about, "rows": [view.to_json() for view in views]}
+        words = {"verbalizer": words_shown(scheme, subwords)} if scheme.words else {}
+        return {**about, **words, "rows": [view.to_json() for view in views]}
 
     from rich.console import Console
 
@@ -110,7 +111,10 @@ def _preview(subject: Subject, args: argparse.Namespace, *, named: bool) -> dict
     colours = _colours(scheme.names)
     if named:
         console.print(f"{task.task}:", style="bold underline")
-    console.print(_legend(bool(scheme.marks(scheme.encode(chosen[0], 0)[0]))))
+    if task.head == "verbalizer":
+        console.print(_cloze_legend(words_shown(scheme, subwords)))
+    else:
+        console.print(_legend(bool(scheme.marks(scheme.encode(chosen[0], 0)[0]))))
     for view in views:
         console.print()
         console.print(f"{view.location}" + (f"  →  {view.target}" if view.target else ""), style="bold", soft_wrap=True)
@@ -136,6 +140,15 @@ def _legend(labelled: bool) -> Text:
 
     scored = "label after a sub-word: its target; plain: could be one; (in brackets): not scored"
     return Text(f"▒ prompt slot; {scored if labelled else 'the row has one target'}; ~crossed~: cut off", style="dim")
+
+
+def _cloze_legend(words: dict[str, list[list[str]]]) -> Text:
+    from rich.text import Text
+
+    text = Text("▒ prompt slot; label after a sub-word: what is predicted there; ~crossed~: cut off", style="dim")
+    for name, of_class in words.items():
+        text.append(f"\n{name}: {' or '.join(' '.join(word) for word in of_class)}", style="bold")
+    return text
 
 
 def _line(view: InputView, slots: int, colours: dict[str, str]) -> Text:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
     from ptv2kit.data.rows import Row
     from ptv2kit.data.schemes.base import LabelScheme
-    from ptv2kit.data.tokens import Subwords
+    from ptv2kit.data.tokens import Filling, Subwords
 
 _UNLIMITED = 1_000_000
 
@@ -45,25 +45,30 @@ class Subject:
         tokenizer: of the backbone.
         max_length: longest input in sub-words.
         prompt_length: of the recipe, 0 without one.
+        filling: how the backbone is asked for a missing word.
     """
 
     resolved: ResolvedTask
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     prompt_length: int
+    filling: Filling
 
     def schemes(self, train: Sequence[Row]) -> tuple[LabelScheme, LabelScheme, Subwords]:
         """The task's scheme, the same without a limit of length, and the sub-words of the first.
 
         Raises:
+            ConfigError: a verbalizer's words cannot be used with this tokenizer.
             DataError: the labels cannot be found in the training rows.
         """
         from ptv2kit.data.schemes import build_scheme
         from ptv2kit.data.tokens import Subwords
+        from ptv2kit.data.verbalizer import check_task_words
 
-        subwords = Subwords(self.tokenizer, self.max_length)
-        unlimited = Subwords(self.tokenizer, _UNLIMITED)
+        subwords = Subwords(self.tokenizer, self.max_length, self.filling)
+        unlimited = Subwords(self.tokenizer, _UNLIMITED, self.filling)
         task = self.resolved.task
+        check_task_words(task, subwords, self.resolved.merged)
         return build_scheme(task, subwords, train), build_scheme(task, unlimited, train), subwords
 
 
@@ -98,6 +103,7 @@ def find_subjects(
             load_tokenizer(spec, words=isinstance(found.task, Iob2Task)),
             max_length or own or found.task.input.max_length,
             0 if recipe is None else recipe.prompt_length,
+            spec.filling,
         )
         for found in tasks
     ]

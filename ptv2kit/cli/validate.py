@@ -112,15 +112,18 @@ class _Inspected:
         task: its name.
         max_length: longest input that is allowed.
         splits: what was found.
+        words: of a verbalizer, of each class in sub-words.
     """
 
     task: str
     max_length: int
     splits: list[SplitReport]
+    words: dict[str, list[list[str]]]
 
     def to_json(self) -> dict[str, Any]:
         splits = [split.to_json() for split in self.splits]
-        return {"task": self.task, "max_length": self.max_length, "splits": splits}
+        words = {"verbalizer": self.words} if self.words else {}
+        return {"task": self.task, "max_length": self.max_length, **words, "splits": splits}
 
     def bad_rows(self) -> list[Problem]:
         """The first problems of each split, and how many more there are."""
@@ -135,6 +138,8 @@ class _Inspected:
         """Print tables, under the task's name if there are several."""
         if named:
             print(f"\n{self.task}:")
+        for name, words in self.words.items():
+            print(f"the mask is filled for {name}: {' or '.join(' '.join(word) for word in words)}")
         _show(self.splits, self.max_length)
 
 
@@ -167,12 +172,14 @@ def _inspect_task(subject: Subject, splits: dict[str, SplitData]) -> _Inspected:
     from rich.console import Console
 
     from ptv2kit.data.inspection import inspect_splits
+    from ptv2kit.data.preview import words_shown
     from ptv2kit.reporting.console import RowsConsole
 
-    scheme, untruncated, _ = subject.schemes(splits["train"].rows)
+    scheme, untruncated, subwords = subject.schemes(splits["train"].rows)
     with RowsConsole(Console(stderr=True)) as rows:
         reports = inspect_splits(scheme, untruncated, splits, subject.max_length, rows.on_rows)
-    return _Inspected(subject.resolved.task.task, subject.max_length, reports)
+    words = words_shown(scheme, subwords)
+    return _Inspected(subject.resolved.task.task, subject.max_length, reports, words)
 
 
 def _show(splits: list[SplitReport], max_length: int) -> None:

@@ -20,6 +20,7 @@ from ptv2kit.config.task import (
     TextInput,
 )
 from ptv2kit.config.template import parse_template
+from ptv2kit.config.verbalizer import check_verbalizer
 from ptv2kit.config.yaml import KeyPath
 from ptv2kit.errors import Problem, did_you_mean
 
@@ -34,6 +35,8 @@ def check_task(task: AnyTask, merged: Merged) -> list[Problem]:
     if isinstance(task.data, GoldConllSource) and task.data.layout == "propbank" and task.data.unit == "sentence":
         place = merged.place(("data", "unit"))
         problems.append(place.problem("'data.unit' is sentence, but the propbank layout has no named entities"))
+    if isinstance(task, ClassesTask | ChoicesTask):
+        problems += check_verbalizer(task, merged)
     match task:
         case ClassesTask():
             problems += _check_texts(task.input, merged) + _check_classes(task, merged)
@@ -68,7 +71,27 @@ def check_recipe(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged) -> li
             if value not in ("fp32", None):
                 message = f"'backbone.{key}' is {value}, but 'method' fine_tuning trains the backbone, which needs fp32"
                 problems.append(merged.place(("backbone", key)).problem(message))
+    if recipe.method == "linear_probe" and any(task.head == "verbalizer" for task in tasks):
+        message = "'method' linear_probe trains the head alone, but a verbalizer has nothing to train"
+        problems.append(merged.place(("method",)).problem(message, "set a method with a prompt, or head: linear"))
+    problems += _check_first_words(recipe, tasks, merged)
     return problems + _check_start(recipe, merged) + _check_expectations(recipe, tasks, merged)
+
+
+def _check_first_words(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged) -> list[Problem]:
+    """What `prompt.init` takes its words from."""
+    init, words = recipe.prompt.init, recipe.prompt.words
+    if init == "words" and (words is None or not words.strip()):
+        hint = 'such as words: "the answer is yes or no"'
+        return [merged.place(("prompt", "init")).problem("'prompt.init' words needs 'prompt.words'", hint)]
+    if init != "words" and words is not None:
+        return [merged.key(("prompt", "words")).problem(f"'prompt.words' needs 'prompt.init: words', found {init}")]
+    if init == "labels":
+        nameless = [task.task for task in tasks if not isinstance(task, ClassesTask | Iob2Task)]
+        if nameless:
+            message = f"'prompt.init' is labels, but the labels of task '{nameless[0]}' are no words"
+            return [merged.place(("prompt", "init")).problem(message, "set prompt.init to words or tokens")]
+    return []
 
 
 def _check_start(recipe: Recipe, merged: Merged) -> list[Problem]:

@@ -57,12 +57,15 @@ class Prompt(Section):
     """Prompt vectors per layer; higher costs memory and time in every attention."""
     dropout: Probability = 0.1
     """Dropout on the prompt while training, with its own mask for each example."""
-    init: Literal["normal", "tokens"] = "normal"
-    """What the prompt starts from: a normal distribution, as in the official code, or `tokens` of the training split:
-    the keys and values that the backbone computes for them, which learns faster on small backbones; of shallow
-    prompts, and of what a network makes prompts of, their word embeddings."""
+    init: Literal["normal", "tokens", "labels", "words"] = "normal"
+    """What the prompt starts from: a normal distribution, as in the official code, or `tokens` of the training split,
+    or `labels` (a verbalizer's words, or the names of classes and span types), or `words`: the keys and values that the
+    backbone computes for them, which learns faster on small backbones; of shallow prompts, and of what a network makes
+    prompts of, their word embeddings. If there are fewer tokens than the prompt is long, they are repeated."""
+    words: str | None = None
+    """The text of `init: words`; the first `length` of its tokens are used."""
     init_scale: PositiveFloat = 0.02
-    """Standard deviation of the normal distribution; `init: tokens` does not use it."""
+    """Standard deviation of the normal distribution; only `init: normal` uses it."""
     positions: Literal["auto", "shifted", "unshifted"] = "auto"
     """Whether tokens are counted from after the prompt; `auto`: shifted where a model has learned positions, as in the
     official code, and unshifted for rotary, relative and two-dimensional ones."""

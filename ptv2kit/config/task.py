@@ -18,6 +18,8 @@ from ptv2kit.config.template import TemplateText
 
 MaxLength = Annotated[int, Field(ge=8)]
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+Words = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+Head = Literal["linear", "verbalizer"]
 
 
 class TextInput(Section):
@@ -184,8 +186,6 @@ class TaskBase(Section):
     """Only rows whose column holds one of the texts are kept, such as `{predicate_pos: [VB, VBD]}`; after `derive`."""
     distinct: TemplateText | None = None
     """Of rows with the same text only the first one is kept."""
-    head: Literal["linear"] = "linear"
-    """What turns hidden states into scores."""
 
 
 class ClassesTask(TaskBase):
@@ -195,6 +195,15 @@ class ClassesTask(TaskBase):
     """How a row becomes the model's input."""
     labels: ClassesLabels
     """What a label is and where it stands."""
+    head: Head = "linear"
+    """What turns hidden states into scores: a linear layer that is trained, or `verbalizer`: the backbone's own frozen
+    language-model head, which fills `{mask}` in one text of `input` with the words of `verbalizer`."""
+    verbalizer: Annotated[dict[str, Words], Field(min_length=2)] | None = None
+    """Of `head: verbalizer`, the word of each class, or a list of words whose probabilities are added up, such as
+    `{entailment: " Yes", not_entailment: " No"}`; with its leading blank if it stands behind another word."""
+    verbalizer_tokens: Literal["one", "any"] = "one"
+    """Whether each word must be one token of the backbone's vocabulary, or may be several: the score is then the sum of
+    their log-probabilities."""
     metrics: Annotated[
         tuple[
             Literal[
@@ -219,6 +228,12 @@ class ChoicesTask(TaskBase):
     """How a row becomes the model's inputs, one for each choice."""
     labels: ChoicesLabels
     """What a label is and where it stands."""
+    head: Head = "linear"
+    """What turns hidden states into scores: a linear layer that is trained and reads each choice as a pair with `text`,
+    or `verbalizer`: the backbone's own frozen language-model head, which fills `{mask}` in `text` with each choice."""
+    verbalizer_tokens: Literal["one", "any"] = "any"
+    """Of `head: verbalizer`, whether each choice must be one token of the backbone's vocabulary, or may be several: the
+    score is the sum of their log-probabilities."""
     metrics: Annotated[tuple[Literal["accuracy"], ...], Field(strict=False, min_length=1)] = ("accuracy",)
     """What is measured; the first one chooses the best epoch."""
 
@@ -230,6 +245,8 @@ class Iob2Task(TaskBase):
     """How a row becomes the model's input."""
     labels: Iob2Labels
     """What a label is and where it stands."""
+    head: Literal["linear"] = "linear"
+    """What turns hidden states into scores."""
     metrics: Annotated[
         tuple[Literal["span_f1", "plain_span_f1", "srl_f1", "token_accuracy"], ...], Field(strict=False, min_length=1)
     ] = ("span_f1",)
@@ -245,6 +262,8 @@ class StartEndTask(TaskBase):
     """How a row becomes the model's inputs, one for each window."""
     labels: StartEndLabels
     """What a label is and where it stands."""
+    head: Literal["linear"] = "linear"
+    """What turns hidden states into scores."""
     metrics: Annotated[
         tuple[
             Literal[

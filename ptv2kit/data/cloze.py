@@ -97,8 +97,15 @@ def shorten(
     Raises:
         ValueError: nothing shortenable is left and the input is still too long.
     """
+    excess = 2 + answer_length + sum(len(part.ids) for part in (*first, *second)) - max_length
+    return cut_off(first, second, excess, max_length)
+
+
+def cut_off(
+    first: Sequence[Part], second: Sequence[Part], excess: int, max_length: int
+) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """Cut `excess` tokens off a pattern; arguments, order and errors as of `shorten`."""
     sides = [list(first), list(second)]
-    excess = 2 + answer_length + sum(len(part.ids) for side in sides for part in side) - max_length
     for cut in range(max(0, excess)):
         counts = [sum(len(part.ids) for part in side if part.shortenable) for side in sides]
         if not any(counts):

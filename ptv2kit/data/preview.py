@@ -95,11 +95,17 @@ def preview_row(scheme: LabelScheme, untruncated: LabelScheme, subwords: Subword
         DataError: the row is malformed.
     """
     features = scheme.encode(row, 0)
+    names = _answers(scheme)
     inputs: list[InputView] = []
     for number, feature in enumerate(features, start=1):
         for index, encoding in enumerate(feature.inputs):
             title, right = "", None
-            if len(features) > 1:
+            if encoding.cloze is not None:
+                answers = [names[answer.number] for answer in encoding.cloze.answers]
+                if len(feature.inputs) > 1:
+                    title = f"{'class' if scheme.words else 'choice'} {' or '.join(dict.fromkeys(answers))}"
+                    right = answers == [feature.reference] if len(answers) == 1 else None
+            elif len(features) > 1:
                 title = f"window {number} of {len(features)}"
             elif len(feature.inputs) > 1:
                 title, right = f"choice {scheme.names[index]}", index == feature.labels
@@ -108,10 +114,40 @@ def preview_row(scheme: LabelScheme, untruncated: LabelScheme, subwords: Subword
     return RowView(row.location, scheme.shown(features[0].reference), tuple(inputs))
 
 
+def words_shown(scheme: LabelScheme, subwords: Subwords) -> dict[str, list[list[str]]]:
+    """The words of each class as the vocabulary writes their sub-words; empty without a verbalizer."""
+    return {
+        name: [subwords.tokens(word) for word in words] for name, words in zip(scheme.names, scheme.words, strict=False)
+    }
+
+
+def _answers(scheme: LabelScheme) -> list[str]:
+    """Which class, or choice, each answer stands for."""
+    if not scheme.words:
+        return list(scheme.names)
+    return [name for name, words in zip(scheme.names, scheme.words, strict=True) for _ in words]
+
+
+def _predicted(scheme: LabelScheme, subwords: Subwords, feature: Feature, encoding: Encoding) -> list[str]:
+    """What a language model should predict at each id: the right words, or the tokens of the answers; else nothing."""
+    labels: list[list[str]] = [[] for _ in encoding.ids]
+    assert encoding.cloze is not None
+    for answer in encoding.cloze.answers:
+        if answer.ids:
+            for place, token in zip(answer.places, subwords.tokens(answer.ids), strict=True):
+                labels[place].append(token)
+        else:
+            right = words_shown(scheme, subwords).get(str(feature.reference), [])
+            labels[answer.places[0]] += [token for word in right for token in word]
+    return ["|".join(dict.fromkeys(tokens)) for tokens in labels]
+
+
 def _tokens(
     scheme: LabelScheme, subwords: Subwords, feature: Feature, encoding: Encoding, whole: Encoding
 ) -> list[TokenView]:
     labels: Sequence[str | None] = scheme.marks(feature) or [""] * len(encoding.ids)
+    if encoding.cloze is not None:
+        labels = _predicted(scheme, subwords, feature, encoding)
     kept = [
         TokenView(text, "" if label == "O" else label or "", label is not None, False)
         for text, label in zip(subwords.tokens(encoding.ids), labels, strict=True)

@@ -3,13 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, final
 
 from ptv2kit.config.rows import Derivation, Expansion, Lookup, Marking, Membership, Replacement, Slice, Splitting
 from ptv2kit.config.task import TaskBase
 from ptv2kit.config.template import Template, parse_template
+from ptv2kit.config.verbalizer import MASK
 from ptv2kit.data.rows import Row
 from ptv2kit.errors import DataError, did_you_mean
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a text in which a verbalizer's word is missing.
+
+    Args:
+        kind: written in the template, from a column of the row, or the place of the word.
+        text: empty for the mask.
+    """
+
+    kind: Literal["literal", "column", "mask"]
+    text: str
+
+
+def pieces(template: Template, row: Row) -> list[Piece]:
+    """The template with the row's texts and the mask in place of the columns.
+
+    Raises:
+        DataError: a column is missing or holds no text.
+    """
+    found: list[Piece] = []
+    for is_column, part in template.parts:
+        if is_column and part == MASK:
+            found.append(Piece("mask", ""))
+        elif is_column:
+            found.append(Piece("column", row.text(part)))
+        else:
+            found.append(Piece("literal", part))
+    return found
 
 
 def render(template: Template, row: Row) -> str:

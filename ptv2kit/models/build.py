@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -14,12 +15,17 @@ from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, empty_backbone, load_backbone
 from ptv2kit.models.families import hidden_dropout
 from ptv2kit.models.heads import ChoicesHead, Head, Pooling, SequenceHead, StartEndHead, TokenHead
+from ptv2kit.models.language_head import language_head
 from ptv2kit.models.model import ParameterCount, PromptedModel
 from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
 from ptv2kit.models.sharding import Sharding
+from ptv2kit.models.verbalizer import AnswersHead, WordsHead
 
-Unit = Literal["sequence", "choices", "token", "start_end"]
+Unit = Literal["sequence", "choices", "token", "start_end", "words", "answers"]
 """What has logits; it decides the head."""
+
+Words = Sequence[Sequence[Sequence[int]]]
+"""A verbalizer: for each class its words, each in ids of the vocabulary."""
 
 
 def shifts_positions(recipe: Recipe, spec: BackboneSpec) -> bool:
@@ -67,6 +73,7 @@ def build_model(
     size: int,
     device: torch.device | None = None,
     sharding: Sharding | None = None,
+    words: Words = (),
 ) -> PromptedModel:
     """Load the backbone and put a fresh prompt and head on it. Initial values come from torch's global generator.
 
@@ -77,11 +84,13 @@ def build_model(
         size: number of logits per unit; of choices their number.
         device: where quantized weights go; the rest is made on the CPU.
         sharding: of the frozen weights; None: whole.
+        words: of a verbalizer; empty where answers differ from row to row, and without a verbalizer.
 
     Raises:
-        ConfigError: the backbone's weights do not load, or `pooling: pooler` without a pooler.
+        ConfigError: the backbone's weights do not load, `pooling: pooler` without a pooler, or a verbalizer without a
+            language-model head.
     """
-    return _assemble(recipe, unit, spec, size, load_backbone(spec, device, sharding))
+    return _assemble(recipe, unit, spec, size, load_backbone(spec, device, sharding), words)
 
 
 def empty_model(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int) -> PromptedModel:
@@ -95,7 +104,9 @@ def count_parameters(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int) 
     return empty_model(recipe, unit, spec, size).parameter_count()
 
 
-def _assemble(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int, backbone: PreTrainedModel) -> PromptedModel:
+def _assemble(
+    recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int, backbone: PreTrainedModel, words: Words = ()
+) -> PromptedModel:
     if recipe.method == "fine_tuning":
         backbone.requires_grad_(True)
     if recipe.train.gradient_checkpointing:
@@ -104,7 +115,7 @@ def _assemble(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int, backbon
         # transformers then asks for gradients of the embeddings, which are of no use here and would have the backward
         # pass go through layers without a prompt.
         backbone.disable_input_require_grads()
-    head = build_head(recipe, unit, spec, size, backbone)
+    head = build_head(recipe, unit, spec, size, backbone, words)
     return PromptedModel(
         spec,
         backbone,
@@ -115,11 +126,13 @@ def _assemble(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int, backbon
     )
 
 
-def build_head(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int, backbone: PreTrainedModel) -> Head:
-    """A fresh head; arguments as of `build_model`.
+def build_head(
+    recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int, backbone: PreTrainedModel, words: Words = ()
+) -> Head:
+    """A fresh head, or a verbalizer's frozen one; arguments as of `build_model`.
 
     Raises:
-        ConfigError: `pooling: pooler` without a pooler.
+        ConfigError: `pooling: pooler` without a pooler, or a verbalizer without a language-model head.
     """
     dropout = hidden_dropout(spec.config)
     hidden_size = int(spec.config.hidden_size)
@@ -132,6 +145,12 @@ def build_head(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int, backbo
             return TokenHead(hidden_size, size, dropout)
         case "start_end":
             return StartEndHead(hidden_size)
+        case "words":
+            tokens = [word[0] for of_class in words for word in of_class]
+            return WordsHead(language_head(spec, backbone, tokens), [len(of_class) for of_class in words])
+        case "answers":
+            sizes = [len(of_class) for of_class in words] or [1] * size
+            return AnswersHead(language_head(spec, backbone, None), sizes)
 
 
 def covered(recipe: Recipe, spec: BackboneSpec) -> tuple[int, ...] | None:

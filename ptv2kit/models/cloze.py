@@ -42,8 +42,19 @@ def multi_token_scores(logits: Tensor, target_ids: Tensor, scored_mask: Tensor, 
         `[...]`, float32; 0 for a row without a scored token.
     """
     scored = scored_mask.bool()
-    losses = F.cross_entropy(logits[scored].float(), target_ids[scored], reduction="none")
-    sums = losses.new_zeros(scored.shape).masked_scatter(scored, -losses).sum(dim=-1)
+    sums = sums_of_scored(logits[scored].float(), target_ids[scored], scored)
     if length_penalty == 0:
         return sums
     return sums / scored.sum(dim=-1).clamp(min=1) ** length_penalty
+
+
+def sums_of_scored(logits: Tensor, target_ids: Tensor, scored: Tensor) -> Tensor:
+    """As `multi_token_scores` without a penalty, from the logits of scored tokens alone.
+
+    Args:
+        logits: `[tokens, vocab]`, float32.
+        target_ids: `[tokens]`.
+        scored: `[..., length]`, True as often as there are tokens.
+    """
+    losses = F.cross_entropy(logits, target_ids, reduction="none")
+    return losses.new_zeros(scored.shape).masked_scatter(scored, -losses).sum(dim=-1)

@@ -23,11 +23,17 @@ class BackboneOutput:
         hidden: last hidden state, float32 `[batch, length, hidden]`.
         pooled: output of the backbone's own pooler `[batch, hidden]`, if it has one.
         attention_mask: `[batch, length]`, 1 at real tokens.
+        answer_places: `[answers, tokens]`, which of the `batch · length` hidden states predict the tokens of a
+            verbalizer's answers; None without a verbalizer.
+        answer_ids: `[answers, tokens]`, these tokens, -100 where an answer has none; None where only one place is
+            asked for, whatever the word.
     """
 
     hidden: Tensor
     pooled: Tensor | None
     attention_mask: Tensor
+    answer_places: Tensor | None = None
+    answer_ids: Tensor | None = None
 
 
 class Head(nn.Module, ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -90,32 +90,51 @@ class PromptedModel(nn.Module):
         other._modules = {**self._modules, "head": head}
         return other
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        answer_places: Tensor | None = None,
+        answer_ids: Tensor | None = None,
+        **cloze: Tensor,
+    ) -> Tensor:
         """Logits of a batch.
 
         Args:
             input_ids: `[batch, length]`.
             attention_mask: `[batch, length]`, 1 at real tokens.
             token_type_ids: `[batch, length]`, or None where the backbone has no segments.
+            answer_places: see `BackboneOutput`.
+            answer_ids: see `BackboneOutput`.
+            cloze: of the original GLM, `position_ids` `[batch, 2, length]` and `context_length` `[batch]`.
 
         Returns:
             The head's logits.
         """
-        return self.head(self.encode(input_ids, attention_mask, token_type_ids))
+        output = self.encode(input_ids, attention_mask, token_type_ids, **cloze)
+        return self.head(replace(output, answer_places=answer_places, answer_ids=answer_ids))
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> BackboneOutput:
+    def encode(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **cloze: Tensor
+    ) -> BackboneOutput:
         """Hidden states of a batch under the prompt; arguments as in `forward`."""
         if isinstance(self.prompt, ShallowPrompt):
-            return self._encode_behind_vectors(self.prompt, input_ids, attention_mask, token_type_ids)
+            return self._encode_behind_vectors(self.prompt, input_ids, attention_mask, token_type_ids, **cloze)
         self._injection.set(None if self.prompt is None else self.prompt(len(input_ids)))
-        output = self._run_backbone(input_ids, attention_mask, token_type_ids, self._shift)
+        output = self._run_backbone(input_ids, attention_mask, token_type_ids, self._shift, **cloze)
         pooled: Tensor | None = output.get("pooler_output")
         return BackboneOutput(
             output.last_hidden_state.float(), None if pooled is None else pooled.float(), attention_mask
         )
 
     def _encode_behind_vectors(
-        self, prompt: ShallowPrompt, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None
+        self,
+        prompt: ShallowPrompt,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None,
+        **cloze: Tensor,
     ) -> BackboneOutput:
         """Hidden states of the tokens alone; a pooler reads the first of them, not the first vector."""
         words: Tensor = self.backbone.get_input_embeddings()(input_ids)
@@ -123,10 +142,13 @@ class PromptedModel(nn.Module):
         segments = {}
         if token_type_ids is not None:
             segments = {"token_type_ids": nn.functional.pad(token_type_ids, (prompt.length, 0))}
+        if cloze:
+            cloze = _behind_vectors(cloze["position_ids"], cloze["context_length"], prompt.length)
         output = self.backbone(
             inputs_embeds=torch.cat([vectors, words], dim=1),
             attention_mask=nn.functional.pad(attention_mask, (prompt.length, 0), value=1),
             **segments,
+            **cloze,
         )
         hidden = output.last_hidden_state[:, prompt.length :]
         pooled = self._family.pool(self.backbone, hidden)
@@ -166,7 +188,7 @@ class PromptedModel(nn.Module):
             parameter.copy_(tokens.repeat(1, repeats, 1, 1)[:, : self.prompt.length].transpose(1, 2))
 
     def _run_backbone(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None, shift: int
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None, shift: int, **cloze: Tensor
     ) -> Any:
         """The backbone's output, with only those optional inputs that it needs."""
         optional = {
@@ -174,7 +196,7 @@ class PromptedModel(nn.Module):
             "position_ids": self._family.position_ids(attention_mask, shift),
         }
         given = {name: tensor for name, tensor in optional.items() if tensor is not None}
-        return self.backbone(input_ids=input_ids, attention_mask=attention_mask, **given)
+        return self.backbone(input_ids=input_ids, attention_mask=attention_mask, **given, **cloze)
 
     def inference_state(self) -> dict[str, Tensor]:
         """Copies of what inference needs: the head's and the prompt's tensors, folded if a network made the prompt.
@@ -238,6 +260,14 @@ class PromptedModel(nn.Module):
         return ParameterCount(
             backbone=frozen_parameters(self.backbone),
             prompt=0 if self.prompt is None else sum(parameter.numel() for parameter in self.prompt.parameters()),
-            head=sum(parameter.numel() for parameter in self.head.parameters()),
+            head=sum(parameter.numel() for parameter in self.head.parameters() if parameter.requires_grad),
             tuned=any(parameter.requires_grad for parameter in self.backbone.parameters()),
         )
+
+
+def _behind_vectors(position_ids: Tensor, context_length: Tensor, length: int) -> dict[str, Tensor]:
+    """Positions of the original GLM's tokens behind `length` vectors, which are part of the context."""
+    first = torch.arange(length, device=position_ids.device).expand(len(position_ids), -1)
+    vectors = torch.stack([first, torch.zeros_like(first)], dim=1)
+    shifted = position_ids + torch.tensor([[length], [0]], device=position_ids.device)
+    return {"position_ids": torch.cat([vectors, shifted], dim=2), "context_length": context_length + length}

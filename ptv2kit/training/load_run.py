@@ -69,9 +69,9 @@ def load_run(folder: Path, task: str | None = None, device: str = "auto") -> Loa
     recipe = resolved.recipe
     where = choose_device(device)
     spec, max_length = check_backbone(recipe, own)
-    subwords = Subwords(load_tokenizer(spec, words=isinstance(own, Iob2Task)), max_length)
+    subwords = Subwords(load_tokenizer(spec, words=isinstance(own, Iob2Task)), max_length, spec.filling)
     scheme = build_scheme(own, subwords, ())
-    model = build_model(recipe, scheme.unit, spec, len(scheme.names), where)
+    model = build_model(recipe, scheme.unit, spec, len(scheme.names), where, words=scheme.words)
     model.fold_prompt()
     try:
         model.load_trained_state(tensors)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import final
 
 import torch
 
+from ptv2kit.config.merge import merge_file
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.sources import HubSource, JsonlSource, Splits
 from ptv2kit.config.task import AnyTask, Iob2Task
@@ -19,10 +20,12 @@ from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import Feature, LabelScheme
 from ptv2kit.data.sources import Located, locate_split, read_split
 from ptv2kit.data.tokens import Subwords
+from ptv2kit.data.verbalizer import check_task_words
 from ptv2kit.errors import ConfigError, DataError, Problem
-from ptv2kit.files import is_folder
+from ptv2kit.files import is_file, is_folder
 from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
 from ptv2kit.models.build import build_head, build_model, check_model
+from ptv2kit.models.language_head import check_language_model, require_language_head
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.quantization import check_quantization
 from ptv2kit.models.sharding import Sharding
@@ -40,6 +43,7 @@ class Prepared:
         spec: the backbone's facts.
         scheme: of the task.
         splits: encoded, by name; tests only if the task has any.
+        first_words: tokens that the prompt starts from; empty unless the recipe says `prompt.init: labels` or `words`.
     """
 
     recipe: Recipe
@@ -48,11 +52,16 @@ class Prepared:
     spec: BackboneSpec
     scheme: LabelScheme
     splits: Mapping[str, EncodedSplit]
+    first_words: tuple[int, ...] = ()
 
     def build_model(self, sharding: Sharding | None = None) -> PromptedModel:
         """Load the backbone, whole or in parts, and put a fresh prompt and head on it; seed the generators first."""
-        model = build_model(self.recipe, self.scheme.unit, self.spec, len(self.scheme.names), self.device, sharding)
+        scheme = self.scheme
+        model = build_model(self.recipe, scheme.unit, self.spec, len(scheme.names), self.device, sharding, scheme.words)
         model.to(self.device)
+        if self.first_words and model.prompt is not None:
+            ids = torch.tensor([self.first_words[: model.prompt.length]], device=self.device)
+            model.start_prompt_from_tokens(ids, torch.ones_like(ids))
         if self.recipe.prompt.init == "tokens" and model.prompt is not None:
             batch = self.scheme.collate(self._first_tokens(self.recipe.prompt.length)).to(self.device)
             model.start_prompt_from_tokens(batch.input_ids, batch.attention_mask, batch.token_type_ids)
@@ -133,6 +142,8 @@ def check_backbone(recipe: Recipe, task: AnyTask) -> tuple[BackboneSpec, int]:
     spec = find_backbone(recipe.backbone)
     max_length = recipe.train.max_length or task.input.max_length
     check_model(recipe, spec, max_length)
+    if task.head == "verbalizer":
+        check_language_model(spec, several_tokens=False)
     return spec, max_length
 
 
@@ -154,12 +165,26 @@ def prepare_tasks(
 
 def build_models(prepared: Sequence[Prepared], sharding: Sharding | None = None) -> list[PromptedModel]:
     """A model for each task of a recipe: they share backbone and prompt, and each has a head of its own."""
-    first = prepared[0].build_model(sharding)
+    words = dict.fromkeys(each.first_words for each in prepared)
+    first = replace(prepared[0], first_words=tuple(number for each in words for number in each)).build_model(sharding)
     heads = [
-        build_head(each.recipe, each.scheme.unit, each.spec, len(each.scheme.names), first.backbone)
+        build_head(each.recipe, each.scheme.unit, each.spec, len(each.scheme.names), first.backbone, each.scheme.words)
         for each in prepared[1:]
     ]
     return [first, *(first.with_head(head.to(prepared[0].device)) for head in heads)]
+
+
+def first_words(recipe: Recipe, scheme: LabelScheme, subwords: Subwords) -> tuple[int, ...]:
+    """The tokens of `prompt.init: labels` or `words`; empty for any other."""
+    if recipe.prompt.init == "words":
+        return subwords.plain(recipe.prompt.words or "")
+    if recipe.prompt.init != "labels":
+        return ()
+    words = [word for of_class in scheme.words for word in of_class]
+    if not words:
+        names = dict.fromkeys(name[2:] if name[:2] in ("B-", "I-") else name for name in scheme.names if name != "O")
+        words = [subwords.word(f" {name}") for name in names]
+    return tuple(number for word in words for number in word)
 
 
 def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | None, progress: Progress) -> Prepared:
@@ -181,7 +206,10 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
     spec, max_length = check_backbone(recipe, task)
     if recipe.backbone.quantization is not None:
         check_quantization(recipe.backbone.quantization, spec.config, device.type)
-    subwords = Subwords(load_tokenizer(spec, words=isinstance(task, Iob2Task)), max_length)
+    subwords = Subwords(load_tokenizer(spec, words=isinstance(task, Iob2Task)), max_length, spec.filling)
+    if task.head == "verbalizer":
+        check_task_words(task, subwords, merge_file(task_path) if is_file(task_path) else None)
+        require_language_head(spec)
     limits = recipe.limit.model_dump()
     data = {
         split: read_split(task, split, task_path=task_path, data_root=data_root).limited(
@@ -199,4 +227,6 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
             problems += error.problems
     if problems:
         raise DataError(dict.fromkeys(problems))
-    return Prepared(recipe, task, device, spec, scheme, splits)
+    if scheme.unit == "answers":
+        check_language_model(spec, several_tokens=True)
+    return Prepared(recipe, task, device, spec, scheme, splits, first_words(recipe, scheme, subwords))

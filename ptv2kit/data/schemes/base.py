@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ptv2kit.data.rows import Row
-from ptv2kit.data.tokens import Encoding
+from ptv2kit.data.tokens import Encoding, Words
 from ptv2kit.errors import DataError
 
 IGNORED = -100
@@ -20,8 +20,9 @@ IGNORED = -100
 Label = str | tuple[str, ...]
 """A class, a tag for each word, or an answer; for answers the reference is every right one."""
 
-Unit = Literal["sequence", "choices", "token", "start_end"]
-"""What has logits: an input as a whole, each of several inputs, each token, each token as start and as end."""
+Unit = Literal["sequence", "choices", "token", "start_end", "words", "answers"]
+"""What has logits: an input as a whole, each of several inputs, each token, each token as start and as end; the words
+of a verbalizer at one place, or answers of several tokens."""
 
 
 @final
@@ -61,12 +62,14 @@ class Batch:
         attention_mask: `[inputs, length]`, 1 at real tokens.
         token_type_ids: `[inputs, length]` or None.
         labels: `[batch]`, `[batch, length]`, or `[batch, 2]` for start and end.
+        cloze: where words are missing, from `cloze_tensors`; empty if none are.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     token_type_ids: Tensor | None
     labels: Tensor
+    cloze: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def inputs(self) -> dict[str, Tensor]:
         """What the model's forward takes, by name."""
@@ -75,12 +78,13 @@ class Batch:
             "attention_mask": self.attention_mask,
             "token_type_ids": self.token_type_ids,
         }
-        return {name: tensor for name, tensor in given.items() if tensor is not None}
+        return {name: tensor for name, tensor in given.items() if tensor is not None} | dict(self.cloze)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
         segments = None if self.token_type_ids is None else self.token_type_ids.to(device)
-        return Batch(self.input_ids.to(device), self.attention_mask.to(device), segments, self.labels.to(device))
+        cloze = {name: tensor.to(device) for name, tensor in self.cloze.items()}
+        return Batch(self.input_ids.to(device), self.attention_mask.to(device), segments, self.labels.to(device), cloze)
 
 
 @final
@@ -179,6 +183,12 @@ class LabelScheme(ABC):
     @abstractmethod
     def names(self) -> tuple[str, ...]:
         """What each logit stands for, in order."""
+
+    @property
+    def words(self) -> Words:
+        """The words of each class that a language-model head compares; empty without a verbalizer, and where answers
+        differ from row to row."""
+        return ()
 
     @abstractmethod
     def encode(self, row: Row, index: int) -> list[Feature]:

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from ptv2kit.config.task import ChoicesTask
 from ptv2kit.config.template import parse_template
+from ptv2kit.data.cloze_inputs import ClozeInputs, cloze_tensors
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import Batch, Feature, Label, LabelScheme, Prediction, Scores, Unit, pad_inputs
 from ptv2kit.data.templates import render
-from ptv2kit.data.tokens import Subwords
+from ptv2kit.data.tokens import Encoding, Subwords
+from ptv2kit.data.verbalizer import check_text, word_ids
 from ptv2kit.errors import DataError, did_you_mean
 
 
@@ -22,9 +24,14 @@ from ptv2kit.errors import DataError, did_you_mean
 class ChoicesScheme(LabelScheme):
     """Encodes the text with each choice as a pair; the model scores them one by one, as the official code does.
 
+    With a verbalizer each choice is an answer to the text with a mask.
+
     Args:
         task: the task.
         subwords: the backbone's tokenizer.
+
+    Raises:
+        ConfigError: the backbone cannot fill the text's mask.
     """
 
     def __init__(self, task: ChoicesTask, subwords: Subwords) -> None:
@@ -33,11 +40,15 @@ class ChoicesScheme(LabelScheme):
         self._text = parse_template(task.input.text)
         self._choices = [parse_template(choice) for choice in task.input.choices]
         self._names = task.labels.names or tuple(str(index) for index in range(len(self._choices)))
+        self._cloze: ClozeInputs | None = None
+        if task.head == "verbalizer":
+            check_text(task, subwords)
+            self._cloze = ClozeInputs(subwords, self._text, None, "longest")
 
     @property
     def unit(self) -> Unit:
-        """Each choice."""
-        return "choices"
+        """Each choice, as a pair with the text or as an answer to it."""
+        return "choices" if self._cloze is None else "answers"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,22 +58,20 @@ class ChoicesScheme(LabelScheme):
     def encode(self, row: Row, index: int) -> list[Feature]:
         """The text with each choice; see `LabelScheme.encode`."""
         label = self._label_of(row)
-        text = render(self._text, row)
         try:
-            encodings = [
-                self._subwords.encode_texts(text, render(choice, row), self._task.input.truncate)
-                for choice in self._choices
-            ]
+            encodings = self._inputs_of(row)
         except ValueError as error:
             hint = "set input.truncate to longest, or raise max_length"
             raise DataError(str(error), location=row.location, hint=hint) from error
         truncated = any(encoding.truncated for encoding in encodings)
-        return [Feature(index, tuple(encodings), label, self._names[label], truncated)]
+        return [Feature(index, encodings, label, self._names[label], truncated)]
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Inputs `[batch · choices, length]`, labels `[batch]`."""
         labels = torch.tensor([feature.labels for feature in features])
-        return Batch(*pad_inputs(features, self._subwords.pad_id), labels)
+        encodings = [encoding for feature in features for encoding in feature.inputs]
+        cloze = {} if self._cloze is None else cloze_tensors(encodings)
+        return Batch(*pad_inputs(features, self._subwords.pad_id), labels, cloze)
 
     def decode(self, features: Sequence[Feature], logits: Tensor) -> list[Prediction]:
         """The most probable choice of each row; logits `[batch, choices]`."""
@@ -81,6 +90,22 @@ class ChoicesScheme(LabelScheme):
         found = [str(prediction.label) for prediction in predictions]
         right = [str(prediction.reference) for prediction in predictions]
         return Scores({"accuracy": 100 * float(accuracy_score(right, found))})
+
+    def _inputs_of(self, row: Row) -> tuple[Encoding, ...]:
+        choices = [render(choice, row) for choice in self._choices]
+        if self._cloze is None:
+            text = render(self._text, row)
+            return tuple(self._subwords.encode_texts(text, choice, self._task.input.truncate) for choice in choices)
+        answers = [word_ids(choice, self._subwords) for choice in choices]
+        for choice, answer in zip(choices, answers, strict=True):
+            if len(answer) > 1 and self._task.verbalizer_tokens == "one":
+                tokens = ", ".join(map(repr, self._subwords.tokens(answer)))
+                raise DataError(
+                    f"the choice {choice!r} is {len(answer)} tokens in this vocabulary: {tokens}",
+                    location=row.location,
+                    hint="set verbalizer_tokens: any",
+                )
+        return self._cloze.encode(row, answers)
 
     def _label_of(self, row: Row) -> int:
         column, named = self._task.labels.column, self._task.labels.names

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ptv2kit.config.task import ClassesTask, Grouping
 from ptv2kit.config.template import parse_template
+from ptv2kit.data.cloze_inputs import ClozeInputs, cloze_tensors
 from ptv2kit.data.metrics.grouped import multirc_scores, record_scores
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import (
@@ -28,7 +29,8 @@ from ptv2kit.data.schemes.base import (
     pad_inputs,
 )
 from ptv2kit.data.templates import render
-from ptv2kit.data.tokens import Subwords
+from ptv2kit.data.tokens import Encoding, Subwords, Words
+from ptv2kit.data.verbalizer import find_words
 from ptv2kit.errors import DataError, did_you_mean
 
 _f1_score: Any = f1_score  # scikit-learn's stubs want zero_division to be text
@@ -55,6 +57,7 @@ class ClassesScheme(LabelScheme):
         train_rows: where `names: from_train` finds the classes.
 
     Raises:
+        ConfigError: a class has no word in its verbalizer, or one that the vocabulary cannot tell.
         DataError: a training row has no label, or there are fewer than two classes.
     """
 
@@ -66,11 +69,25 @@ class ClassesScheme(LabelScheme):
         self._open = task.labels.names == "from_train"
         self._names = self._find_names(train_rows)
         self._index = {name: index for index, name in enumerate(self._names)}
+        self._words: Words = ()
+        self._answers: list[tuple[int, ...]] | None = None
+        if task.head == "verbalizer":
+            self._cloze = ClozeInputs(subwords, self._text, self._pair, task.input.truncate)
+            self._words = find_words(task, self._names, subwords)
+            answers = [word for words in self._words for word in words]
+            self._answers = answers if any(len(answer) > 1 for answer in answers) else None
 
     @property
     def unit(self) -> Unit:
-        """The input as a whole."""
-        return "sequence"
+        """The input as a whole; with a verbalizer its words, or answers if a word has several tokens."""
+        if not self._words:
+            return "sequence"
+        return "words" if self._answers is None else "answers"
+
+    @property
+    def words(self) -> Words:
+        """See `LabelScheme.words`."""
+        return self._words
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,20 +97,18 @@ class ClassesScheme(LabelScheme):
     def encode(self, row: Row, index: int) -> list[Feature]:
         """The rendered texts as sub-words; see `LabelScheme.encode`."""
         name = self._class_of(row)
-        text = render(self._text, row)
-        pair = None if self._pair is None else render(self._pair, row)
         try:
-            encoding = self._subwords.encode_texts(text, pair, self._task.input.truncate)
+            inputs = self._inputs_of(row)
         except ValueError as error:
             hint = "set input.truncate to longest, or raise max_length"
             raise DataError(str(error), location=row.location, hint=hint) from error
         return [
             Feature(
                 row=index,
-                inputs=(encoding,),
+                inputs=inputs,
                 labels=self._index.get(name, IGNORED),
                 reference=name,
-                truncated=encoding.truncated,
+                truncated=any(encoding.truncated for encoding in inputs),
                 notes=None if self._task.labels.group is None else _member(self._task.labels.group, row),
             )
         ]
@@ -101,7 +116,9 @@ class ClassesScheme(LabelScheme):
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Labels `[batch]`."""
         labels = torch.tensor([feature.labels for feature in features])
-        return Batch(*pad_inputs(features, self._subwords.pad_id), labels)
+        encodings = [encoding for feature in features for encoding in feature.inputs]
+        cloze = cloze_tensors(encodings) if self._words else {}
+        return Batch(*pad_inputs(features, self._subwords.pad_id), labels, cloze)
 
     def decode(self, features: Sequence[Feature], logits: Tensor) -> list[Prediction]:
         """The most probable class of each row; logits `[batch, classes]`."""
@@ -148,6 +165,13 @@ class ClassesScheme(LabelScheme):
             candidates, golds = [member.candidate for member in members], [member.golds for member in members]
             values |= record_scores(groups, candidates, scores, golds)
         return values
+
+    def _inputs_of(self, row: Row) -> tuple[Encoding, ...]:
+        if self._words:
+            return self._cloze.encode(row, self._answers)
+        text = render(self._text, row)
+        pair = None if self._pair is None else render(self._pair, row)
+        return (self._subwords.encode_texts(text, pair, self._task.input.truncate),)
 
     def _find_names(self, train_rows: Sequence[Row]) -> tuple[str, ...]:
         names = self._task.labels.names
