@@ -61,6 +61,8 @@ _KNOWN = (
     "memory_breakdown",
     "seq_parallel_communication_data_type",
 )
+
+
 @final
 @dataclass(frozen=True)
 class Workers:
