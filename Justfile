@@ -43,4 +43,4 @@ quickstart-data:
 
 # Write the page of supported backbones again; it is committed
 backbones:
-    pytest tests/models/test_compatibility.py -m "slow or not slow" --deselect tests/models/test_compatibility.py::test_the_page_is_of_these_families --backbones-page docs/backbones.md
+    pytest -n 0 tests/models/test_compatibility.py -m "slow or not slow" --deselect tests/models/test_compatibility.py::test_the_page_is_of_these_families --backbones-page docs/backbones.md

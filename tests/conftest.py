@@ -20,6 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Sums come out in another order with another number of threads, and some tests ask for equal bits in two processes.
+    torch.set_num_threads(1)
     if config.getoption("--backbones-page"):
         config.pluginmanager.register(BackbonesPage(Path(config.getoption("--backbones-page"))))
 

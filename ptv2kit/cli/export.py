@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         "adapter_model.safetensors": _save(tensors),
         "README.md": _readme(loaded, head).encode(),
     }
-    if head is None:
+    if head is None and own:
         files["head.safetensors"] = _save(own)
     write_folder(args.to, files)
     facts = {
@@ -78,12 +78,14 @@ def run(args: argparse.Namespace) -> int:
         "task": loaded.task.task,
         "labels": list(loaded.scheme.names),
         "task_type": config["task_type"],
-        "head": "adapter" if head is not None else "head.safetensors",
+        "head": "adapter" if head is not None else "head.safetensors" if own else "backbone",
     }
     if args.json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
         return 0
-    where = f"of {head.auto_class}" if head is not None else "in head.safetensors: no class of transformers has it"
+    where = "the backbone's own, of its language model"
+    if own:
+        where = f"of {head.auto_class}" if head else "in head.safetensors: no class of transformers has it"
     print(f"{args.to}: PEFT adapter ({config['task_type']}), prompt of length {recipe.prompt.length}, head {where}")
     return 0
 
@@ -158,11 +160,14 @@ def _readme(loaded: LoadedRun, head: PeftHead | None) -> str:
             lines[-2:] = [lines[-2], "start, end = model(**batch).start_logits, model(**batch).end_logits"]
     else:
         pooled = type(loaded.model.head).__name__
+        where = f"lies in head.safetensors: {pooled} of ptv2kit, which no class of transformers has"
+        if loaded.task.head == "verbalizer":
+            where = "is the backbone's own, of its language model, with the verbalizer's words"
         lines += [
             "from transformers import AutoModel",
             "",
             f"model = PeftModel.from_pretrained(AutoModel.from_pretrained({backbone!r}), 'this-folder').eval()",
             "hidden = model(**batch).last_hidden_state",
-            f"# The head ({pooled} of ptv2kit) lies in head.safetensors: no class of transformers has it.",
+            f"# The head {where}.",
         ]
     return "\n".join([*lines, "```", ""])

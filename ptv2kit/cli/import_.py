@@ -108,7 +108,10 @@ def _names(resolved: ResolvedRecipe, found: ForeignPrompt, spec: BackboneSpec) -
     from ptv2kit.models.backbones import load_tokenizer
 
     task = resolved.task.task
-    if not found.head:
+    own_head = isinstance(task, ClassesTask | ChoicesTask) and task.head == "verbalizer"
+    if own_head and found.head:
+        raise ConfigError(f"'{found.path}' has a head, but task '{task.task}' has the backbone's own: head: verbalizer")
+    if not found.head and not own_head:
         return []
     if isinstance(task, ClassesTask | Iob2Task) and task.labels.names == "from_train":
         raise ConfigError(
@@ -119,7 +122,7 @@ def _names(resolved: ResolvedRecipe, found: ForeignPrompt, spec: BackboneSpec) -
     subwords = Subwords(tokenizer, task.input.max_length, spec.filling)
     names = build_scheme(task, subwords, ()).names
     rows = 1 if isinstance(task, ChoicesTask) else 2 if isinstance(task, StartEndTask) else len(names)
-    if found.head["linear.weight"].shape[0] != rows:
+    if found.head and found.head["linear.weight"].shape[0] != rows:
         raise ConfigError(
             f"the head in '{found.path}' has {found.head['linear.weight'].shape[0]} rows, but task '{task.task}' needs "
             f"{rows}: {', '.join(names)}"

@@ -213,14 +213,14 @@ class _Processes:
                     process.wait()
         if failed is None:
             return 0
+        if failed > 0:
+            sys.stderr.write(self._logs[failed].read_text(encoding="utf-8", errors="replace"))
         code = self._processes[failed].returncode
         if code < 0:
             raise TrainingError(
                 f"process {failed} of {len(self._processes)} was killed by {signal.Signals(-code).name}",
                 hint="--resume goes on from the last checkpoint; SIGKILL may mean that the machine ran out of memory",
             )
-        if failed > 0:
-            sys.stderr.write(self._logs[failed].read_text(encoding="utf-8", errors="replace"))
         return code
 
     def _first_failure(self) -> int | None:

@@ -21,9 +21,10 @@ EPILOG = """examples:
   ptv2kit explain recipes/quickstart.yaml train
   ptv2kit preview tasks/quickstart.yaml
   ptv2kit plan recipes/glm-10b-boolq.yaml --gpu h200
+  ptv2kit export runs/quickstart/RUN --to adapter
 
 exit codes: 0 ok, 1 failed run or internal error, 2 configuration or usage, 3 data or network, 4 out of memory,
-5 expectation missed, 130 interrupted
+5 expectation missed, 130 interrupted, 143 ended by SIGTERM
 """
 
 
@@ -90,4 +91,10 @@ def entry_point() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show '→' is no reason to fail
-    sys.exit(main())
+    code = main()
+    if "WORLD_SIZE" in os.environ:
+        # Threads of a process group that outlive the interpreter abort now and then while it shuts down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

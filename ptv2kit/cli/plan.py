@@ -125,7 +125,8 @@ def print_summary(console: Console, resolved: ResolvedRecipe, spec: BackboneSpec
 def print_plan(console: Console, plan: Plan) -> None:
     """The plan for people."""
     chosen = plan.chosen
-    console.print(f"{plan.recipe.recipe}: {plan.recipe.trained}", style="bold", soft_wrap=True)
+    trained = plan.recipe.trained(head=plan.costs.count.head > 0)
+    console.print(f"{plan.recipe.recipe}: {trained}", style="bold", soft_wrap=True)
     console.print(_parameters(plan), soft_wrap=True)
     console.print(_steps(plan), soft_wrap=True)
     console.print()

@@ -224,18 +224,18 @@ class Recipe(Section):
         """The tasks as they are written, at least one."""
         return (self.task,) if isinstance(self.task, str) else self.task
 
-    @property
-    def trained(self) -> str:
-        """What is trained, in words."""
+    def trained(self, *, head: bool) -> str:
+        """What is trained, in words; a verbalizer has no head to train."""
+        and_head = " and the head" if head else ""
         match self.method:
             case "linear_probe":
                 return "the head alone"
             case "fine_tuning":
-                return "the backbone and the head"
+                return f"the backbone{and_head}"
             case method if method in SHALLOW_METHODS:
-                return f"prompt of length {self.prompt.length} in front of the input, and the head"
+                where = "the input"
             case _:
                 layers = self.prompt.layers
                 named = layers if isinstance(layers, str) else ", ".join(map(str, layers))
                 where = "every layer" if layers == "all" else f"layers {named}"
-                return f"prompt of length {self.prompt.length} in front of {where}, and the head"
+        return f"prompt of length {self.prompt.length} in front of {where}{',' if head else ''}{and_head}"

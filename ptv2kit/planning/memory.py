@@ -143,12 +143,14 @@ def measure(recipe: Recipe, spec: BackboneSpec, shapes: Sequence[TaskShape]) -> 
     largest = max(shapes, key=lambda shape: shape.inputs * shape.max_length)
     plain = recipe.model_copy(update={"train": recipe.train.model_copy(update={"gradient_checkpointing": False})})
     model = empty_model(plain, largest.unit, spec, largest.labels)
-    others = [
-        build_head(recipe, shape.unit, spec, shape.labels, model.backbone) for shape in shapes if shape is not largest
+    heads = [
+        model.head if shape is largest else build_head(recipe, shape.unit, spec, shape.labels, model.backbone)
+        for shape in shapes
+        if not shape.own_head
     ]
-    more = sum(parameter.numel() for head in others for parameter in head.parameters())
+    trained_heads = sum(parameter.numel() for head in heads for parameter in head.parameters())
     count = model.parameter_count()
-    count = ParameterCount(count.backbone, count.prompt, count.head + more, count.tuned)
+    count = ParameterCount(count.backbone, count.prompt, trained_heads, count.tuned)
     passes = count_passes(model, recipe, largest)
     stored = _stored_bytes(model.backbone, recipe)
     own = 4 * (count.prompt + count.head)

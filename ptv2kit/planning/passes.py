@@ -43,6 +43,7 @@ class TaskShape:
         labels: number of logits per unit; of choices their number.
         max_length: sub-words of the longest input.
         assumed: whether the number of labels is a guess, because only the training rows tell it.
+        own_head: whether the head is the backbone's own, frozen; its passes are counted as those of a linear one.
     """
 
     name: str
@@ -50,6 +51,7 @@ class TaskShape:
     labels: int
     max_length: int
     assumed: bool = False
+    own_head: bool = False
 
     @property
     def inputs(self) -> int:

@@ -142,9 +142,10 @@ def task_shape(recipe: Recipe, task: AnyTask) -> TaskShape:
         case ClassesTask():
             known = task.labels.names != "from_train"
             size = len(task.labels.names) if known else ASSUMED_LABELS
-            return TaskShape(task.task, "sequence", size, length, not known)
+            return TaskShape(task.task, "sequence", size, length, not known, task.head == "verbalizer")
         case ChoicesTask():
-            return TaskShape(task.task, "choices", len(task.input.choices), length)
+            own = task.head == "verbalizer"
+            return TaskShape(task.task, "choices", len(task.input.choices), length, own_head=own)
         case Iob2Task():
             known = task.labels.names != "from_train"
             types = task.labels.names.values() if isinstance(task.labels.names, dict) else task.labels.names

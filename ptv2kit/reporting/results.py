@@ -142,7 +142,7 @@ class Outcome:
             f"- backbone: {recipe.backbone.name} ({self.parameters.backbone:,} parameters"
             f"{'' if self.parameters.tuned else ', frozen'})",
             f"- trained ({recipe.method}): {self.parameters.trained:,} parameters ({self.parameters.share:.2%}): "
-            f"{recipe.trained}",
+            f"{recipe.trained(head=self.parameters.head > 0)}",
             f"- settings: {recipe.train.epochs} epochs, batch {recipe.train.batch_size}, learning rate "
             f"{recipe.train.learning_rate:g}, seed {recipe.train.seed}; all of them in `recipe.resolved.yaml`",
             f"- status: {self.status}; best of {self.epochs} epochs: "

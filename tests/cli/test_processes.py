@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -142,6 +143,21 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(project: Project, 
     assert ends[0] == pytest.approx(ends[1], abs=TOLERANCE)
 
 
+def test_a_worker_that_has_ended_well_does_not_fail_while_the_interpreter_shuts_down() -> None:
+    """As it does now and then with threads of gloo that are still there."""
+    script = (
+        "import atexit, os, sys\nfrom ptv2kit.cli.main import entry_point\n"
+        "atexit.register(os.abort)\nsys.argv = ['ptv2kit', 'validate', 'recipes/quickstart.yaml']\nentry_point()\n"
+    )
+    for worker, code in (({"WORLD_SIZE": "2"}, 0), ({}, -signal.SIGABRT)):
+        environment = {**os.environ, **worker}
+        ended = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == code
+        assert "quickstart" in ended.stdout
+
+
 @pytest.mark.slow
 def test_sigterm_reaches_all_processes_and_the_run_goes_on(project: Project) -> None:
     code, err = end_early(lambda process: process.send_signal(signal.SIGTERM), "distributed.strategy=ddp")
@@ -172,10 +188,17 @@ def test_no_process_is_left_when_the_first_one_is_killed(project: Project) -> No
     assert main(["run", str(run), *words]) == 0
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
 @pytest.mark.slow
 def test_it_runs_within_torchrun(project: Project) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ptv2kit", "run"]
+    ports = ["--master-port", str(free_port())]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *ports, "-m", "ptv2kit", "run"]
     ended = subprocess.run(
         [*command, "recipe.yaml", *STILL, "--json"], capture_output=True, text=True, env=environment, check=False
     )
@@ -189,7 +212,8 @@ def test_it_runs_within_torchrun(project: Project) -> None:
 def test_it_runs_within_the_launcher_of_deepspeed(project: Project) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     launcher = str(Path(sys.executable).with_name("deepspeed"))
-    command = [launcher, "--num_accelerators", "2", "--module", "ptv2kit", "run", "recipe.yaml", *STILL, "--quiet"]
+    many = ["--num_accelerators", "2", "--master_port", str(free_port())]
+    command = [launcher, *many, "--module", "ptv2kit", "run", "recipe.yaml", *STILL, "--quiet"]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert ended.returncode == 0, ended.stderr
     assert read_json(project.runs[0] / "results.json")["status"] == "finished"
