@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ptv2kit import __version__
-from ptv2kit.cli import convert_glm, explain, export, import_, plan, preview, run, schema, validate
+from ptv2kit.cli import convert_glm, evaluate, explain, export, import_, plan, predict, preview, run, schema, validate
 from ptv2kit.errors import ProjectError
 
 EPILOG = """examples:
@@ -21,6 +21,7 @@ EPILOG = """examples:
   ptv2kit explain recipes/quickstart.yaml train
   ptv2kit preview tasks/quickstart.yaml
   ptv2kit plan recipes/glm-10b-boolq.yaml --gpu h200
+  ptv2kit predict runs/quickstart/RUN sentences.txt
   ptv2kit export runs/quickstart/RUN --to adapter
 
 exit codes: 0 ok, 1 failed run or internal error, 2 configuration or usage, 3 data or network, 4 out of memory,
@@ -41,7 +42,19 @@ def build_parser() -> argparse.ArgumentParser:
     # DeepSpeed's launcher puts it in front of the verb; the environment says the same.
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in (run, plan, validate, explain, preview, schema, export, import_, convert_glm):
+    for verb in (
+        run,
+        evaluate,
+        predict,
+        plan,
+        validate,
+        explain,
+        preview,
+        schema,
+        export,
+        import_,
+        convert_glm,
+    ):
         verb.add_parser(subparsers)
     for parser_of_verb in subparsers.choices.values():
         parser_of_verb.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

@@ -63,7 +63,7 @@ def task_rows(task: TaskBase, rows: Iterable[Row]) -> Iterator[Row]:
     distinct = None if task.distinct is None else parse_template(task.distinct)
     seen: set[str] = set()
     for plain in rows:
-        for expanded in _expanded(plain, task.expand):
+        for expanded in expanded_rows(plain, task.expand):
             row = with_derived(expanded, task.derive)
             if any(row.text(column) not in kept for column, kept in task.where.items()):
                 continue
@@ -86,14 +86,19 @@ def with_derived(row: Row, derivations: Mapping[str, Derivation]) -> Row:
     return row
 
 
-def _expanded(row: Row, steps: Sequence[Expansion]) -> Iterator[Row]:
+def expanded_rows(row: Row, steps: Sequence[Expansion]) -> Iterator[Row]:
+    """One row for each item of the lists that `expand` names.
+
+    Raises:
+        DataError: a column is missing or holds no list, or a new column already exists.
+    """
     if not steps:
         yield row
         return
     step = steps[0]
     for number, item in enumerate(row.items(step.column)):
         location = f"{row.location}: {step.column}[{number}]"
-        yield from _expanded(_with_column(Row(row.values, location), step.item, item, "expand"), steps[1:])
+        yield from expanded_rows(_with_column(Row(row.values, location), step.item, item, "expand"), steps[1:])
 
 
 def _with_column(row: Row, name: str, value: Any, section: str) -> Row:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import torch
+
 from ptv2kit.config.load import ResolvedRecipe, load_recipe
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import AnyTask, ClassesTask, Iob2Task
+from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import LabelScheme
 from ptv2kit.data.tokens import Subwords
+from ptv2kit.data.unlabelled import text_column
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
+from ptv2kit.evaluation.predict import Predictor
 from ptv2kit.files import is_file
 from ptv2kit.models.backbones import BackboneSpec, load_tokenizer
 from ptv2kit.models.build import build_model
@@ -35,6 +40,7 @@ class LoadedRun:
         scheme: of the task.
         model: with the best prompt and head, in evaluation mode.
         facts: of the prompt's file: epoch, scores and the like.
+        device: where the model is.
     """
 
     folder: Path
@@ -44,6 +50,34 @@ class LoadedRun:
     scheme: LabelScheme
     model: PromptedModel
     facts: dict[str, Any]
+    device: torch.device
+
+    def predictor(self, batch_size: int | None = None) -> Predictor:
+        """What answers rows, `batch_size` inputs at a time; None: as many as the run was evaluated with."""
+        size = self.recipe.train.eval_batch_size if batch_size is None else batch_size
+        return Predictor(self.task, self.scheme, self.model, self.device, size)
+
+    def predict(self, rows: Iterable[Mapping[str, Any] | str], batch_size: int | None = None) -> list[dict[str, Any]]:
+        """The answer to each row: `label`, `probability` and what the task's scheme tells besides, such as `spans`.
+
+        Args:
+            rows: the columns of each, as in the task's data but without labels; or the text, if the task reads one
+                column only.
+            batch_size: inputs per forward pass; None: as many as the run was evaluated with.
+
+        Raises:
+            ConfigError: a row is a text, but the task reads several columns.
+            DataError: rows lack a column, or one is of the wrong kind; all of them are named.
+        """
+        given = [
+            Row({text_column(self.task): row} if isinstance(row, str) else row, f"row {number}")
+            for number, row in enumerate(rows, start=1)
+        ]
+        answers = list(self.predictor(batch_size).answers(given))
+        problems = [problem for answer in answers if answer.error is not None for problem in answer.error.problems]
+        if problems:
+            raise DataError(problems)
+        return [answer.values for answer in answers if answer.values is not None]
 
 
 def load_run(folder: Path, task: str | None = None, device: str = "auto") -> LoadedRun:
@@ -77,7 +111,7 @@ def load_run(folder: Path, task: str | None = None, device: str = "auto") -> Loa
         model.load_trained_state(tensors)
     except ConfigError as error:
         raise DataError(str(error.problems[0].message), location=str(folder / "prompt")) from error
-    return LoadedRun(folder, recipe, own, spec, scheme, model.to(where).eval(), facts)
+    return LoadedRun(folder, recipe, own, spec, scheme, model.to(where).eval(), facts, where)
 
 
 def read_run(folder: Path) -> ResolvedRecipe:

@@ -117,6 +117,7 @@ class Prediction:
             answer exceeds it.
         candidates: the best answers, best first.
         notes: what the scheme needs to score it.
+        probabilities: of each class or choice; for tags, of each word's.
     """
 
     row: int
@@ -126,6 +127,7 @@ class Prediction:
     score: float = 0.0
     candidates: tuple[Candidate, ...] = ()
     notes: Any = None
+    probabilities: tuple[float, ...] = ()
 
     def to_json(self, location: str) -> dict[str, Any]:
         """A line of `predictions/<split>.jsonl`; answers have `n_best` and `null_margin` too."""
@@ -191,8 +193,13 @@ class LabelScheme(ABC):
         return ()
 
     @abstractmethod
-    def encode(self, row: Row, index: int) -> list[Feature]:
+    def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """One row as the model's input; several features if it is read in windows.
+
+        Args:
+            row: of a split, or one to predict.
+            index: of the row.
+            labelled: whether the columns of the label are there; without them nothing of it can be scored.
 
         Raises:
             DataError: a column is missing or of the wrong kind, or the label is unknown or malformed.
@@ -205,6 +212,10 @@ class LabelScheme(ABC):
     @abstractmethod
     def decode(self, features: Sequence[Feature], logits: Tensor) -> list[Prediction]:
         """Predictions from the logits of one batch, in the order of `features`."""
+
+    @abstractmethod
+    def answer(self, row: Row, prediction: Prediction) -> dict[str, Any]:
+        """What was predicted for a row, as plain values for who asked: always with `label` and `probability`."""
 
     def join(self, predictions: Sequence[Prediction]) -> list[Prediction]:
         """One prediction for each row, in the order of the rows, from those of all features of a split."""
@@ -228,6 +239,17 @@ class LabelScheme(ABC):
     @abstractmethod
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """All metrics of the task over a whole split."""
+
+
+def label_and_probabilities(names: Sequence[str], prediction: Prediction) -> dict[str, Any]:
+    """The answer of a scheme whose label is one of `names`."""
+    return {
+        "label": prediction.label,
+        "probability": round(prediction.probability, 6),
+        "probabilities": {
+            name: round(probability, 6) for name, probability in zip(names, prediction.probabilities, strict=True)
+        },
+    }
 
 
 def gather(rows: Sequence[Row], read: Callable[[Row], list[str]]) -> list[str]:

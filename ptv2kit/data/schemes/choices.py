@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from sklearn.metrics import accuracy_score
@@ -13,7 +13,18 @@ from ptv2kit.config.task import ChoicesTask
 from ptv2kit.config.template import parse_template
 from ptv2kit.data.cloze_inputs import ClozeInputs, cloze_tensors
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.base import Batch, Feature, Label, LabelScheme, Prediction, Scores, Unit, pad_inputs
+from ptv2kit.data.schemes.base import (
+    IGNORED,
+    Batch,
+    Feature,
+    Label,
+    LabelScheme,
+    Prediction,
+    Scores,
+    Unit,
+    label_and_probabilities,
+    pad_inputs,
+)
 from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Encoding, Subwords
 from ptv2kit.data.verbalizer import check_text, word_ids
@@ -55,16 +66,16 @@ class ChoicesScheme(LabelScheme):
         """The choices: their names in the data, or their indices."""
         return self._names
 
-    def encode(self, row: Row, index: int) -> list[Feature]:
+    def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """The text with each choice; see `LabelScheme.encode`."""
-        label = self._label_of(row)
+        label = self._label_of(row) if labelled else IGNORED
         try:
             encodings = self._inputs_of(row)
         except ValueError as error:
             hint = "set input.truncate to longest, or raise max_length"
             raise DataError(str(error), location=row.location, hint=hint) from error
         truncated = any(encoding.truncated for encoding in encodings)
-        return [Feature(index, encodings, label, self._names[label], truncated)]
+        return [Feature(index, encodings, label, self._names[label] if labelled else "", truncated)]
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Inputs `[batch · choices, length]`, labels `[batch]`."""
@@ -75,11 +86,16 @@ class ChoicesScheme(LabelScheme):
 
     def decode(self, features: Sequence[Feature], logits: Tensor) -> list[Prediction]:
         """The most probable choice of each row; logits `[batch, choices]`."""
-        probabilities, chosen = logits.softmax(-1).max(-1)
+        probabilities = logits.softmax(-1).tolist()
         return [
-            Prediction(feature.row, self._names[index], probability, feature.reference)
-            for feature, index, probability in zip(features, chosen.tolist(), probabilities.tolist(), strict=True)
+            Prediction(feature.row, self._names[index], of_row[index], feature.reference, probabilities=tuple(of_row))
+            for feature, index, of_row in zip(features, logits.argmax(-1).tolist(), probabilities, strict=True)
         ]
+
+    def answer(self, row: Row, prediction: Prediction) -> dict[str, Any]:
+        """The choice, as it is called in the data and as it reads, and the probability of each."""
+        text = render(self._choices[self._names.index(str(prediction.label))], row)
+        return {**label_and_probabilities(self._names, prediction), "text": text}
 
     def counted(self, reference: Label) -> list[str]:
         """The right choice."""

@@ -26,6 +26,7 @@ from ptv2kit.data.schemes.base import (
     TypeScore,
     Unit,
     gather,
+    label_and_probabilities,
     pad_inputs,
 )
 from ptv2kit.data.templates import render
@@ -94,9 +95,10 @@ class ClassesScheme(LabelScheme):
         """The classes."""
         return self._names
 
-    def encode(self, row: Row, index: int) -> list[Feature]:
+    def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """The rendered texts as sub-words; see `LabelScheme.encode`."""
-        name = self._class_of(row)
+        name = self._class_of(row) if labelled else ""
+        group = self._task.labels.group if labelled else None
         try:
             inputs = self._inputs_of(row)
         except ValueError as error:
@@ -109,7 +111,7 @@ class ClassesScheme(LabelScheme):
                 labels=self._index.get(name, IGNORED),
                 reference=name,
                 truncated=any(encoding.truncated for encoding in inputs),
-                notes=None if self._task.labels.group is None else _member(self._task.labels.group, row),
+                notes=None if group is None else _member(group, row),
             )
         ]
 
@@ -122,14 +124,25 @@ class ClassesScheme(LabelScheme):
 
     def decode(self, features: Sequence[Feature], logits: Tensor) -> list[Prediction]:
         """The most probable class of each row; logits `[batch, classes]`."""
-        probabilities, classes = logits.softmax(-1).max(-1)
-        last = logits[:, -1].tolist()
+        probabilities, last = logits.softmax(-1).tolist(), logits[:, -1].tolist()
         return [
-            Prediction(feature.row, self._names[index], probability, feature.reference, score, notes=feature.notes)
-            for feature, index, probability, score in zip(
-                features, classes.tolist(), probabilities.tolist(), last, strict=True
+            Prediction(
+                feature.row,
+                self._names[index],
+                of_row[index],
+                feature.reference,
+                score,
+                notes=feature.notes,
+                probabilities=tuple(of_row),
+            )
+            for feature, index, of_row, score in zip(
+                features, logits.argmax(-1).tolist(), probabilities, last, strict=True
             )
         ]
+
+    def answer(self, row: Row, prediction: Prediction) -> dict[str, Any]:
+        """The class, and the probability of each."""
+        return label_and_probabilities(self._names, prediction)
 
     def counted(self, reference: Label) -> list[str]:
         """The class."""

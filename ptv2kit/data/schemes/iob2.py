@@ -28,6 +28,7 @@ from ptv2kit.data.schemes.base import (
 )
 from ptv2kit.data.spans import iob2_from_iob1, iob2_from_iobes
 from ptv2kit.data.tokens import Encoding, Subwords
+from ptv2kit.data.words import spans_of, split_words, word_places
 from ptv2kit.errors import DataError, did_you_mean
 
 OUTSIDE = "O"
@@ -66,9 +67,16 @@ class Iob2Scheme(LabelScheme):
         """The tags: `O`, then `B-` and `I-` of each type."""
         return self._names
 
-    def encode(self, row: Row, index: int) -> list[Feature]:
-        """The words as sub-words, the appended word behind them; see `LabelScheme.encode`."""
-        words, tags = self._words_and_tags(row)
+    def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
+        """The words as sub-words, the appended word behind them; see `LabelScheme.encode`.
+
+        Without labels the words may also be one text, which is cut into words.
+        """
+        if labelled:
+            words, tags = self._words_and_tags(row)
+        else:
+            words, _ = self._spelled(row)
+            tags = [OUTSIDE] * len(words)
         encoding = self._encode_words(row, words)
         anchors = [-1] * len(words)
         labels = [IGNORED] * len(encoding.ids)
@@ -95,8 +103,32 @@ class Iob2Scheme(LabelScheme):
             kept = [anchor for anchor in feature.notes if anchor >= 0]
             mean = sum(probabilities[index][anchor] for anchor in kept) / max(1, len(kept))
             tags = tuple(OUTSIDE if anchor < 0 else self._names[classes[index][anchor]] for anchor in feature.notes)
-            predictions.append(Prediction(feature.row, tags, mean, feature.reference))
+            of_words = tuple(0.0 if anchor < 0 else probabilities[index][anchor] for anchor in feature.notes)
+            predictions.append(Prediction(feature.row, tags, mean, feature.reference, probabilities=of_words))
         return predictions
+
+    def answer(self, row: Row, prediction: Prediction) -> dict[str, Any]:
+        """The words, a tag for each, and the spans with their characters in the text; words that were given as a list
+        are joined with blanks. A span's probability is that of its least certain word."""
+        words, text = self._spelled(row)
+        places = word_places(text, words)
+        spans = [
+            {
+                "type": kind,
+                "text": text[places[first][0] : places[last][1]],
+                "start": places[first][0],
+                "end": places[last][1],
+                "words": [first, last + 1],
+                "probability": round(min(prediction.probabilities[first : last + 1]), 6),
+            }
+            for kind, first, last in spans_of(prediction.label)
+        ]
+        return {
+            "label": list(prediction.label),
+            "probability": round(prediction.probability, 6),
+            "words": words,
+            "spans": spans,
+        }
 
     def marks(self, feature: Feature) -> tuple[str | None, ...]:
         """The tag of each word's first sub-word."""
@@ -134,6 +166,18 @@ class Iob2Scheme(LabelScheme):
             if self._task.metrics[0] == "srl_f1":
                 types = [TypeScore(name, *by_role[name]) for name in sorted(by_role)]
         return Scores({metric: values[metric] for metric in self._task.metrics}, tuple(types))
+
+    def _spelled(self, row: Row) -> tuple[list[str], str]:
+        """The words of a row without labels, and the text that they stand in."""
+        column = self._task.input.words
+        if isinstance(row.value(column), str) and self._task.input.append is None:
+            text = row.text(column)
+            words = split_words(text)
+            if not words:
+                raise DataError(f"column '{column}' holds no word", location=row.location)
+            return words, text
+        words = row.words(column)
+        return words, " ".join(words)
 
     def _encode_words(self, row: Row, words: list[str]) -> Encoding:
         append = self._task.input.append

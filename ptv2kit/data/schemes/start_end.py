@@ -70,10 +70,10 @@ class StartEndScheme(LabelScheme):
         """The two logits of a token."""
         return ("start", "end")
 
-    def encode(self, row: Row, index: int) -> list[Feature]:
+    def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """A feature for each window; the target of a window without the whole answer is its first token."""
         question, context = render(self._question, row).lstrip(), render(self._context, row)
-        answers = self._answers(row, context)
+        answers = self._answers(row, context) if labelled else []
         try:
             windows = self._subwords.encode_windows(question, context, self._task.input.stride)
         except ValueError as error:
@@ -121,6 +121,22 @@ class StartEndScheme(LabelScheme):
             label = candidates[0].text if candidates else ""
             predictions.append(Prediction(feature.row, label, 0.0, feature.reference, null, candidates))
         return predictions
+
+    def answer(self, row: Row, prediction: Prediction) -> dict[str, Any]:
+        """The answer, empty for none, its characters in the passage, and the best ones with their scores."""
+        label = str(prediction.label)
+        place = next((item.start for item in prediction.candidates if label and item.text == label), None)
+        return {
+            "label": label,
+            "probability": round(prediction.probability, 6),
+            "start": place,
+            "end": None if place is None else place + len(label),
+            "null_margin": round(prediction.score, 6),
+            "n_best": [
+                {"text": item.text, "score": round(item.score, 6), "start": item.start if item.text else None}
+                for item in prediction.candidates
+            ],
+        }
 
     def join(self, predictions: Sequence[Prediction]) -> list[Prediction]:
         """The best answers over all windows of a row; `score` is how much the lowest score of no answer exceeds the

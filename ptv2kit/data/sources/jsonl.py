@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from ptv2kit.data.rows import Row
-from ptv2kit.data.sources.lines import read_lines
+from ptv2kit.data.sources.lines import Fault, raise_fault, read_lines
 from ptv2kit.errors import DataError
 
 
-def read_jsonl(path: Path) -> Iterator[Row]:
+def read_jsonl(
+    path: Path, *, on_fault: Fault = raise_fault, lines: Iterable[tuple[int, str]] | None = None
+) -> Iterator[Row]:
     """One row for each line that is not blank.
 
+    Args:
+        path: of the file.
+        on_fault: told of a line that is no JSON object; unless it raises, the lines after it are read.
+        lines: with their numbers, instead of those of the file.
+
     Raises:
-        DataError: the file is unreadable, or a line is no JSON object.
+        DataError: the file is unreadable.
     """
-    for number, line in read_lines(path):
+    for number, line in read_lines(path) if lines is None else lines:
         if line.strip():
             location = f"{path}:{number}"
-            yield Row(_parse_object(line, location), location)
+            try:
+                row = Row(_parse_object(line, location), location)
+            except DataError as error:
+                on_fault(error)
+            else:
+                yield row
 
 
 def _parse_object(line: str, location: str) -> dict[str, Any]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
+from typing import NoReturn
 
 from ptv2kit.errors import DataError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_MAGIC = b"\x1f\x8b"
+
+Fault = Callable[[DataError], None]
+"""Told of a row that cannot be read; raises if that shall be the end."""
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -24,8 +28,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with _open(path) as file:
-            for number, raw in enumerate(file, start=1):
-                yield number, _decode(raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw, path, number)
+            for number, line in decoded_lines(file, path):
+                yield number, line
     # BadGzipFile is an OSError without strerror, so it has to come first.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
@@ -33,6 +37,21 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from error
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def decoded_lines(file: Iterable[bytes], path: Path) -> Iterator[tuple[int, str]]:
+    """`read_lines` of an open file.
+
+    Raises:
+        DataError: a line is not UTF-8.
+    """
+    for number, raw in enumerate(file, start=1):
+        yield number, _decode(raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw, path, number)
+
+
+def raise_fault(error: DataError) -> NoReturn:
+    """The `Fault` of readers whose rows must all be whole."""
+    raise error
 
 
 def unreadable(path: Path, error: OSError) -> DataError:

@@ -18,6 +18,7 @@ from ptv2kit.config.sources import (
     HubSource,
     JsonlSource,
     ParquetSource,
+    Splits,
     SquadSource,
     SrlLinesSource,
     TableSource,
@@ -114,6 +115,31 @@ def read_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path |
         hint = "no row has what 'where' asks for" if task.where and plain else ""
         raise DataError(f"split '{split}' is empty", location=source, hint=hint)
     return SplitData(split, rows, source, fingerprint, None if located is None else located.pattern.absolute())
+
+
+def read_file(task: TaskBase, path: Path) -> SplitData:
+    """All rows of one file with labels: JSON Lines, CSV, TSV or Parquet if its name says so, else in the task's format.
+
+    Raises:
+        DataError: the file is missing, unreadable, malformed or empty.
+    """
+    if not _is_file(path):
+        raise DataError("there is no such file", location=str(path))
+    source = task.data
+    splits = Splits(train=str(path), validation=str(path))
+    match path.name.removesuffix(".gz").rpartition(".")[2]:
+        case "jsonl" if not isinstance(source, SrlLinesSource):
+            source = JsonlSource(source="jsonl", splits=splits)
+        case "csv" | "tsv" as kind if not isinstance(source, TableSource):
+            source = TableSource(source=kind, splits=splits)
+        case "parquet":
+            source = ParquetSource(source="parquet", splits=splits)
+        case _:
+            pass
+    rows = tuple(task_rows(task, read_rows(path, source)))
+    if not rows:
+        raise DataError("the file has no rows", location=str(path))
+    return SplitData("file", rows, str(path), fingerprint_of_file(path), path.absolute())
 
 
 def locate_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path | None) -> Located | None:

@@ -8,19 +8,22 @@ from pathlib import Path
 
 from ptv2kit.config.sources import TableSource
 from ptv2kit.data.rows import Row
-from ptv2kit.data.sources.lines import read_lines
+from ptv2kit.data.sources.lines import Fault, raise_fault, read_lines
 from ptv2kit.errors import DataError
 
 
-def read_table(path: Path, source: TableSource) -> Iterator[Row]:
+def read_table(path: Path, source: TableSource, *, on_fault: Fault = raise_fault) -> Iterator[Row]:
     """One row for each record; all values are text. Blank lines are skipped.
+
+    Of a record with another number of fields than there are columns `on_fault` is told; unless it raises, the records
+    after it are read.
 
     Without quoting a line is a record, whatever quotes it holds. With quoting (RFC 4180) a record may span lines; its
     location is the first one.
 
     Raises:
         DataError: the file is unreadable, a quote is out of place, a record has another number of fields than there
-            are columns, or two columns have one name.
+            are columns (from `on_fault`), or two columns have one name.
     """
     separator = "," if source.source == "csv" else "\t"
     quoting = source.source == "csv" if source.quoting is None else source.quoting
@@ -34,11 +37,8 @@ def read_table(path: Path, source: TableSource) -> Iterator[Row]:
             _check_columns(fields, location)
             columns = fields
         elif len(fields) != len(columns):
-            raise DataError(
-                f"expected {len(columns)} fields ({', '.join(columns)}). Got {len(fields)}",
-                location=location,
-                hint=_field_hint(quoting),
-            )
+            message = f"expected {len(columns)} fields ({', '.join(columns)}). Got {len(fields)}"
+            on_fault(DataError(message, location=location, hint=_field_hint(quoting)))
         else:
             yield Row(dict(zip(columns, fields, strict=True)), location)
 

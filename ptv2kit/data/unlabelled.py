@@ -1,0 +1,157 @@
+"""Rows without labels: what a task reads of them, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ptv2kit.config.rows import Derivation, Lookup, Marking, Membership, Replacement, Slice, Splitting
+from ptv2kit.config.sources import Splits, TableSource
+from ptv2kit.config.task import AnyTask, ChoicesTask, ClassesTask, Iob2Task, StartEndTask
+from ptv2kit.config.template import parse_template
+from ptv2kit.config.verbalizer import MASK
+from ptv2kit.data.rows import Row
+from ptv2kit.data.sources.jsonl import read_jsonl
+from ptv2kit.data.sources.lines import Fault, decoded_lines, read_lines
+from ptv2kit.data.sources.table import read_table
+from ptv2kit.data.templates import expanded_rows, with_derived
+from ptv2kit.errors import ConfigError
+
+FORMATS = ("jsonl", "csv", "tsv", "text")
+
+
+def input_columns(task: AnyTask) -> list[str]:
+    """The columns of a row that become the model's input, in order of first use, made ones too."""
+    match task:
+        case ClassesTask():
+            templates = [task.input.text, task.input.pair or ""]
+        case ChoicesTask():
+            templates = [task.input.text, *task.input.choices]
+        case StartEndTask():
+            templates = [task.input.question, task.input.context]
+        case Iob2Task():
+            append = task.input.append
+            return [task.input.words, *([] if append is None else [append.column, append.at])]
+    columns = [column for template in templates for column in parse_template(template).columns]
+    return [column for column in dict.fromkeys(columns) if column != MASK]
+
+
+def unlabelled_rows(task: AnyTask, row: Row) -> Iterator[Row]:
+    """What a task reads of a row that has no label: `expand` as ever, of `derive` only what the input needs; `where`
+    and `distinct` choose rows to learn from, and have no say here.
+
+    Raises:
+        DataError: a column is missing or of the wrong kind, or a new column already exists.
+    """
+    needed = _needed(task)
+    derive = {name: derivation for name, derivation in task.derive.items() if name in needed}
+    for expanded in expanded_rows(row, task.expand):
+        yield with_derived(expanded, derive)
+
+
+def given_columns(task: AnyTask) -> list[str]:
+    """The columns that whoever asks has to give."""
+    made = [*task.derive, *(step.item for step in task.expand)]
+    columns = [column for column in _needed(task) if not _among(column, made)]
+    return list(dict.fromkeys([*columns, *(step.column for step in task.expand if not _among(step.column, made))]))
+
+
+def read_unlabelled(path: Path, kind: str | None, task: AnyTask, on_fault: Fault) -> Iterator[Row]:
+    """The rows of a file, one after the other; a faulty one is reported and the rest goes on where the format allows.
+
+    Args:
+        path: of the file; its name tells the format.
+        kind: one of `FORMATS`, instead of what the name tells.
+        task: whose only column a line of plain text is.
+        on_fault: told of each faulty row.
+
+    Raises:
+        ConfigError: the format is not known, or the task reads more than plain text can give.
+        DataError: the file cannot be read, or not go on.
+    """
+    kind = kind or _kind_of(path)
+    match kind:
+        case "jsonl":
+            return read_jsonl(path, on_fault=on_fault)
+        case "csv" | "tsv":
+            split = Splits(train=str(path), validation=str(path))
+            return read_table(path, TableSource(source=kind, splits=split), on_fault=on_fault)
+        case _:
+            return _text_rows(read_lines(path), str(path), text_column(task))
+
+
+def read_unlabelled_stream(stream: BinaryIO, kind: str | None, task: AnyTask, on_fault: Fault) -> Iterator[Row]:
+    """`read_unlabelled` of standard input: JSON Lines unless `kind` says text; tables need a file.
+
+    Raises:
+        ConfigError: the format is not one of these, or the task reads more than plain text can give.
+        DataError: the stream is not UTF-8.
+    """
+    name = Path("<stdin>")
+    match kind or "jsonl":
+        case "jsonl":
+            return read_jsonl(name, on_fault=on_fault, lines=decoded_lines(stream, name))
+        case "text":
+            return _text_rows(decoded_lines(stream, name), str(name), text_column(task))
+        case other:
+            raise ConfigError(f"standard input cannot be read as {other}", hint="give a file, or JSON Lines")
+
+
+def text_column(task: AnyTask) -> str:
+    """The only column that a task reads.
+
+    Raises:
+        ConfigError: it reads several.
+    """
+    columns = given_columns(task)
+    if len(columns) > 1:
+        raise ConfigError(
+            f"a line of plain text is one column, but task '{task.task}' reads {', '.join(columns)}",
+            hint="give JSON Lines, CSV or TSV with these columns",
+        )
+    return columns[0]
+
+
+def _text_rows(lines: Iterator[tuple[int, str]], name: str, column: str) -> Iterator[Row]:
+    for number, line in lines:
+        if line.strip():
+            yield Row({column: line.rstrip("\r\n")}, f"{name}:{number}")
+
+
+def _kind_of(path: Path) -> str:
+    name = path.name.removesuffix(".gz")
+    for suffix, kind in ((".jsonl", "jsonl"), (".ndjson", "jsonl"), (".csv", "csv"), (".tsv", "tsv"), (".txt", "text")):
+        if name.endswith(suffix):
+            return kind
+    raise ConfigError(
+        f"the name of '{path}' does not tell its format", hint=f"name it with --format: {', '.join(FORMATS)}"
+    )
+
+
+def _needed(task: AnyTask) -> list[str]:
+    """The columns that the input needs, and those that they are made from."""
+    needed = input_columns(task)
+    for name in reversed(task.derive):
+        if any(column == name or column.startswith(f"{name}.") for column in needed):
+            needed += _columns_of(task.derive[name])
+    return list(dict.fromkeys(needed))
+
+
+def _among(column: str, made: list[str]) -> bool:
+    return any(column == name or column.startswith(f"{name}.") for name in made)
+
+
+def _columns_of(derivation: Derivation) -> list[str]:
+    match derivation:
+        case Lookup() | Splitting():
+            return [derivation.column]
+        case Membership():
+            return [derivation.column, derivation.among]
+        case Marking():
+            return [derivation.column, derivation.word]
+        case Slice():
+            return [derivation.column, derivation.start, derivation.end]
+        case Replacement():
+            templates = [derivation.text, *derivation.replace.values()]
+            return [column for template in templates for column in parse_template(template).columns]

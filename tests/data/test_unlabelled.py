@@ -1,0 +1,62 @@
+"""Rows without labels, and the words of plain texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ptv2kit.config.load import load_task
+from ptv2kit.data.rows import Row
+from ptv2kit.data.unlabelled import given_columns, unlabelled_rows
+from ptv2kit.data.words import spans_of, split_words, word_places
+
+TASKS = Path(__file__).parents[2] / "tasks"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Ada met Alan.", ["Ada", "met", "Alan", "."]),
+        ("Jean-Luc's (AT&T) U.S. team!?", ["Jean-Luc's", "(", "AT&T", ")", "U.S", ".", "team", "!", "?"]),
+        (" 東京 \u2014 Zoë ", ["東京", "\u2014", "Zoë"]),
+        ("   ", []),
+    ],
+)
+def test_words_of_a_text_stand_in_it(text: str, words: list[str]) -> None:
+    assert split_words(text) == words
+    assert [text[start:end] for start, end in word_places(text, words)] == words
+
+
+def test_repeated_words_have_places_of_their_own() -> None:
+    assert word_places("a aa a", ["a", "aa", "a"]) == [(0, 1), (2, 4), (5, 6)]
+
+
+def test_spans_are_those_of_strict_iob2() -> None:
+    tags = ["B-PER", "I-PER", "I-LOC", "O", "I-PER", "B-LOC", "B-LOC", "I-LOC"]
+    assert spans_of(tags) == [("PER", 0, 1), ("LOC", 5, 5), ("LOC", 6, 7)]
+
+
+@pytest.mark.parametrize(
+    ("task", "given"),
+    [
+        ("copa", ["premise", "choice1", "question", "choice2"]),
+        ("sst2", ["sentence"]),
+        ("squad", ["question", "context"]),
+        ("wikigold", ["tokens"]),
+    ],
+)
+def test_what_a_task_reads_of_a_row(task: str, given: list[str]) -> None:
+    assert sorted(given_columns(load_task(TASKS / f"{task}.yaml").task)) == sorted(given)
+
+
+def test_only_what_the_input_needs_is_made() -> None:
+    """ReCoRD's label is made from the right answers, which nobody has who asks."""
+    task = load_task(TASKS / "record.yaml").task
+    assert set(task.derive) - {"filled", "news"}
+    row = Row({"passage": "Ada met Alan.", "query": "@placeholder met Alan", "entities": ["Ada", "Alan"]}, "x:1")
+    made = list(unlabelled_rows(task, row))
+    assert [each.location for each in made] == ["x:1: entities[0]", "x:1: entities[1]"]
+    assert [each.text("filled") for each in made] == ["Ada met Alan", "Alan met Alan"]
+    assert not set(made[0].values) & (set(task.derive) - {"filled", "news"})
+    assert sorted(given_columns(task)) == ["entities", "passage", "query"]
