@@ -11,6 +11,7 @@ from rich.console import Console
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.data.schemes.base import Scores, TypeScore
 from ptv2kit.reporting.console import RowsConsole, TrainingConsole, duration, scores_table
+from ptv2kit.reporting.model_card import model_card
 from ptv2kit.reporting.run_folder import RunFolder, environment, run_key
 
 SCORES = Scores({"span_f1": 50.0}, (TypeScore("LOC", 40.0, 60.0, 48.0, 7), TypeScore("[/x]", 50.0, 50.0, 50.0, 3)))
@@ -130,5 +131,5 @@ def test_expectations() -> None:
     tasks = (TaskOutcome(task, 1, {"validation": SCORES}),)
     outcome = Outcome(recipe, tasks, "finished", ParameterCount(1000, 20, 10), 1, 1, 2.0, ())
     assert outcome.missed() == ["validation span_f1: expected 51 - 0.5, found 50.00 (table 3)"]
-    assert "| validation | span_f1 | 50.00 |" in outcome.model_card()
-    assert "(3.00%)" in outcome.model_card()
+    assert "| validation | span_f1 | 50.00 |" in model_card(outcome)
+    assert "(3.00%)" in model_card(outcome)

@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("run", metavar="RUN", help="folder of a run, or hub:USER/NAME")
     parser.add_argument("--split", metavar="NAME", help="a split of the task (default: validation)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="instead of a split: a file in the task's format")
     parser.add_argument("--task", metavar="NAME", help="which task of a run with several")
@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from ptv2kit.evaluation.evaluate import evaluate
     from ptv2kit.files import write_atomically
     from ptv2kit.reporting.console import RowsConsole, scores_table
+    from ptv2kit.training.hub_runs import find_run
     from ptv2kit.training.load_run import load_run, read_run
 
     if args.data is not None and args.split is not None:
@@ -70,8 +71,9 @@ def run(args: argparse.Namespace) -> int:
         positive("--batch-size", args.batch_size)
     messages = Console(stderr=True, quiet=args.quiet, highlight=False, markup=False, emoji=False)
     silence_libraries()
-    resolved = read_run(args.run)
-    loaded = load_run(args.run, args.task, args.device)
+    folder = find_run(args.run)
+    resolved = read_run(folder)
+    loaded = load_run(folder, args.task, args.device)
     data = _rows(resolved, loaded, args)
     with RowsConsole(messages) as rows:
         split = encode_split(loaded.scheme, data, rows.on_rows)
@@ -93,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
             raise TrainingError(f"cannot be written: {error.strerror}", location=str(args.predictions)) from error
     if args.json:
         facts = {
-            "run": str(args.run),
+            "run": args.run,
             "task": loaded.task.task,
             "split": data.name,
             "source": data.source,

@@ -11,7 +11,20 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ptv2kit import __version__
-from ptv2kit.cli import convert_glm, evaluate, explain, export, import_, plan, predict, preview, run, schema, validate
+from ptv2kit.cli import (
+    convert_glm,
+    evaluate,
+    explain,
+    export,
+    import_,
+    plan,
+    predict,
+    preview,
+    push,
+    run,
+    schema,
+    validate,
+)
 from ptv2kit.errors import ProjectError
 
 EPILOG = """examples:
@@ -53,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         schema,
         export,
         import_,
+        push,
         convert_glm,
     ):
         verb.add_parser(subparsers)

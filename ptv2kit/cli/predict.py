@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("run", metavar="RUN", help="folder of a run, or hub:USER/NAME")
     parser.add_argument("file", metavar="FILE", help="rows to answer; - is standard input")
     parser.add_argument("--format", choices=["jsonl", "csv", "tsv", "text"], help="instead of what the name tells")
     parser.add_argument("--task", metavar="NAME", help="which task of a run with several")
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ptv2kit.cli.subject import positive
     from ptv2kit.data.unlabelled import read_unlabelled, read_unlabelled_stream
+    from ptv2kit.training.hub_runs import find_run
     from ptv2kit.training.load_run import load_run
 
     size = None if args.batch_size is None else positive("--batch-size", args.batch_size)
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     silence_libraries()
     if args.file != "-":
         _require_file(Path(args.file))
-    loaded = load_run(args.run, args.task, args.device)
+    loaded = load_run(find_run(args.run), args.task, args.device)
     faults = _Faults(strict=args.strict)
     rows: Iterator[Row]
     if args.file == "-":

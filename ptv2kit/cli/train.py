@@ -170,6 +170,7 @@ class _Run:
         """Train, score the splits with the best prompt of each task, and write everything down."""
         from ptv2kit.config.recipe import MEAN
         from ptv2kit.reporting.console import TrainingConsole
+        from ptv2kit.reporting.model_card import model_card
         from ptv2kit.reporting.results import Outcome, TaskOutcome
 
         recipe, folder = self._prepared[0].recipe, self._folder
@@ -203,7 +204,7 @@ class _Run:
             history=result.history,
         )
         folder.write_json("results.json", outcome.to_json())
-        folder.write_text("README.md", outcome.model_card())
+        folder.write_text("README.md", model_card(outcome))
         folder.log(f"{outcome.status} after {outcome.epochs} epochs")
         return outcome
 

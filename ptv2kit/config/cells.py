@@ -35,7 +35,8 @@ class Cell:
         case: the case's name, empty without cases.
         settings: what tells it from the other cells of its case, by dotted key.
         overrides: all that was laid over its recipe.
-        resolved: the recipe with its tasks.
+        resolved: the recipe with its tasks; its `init_from` is null where `after` is set.
+        after: name of the cell of the same suite from whose run this one's prompt starts, None if there is none.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Cell:
     settings: Mapping[str, Any]
     overrides: tuple[str | Setting, ...]
     resolved: ResolvedRecipe
+    after: str | None = None
 
 
 @final

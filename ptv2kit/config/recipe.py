@@ -166,6 +166,9 @@ class Expectation(Section):
     """How far below `value` still counts as reached."""
     source: str = ""
     """Where the value was published."""
+    origin: Literal["paper", "released", "other"] = "other"
+    """Whose value it is: printed in a paper, or what the authors' released code reached. A `released` one is shown
+    beside the others and is never missed."""
 
 
 class Recipe(Section):

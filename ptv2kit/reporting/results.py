@@ -76,9 +76,11 @@ class Outcome:
         return max((values[MEAN] for values in self.history), default=None)
 
     def missed(self) -> list[str]:
-        """A sentence for each expectation that was not reached."""
+        """A sentence for each expectation that was not reached; a released value is only shown beside the paper's."""
         sentences: list[str] = []
         for expectation in self.recipe.expect:
+            if expectation.origin == "released":
+                continue
             found = self._found(expectation)
             if found is None or found < expectation.value - expectation.tolerance:
                 shown = "no value" if found is None else f"{found:.2f}"
@@ -124,44 +126,6 @@ class Outcome:
                 {**expectation.model_dump(), "found": self._found(expectation)} for expectation in self.recipe.expect
             ],
         }
-
-    def model_card(self) -> str:
-        """The content of the run folder's `README.md`."""
-        recipe = self.recipe
-        names = ", ".join(item.task.task for item in self.tasks)
-        lines = [
-            f"# {recipe.recipe}",
-            "",
-            recipe.description or f"{recipe.method} on {'the task' if len(self.tasks) == 1 else 'the tasks'} {names}.",
-            "",
-            *(
-                f"- task: {item.task.task}, version {item.task.version}. {item.task.description} "
-                f"Data: {item.task.licence or 'no licence stated in the task file'}"
-                for item in self.tasks
-            ),
-            f"- backbone: {recipe.backbone.name} ({self.parameters.backbone:,} parameters"
-            f"{'' if self.parameters.tuned else ', frozen'})",
-            f"- trained ({recipe.method}): {self.parameters.trained:,} parameters ({self.parameters.share:.2%}): "
-            f"{recipe.trained(head=self.parameters.head > 0)}",
-            f"- settings: {recipe.train.epochs} epochs, batch {recipe.train.batch_size}, learning rate "
-            f"{recipe.train.learning_rate:g}, seed {recipe.train.seed}; all of them in `recipe.resolved.yaml`",
-            f"- status: {self.status}; best of {self.epochs} epochs: "
-            + ", ".join(
-                f"{item.best_epoch}{'' if len(self.tasks) == 1 else f' ({item.task.task})'}" for item in self.tasks
-            ),
-            "",
-            "| split | metric | value |",
-            "|---|---|---|",
-        ]
-        for split, scores in self.scores.items():
-            lines += [f"| {split} | {name} | {value:.2f} |" for name, value in scores.values.items()]
-        lines += [
-            "",
-            "The validation split chose the epoch: its score is optimistic.",
-            "`prompt/prompt.safetensors` holds the trained tensors only; the backbone is not in this folder.",
-            "Train again with `ptv2kit run recipe.resolved.yaml`.",
-        ]
-        return "\n".join(lines) + "\n"
 
     def _found(self, expectation: Expectation) -> float | None:
         item = next(item for item in self.tasks if expectation.task in (None, item.task.task))

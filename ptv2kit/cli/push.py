@@ -1,0 +1,87 @@
+"""`ptv2kit push`: publish a run on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ptv2kit.cli.subject import silence_libraries
+from ptv2kit.errors import ConfigError
+
+EXAMPLES = """examples:
+  ptv2kit push runs/mini-wikigold/20261123-130443-1f2e3d4c ada/wikigold-prompt
+  ptv2kit push runs/mini-wikigold/20261123-130443-1f2e3d4c ada/wikigold-prompt --public --yes
+  ptv2kit predict hub:ada/wikigold-prompt sentences.txt
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "push",
+        help="publish a run on the Hugging Face hub",
+        description="Upload a run's recipe, tasks, scores, model card and prompt, a few megabytes, to a repository "
+        "that is private unless you say otherwise. Rows, predictions, checkpoints and paths of this machine stay "
+        "here. It shows what it would upload, and asks.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run that has ended")
+    parser.add_argument("repository", metavar="USER/NAME", help="where to; made if it does not exist")
+    parser.add_argument("--public", action="store_true", help="everyone may see a repository that is made")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of the address")
+    parser.set_defaults(handler=run, trailing="")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Publish a run.
+
+    Raises:
+        ConfigError: this is no run that has ended, its backbone is of this machine only, or nobody said yes.
+        DataError: the hub cannot be reached, or refuses.
+    """
+    if args.repository.count("/") != 1 or not all(args.repository.split("/")):
+        raise ConfigError(f"'{args.repository}' is no name of a repository", hint="expected USER/NAME")
+    silence_libraries()
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    from ptv2kit.reporting.model_card import card_for
+    from ptv2kit.training.hub_runs import PREFIX, describe, hub_error, published_files
+    from ptv2kit.training.load_run import read_run
+
+    resolved = read_run(args.run)
+    card = args.run / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else f"# {resolved.recipe.recipe}\n"
+    files = published_files(args.run, resolved, card_for(text, PREFIX + args.repository))
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="ptv2kit")
+    kind = "public" if args.public else "private"
+    print(f"to {api.endpoint}/{args.repository}, {kind} if it is new:", *describe(files), sep="\n", file=sys.stderr)
+    if not args.yes:
+        _ask()
+    try:
+        address = api.create_repo(args.repository, private=not args.public, exist_ok=True)
+        operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+        commit = api.create_commit(args.repository, operations, commit_message=f"Run {args.run.resolve().name}")
+    except HFValidationError as error:
+        raise ConfigError(str(error)) from error
+    except Exception as error:
+        raise hub_error(error, args.repository) from error
+    if args.json:
+        print(json.dumps({"url": str(address), "commit": commit.oid, "files": list(files)}, indent=2))
+    else:
+        print(f"{address}\nptv2kit predict {PREFIX}{args.repository} rows.jsonl")
+    return 0
+
+
+def _ask() -> None:
+    if not sys.stdin.isatty():
+        raise ConfigError("nobody can be asked, for standard input is no terminal", hint="--yes says yes")
+    print("Upload? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ConfigError("nothing was uploaded")
