@@ -13,10 +13,12 @@ from typing import NoReturn
 from ptv2kit import __version__
 from ptv2kit.cli import (
     convert_glm,
+    doctor,
     evaluate,
     explain,
     export,
     import_,
+    ls,
     plan,
     predict,
     preview,
@@ -62,8 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
         plan,
         validate,
         explain,
+        ls,
         preview,
         schema,
+        doctor,
         export,
         import_,
         push,

