@@ -1,0 +1,211 @@
+"""`ptv2kit new`: a first task file from data, a first recipe from a task."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ptv2kit.errors import ConfigError, DataError, TrainingError
+
+if TYPE_CHECKING:
+    from ptv2kit.data.proposal import Proposal
+    from ptv2kit.data.rows import Row
+
+TASK_EXAMPLES = """examples:
+  ptv2kit new task reviews.csv --validation reviews-dev.csv
+  ptv2kit new task data/train.jsonl --validation data/dev.jsonl --test data/test.jsonl --to tasks/reviews.yaml
+"""
+RECIPE_EXAMPLES = """examples:
+  ptv2kit new recipe tasks/reviews.yaml
+  ptv2kit new recipe tasks/reviews.yaml --backbone roberta-large --to recipes/reviews-large.yaml
+"""
+_LOOKED_AT = 100_000
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "new",
+        help="write a first task from data, or a first recipe for a task",
+        description="Write a commented file to start from. It is valid when it is written; read it all the same.",
+    )
+    kinds = parser.add_subparsers(metavar="KIND", required=True)
+    task: argparse.ArgumentParser = kinds.add_parser(
+        "task",
+        help="look at the columns of a file and propose scheme, input and labels",
+        description=f"Look at the first {_LOOKED_AT:,} rows of a JSON Lines, CSV, TSV or Parquet file, propose a label "
+        "scheme, the input and the labels, and write a commented task file.",
+        epilog=TASK_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    task.add_argument("file", type=Path, metavar="FILE", help="the training rows")
+    task.add_argument("--validation", type=Path, required=True, metavar="FILE", help="rows that choose the best epoch")
+    task.add_argument("--test", type=Path, metavar="FILE", help="rows that are scored once, at the end")
+    task.add_argument("--name", help="of the task (default: the name of FILE)")
+    task.add_argument("--to", type=Path, metavar="FILE", help="what is written (default: NAME.yaml)")
+    task.set_defaults(handler=new_task, trailing="")
+    recipe: argparse.ArgumentParser = kinds.add_parser(
+        "recipe",
+        help="settings to start from, for a task",
+        description="Write a commented recipe with settings to start from.",
+        epilog=RECIPE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    recipe.add_argument("task", type=Path, metavar="TASK", help="a task file")
+    recipe.add_argument("--backbone", default="mini", metavar="NAME", help="hub id, folder, or mini (default)")
+    recipe.add_argument("--name", help="of the recipe (default: task and backbone)")
+    recipe.add_argument("--to", type=Path, metavar="FILE", help="what is written (default: NAME.yaml)")
+    recipe.set_defaults(handler=new_recipe, trailing="")
+
+
+def new_task(args: argparse.Namespace) -> int:
+    """Write a task file.
+
+    Raises:
+        ConfigError: the file exists, or its format is not known.
+        DataError: the rows cannot be read, or no scheme fits them.
+    """
+    from ptv2kit.config.load import load_task
+    from ptv2kit.data.proposal import propose
+
+    name = _name(args.name or args.file.name.removesuffix(".gz").rpartition(".")[0])
+    target: Path = args.to or Path(f"{name}.yaml")
+    _require_new(target)
+    for path in filter(None, (args.validation, args.test)):
+        if not path.is_file():
+            raise DataError("there is no such file", location=str(path))
+    kind = _kind(args.file)
+    rows = list(itertools.islice(_rows(args.file, kind), _LOOKED_AT))
+    if not rows:
+        raise DataError("the file has no rows", location=str(args.file))
+    proposal = propose(rows)
+    splits = {"train": args.file, "validation": args.validation, "test": args.test}
+    _write(target, _task_text(name, kind, splits, target, proposal, len(rows)))
+    load_task(target)
+    print(f"{target}: scheme {proposal.scheme}, for {proposal.why}")
+    if len(rows) == _LOOKED_AT:
+        print(f"look at it: labels that do not occur in the first {_LOOKED_AT:,} rows are missing in 'labels.names'")
+    for doubt in proposal.doubts:
+        print(f"look at it: {doubt}")
+    print(f"next: ptv2kit validate {target} --data; ptv2kit preview {target}; ptv2kit new recipe {target}")
+    return 0
+
+
+def new_recipe(args: argparse.Namespace) -> int:
+    """Write a recipe.
+
+    Raises:
+        ConfigError: the file exists, or the task is not valid.
+    """
+    from ptv2kit.config.load import load_recipe, load_task
+
+    task = load_task(args.task).task
+    name = _name(args.name or f"{task.task}-{args.backbone.rpartition('/')[2]}")
+    target: Path = args.to or Path(f"{name}.yaml")
+    _require_new(target)
+    _write(target, _recipe_text(name, args.task, args.backbone, target))
+    load_recipe(target)
+    print(f"{target}: {task.task} with {args.backbone}")
+    print(f"next: ptv2kit plan {target}; ptv2kit run {target}")
+    return 0
+
+
+def _task_text(
+    name: str, kind: str, splits: dict[str, Path | None], target: Path, proposal: Proposal, rows: int
+) -> str:
+    """The task file."""
+    files = ", ".join(f"{split}: {_path(path, target)}" for split, path in splits.items() if path is not None)
+    lines = [
+        f"# Proposed from the first {rows:,} rows: {proposal.why}. Read it before you trust it.",
+        *(f"# Look at it: {doubt}." for doubt in proposal.doubts),
+        f"task: {name}",
+        "version: 1                    # raise it when a change of this file changes scores",
+        'description: ""               # what a model learns from it',
+        'licence: ""                   # of the data',
+        f"data: {{source: {kind}, splits: {{{files}}}}}",
+    ]
+    lines += [
+        f"{key}: {text}{f'  # {comment}' if comment else ''}" for key, (text, comment) in proposal.sections.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _recipe_text(name: str, task: Path, backbone: str, target: Path) -> str:
+    """The recipe; the values of the embedded backbone are those of `docs/benchmarks.md`, the others the paper's most
+    frequent ones."""
+    mini = backbone == "mini"
+    prompt = "{length: 32, init: tokens, positions: unshifted}" if mini else "{length: 16, dropout: 0.1}"
+    train = "epochs: 8, batch_size: 16, learning_rate: 3e-2, head_learning_rate: 5e-3"
+    if not mini:
+        train = "epochs: 30, batch_size: 16, learning_rate: 7e-3"
+    return "\n".join(
+        [
+            f"recipe: {name}",
+            'description: ""',
+            f"task: {_path(task, target)}",
+            f"backbone: {{name: {json.dumps(backbone)}}}",
+            "method: p_tuning_v2           # compare: fine_tuning, linear_probe, prompt_tuning, prefix_tuning",
+            f"prompt: {prompt}  # easy tasks need 8 to 20, tagging and answers 64 and more",
+            f"train: {{{train}}}  # search the learning rate first: 1e-3 to 1e-1",
+            "",
+        ]
+    )
+
+
+def _rows(path: Path, kind: str) -> Iterator[Row]:
+    from ptv2kit.config.sources import JsonlSource, ParquetSource, Splits, TableSource
+    from ptv2kit.data.sources import read_rows
+
+    splits = Splits(train=str(path), validation=str(path))
+    if not path.is_file():
+        raise DataError("there is no such file", location=str(path))
+    rows: Iterator[Row]
+    match kind:
+        case "csv" | "tsv":
+            rows = read_rows(path, TableSource(source=kind, splits=splits))
+        case "parquet":
+            rows = read_rows(path, ParquetSource(source="parquet", splits=splits))
+        case _:
+            rows = read_rows(path, JsonlSource(source="jsonl", splits=splits))
+    return rows
+
+
+def _kind(path: Path) -> str:
+    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    if kind not in ("jsonl", "csv", "tsv", "parquet"):
+        raise ConfigError(
+            f"'{path}' is no JSON Lines, CSV, TSV or Parquet file by its name",
+            hint="docs/tasks.md shows how CoNLL columns, SQuAD's JSON and other formats are read",
+        )
+    return kind
+
+
+def _name(text: str) -> str:
+    """A name that a task or recipe may have."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._") or "new"
+
+
+def _path(path: Path, target: Path) -> str:
+    """A path as the file at `target` writes it."""
+    relative = os.path.relpath(path.absolute(), target.absolute().parent)
+    return json.dumps(relative if not relative.startswith("../../..") else str(path.absolute()), ensure_ascii=False)
+
+
+def _require_new(target: Path) -> None:
+    if target.exists():
+        raise ConfigError(f"'{target}' exists", hint="name another file with --to")
+
+
+def _write(target: Path, text: str) -> None:
+    from ptv2kit.files import write_atomically
+
+    try:
+        write_atomically(target, text.encode())
+    except OSError as error:
+        raise TrainingError(f"cannot be written: {error.strerror}", location=str(target)) from error
