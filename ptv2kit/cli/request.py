@@ -21,6 +21,7 @@ _WITHOUT_EFFECT: Any = {
     "expect": True,
     "task": True,
     "init_from": True,
+    "trackers": True,
     "distributed": True,
     "train": {"checkpoint_steps", "keep_checkpoints"},
 }

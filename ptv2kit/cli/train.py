@@ -77,6 +77,7 @@ def train_recipe(
     from ptv2kit.cli.launch import place
     from ptv2kit.reporting.console import RowsConsole
     from ptv2kit.reporting.run_folder import RunFolder, require_writable, run_key
+    from ptv2kit.reporting.trackers import require_trackers
     from ptv2kit.training.distributed import prepare_strategy, process_group
     from ptv2kit.training.initial import read_initial
     from ptv2kit.training.prepare import build_models, prepare_tasks
@@ -85,6 +86,7 @@ def train_recipe(
     if found is not None and found.rank > 0:
         messages = Console(quiet=True)
     require_writable(runs_dir if resume is None else resume.folder)
+    require_trackers(resolved.recipe.trackers)
     tasks = [(task.task, task.path) for task in resolved.tasks]
     with RowsConsole(messages) as rows:
         prepared = prepare_tasks(resolved.recipe, tasks, data_root, rows.on_rows)
@@ -168,6 +170,18 @@ class _Run:
 
     def train(self, watchers: Sequence[TrainingEvents]) -> Outcome:
         """Train, score the splits with the best prompt of each task, and write everything down."""
+        from ptv2kit.reporting.trackers import tracking
+
+        recipe = self._prepared[0].recipe
+        names = recipe.trackers if self._folder.writes else ()
+        state = None if self._start is None else self._start.state
+        step = 0 if state is None else state.progress.step
+        with tracking(names, self._folder.path, recipe.model_dump(mode="json"), step) as trackers:
+            outcome = self._train([trackers, *watchers])
+            trackers.summarize(outcome.scores)
+        return outcome
+
+    def _train(self, watchers: Sequence[TrainingEvents]) -> Outcome:
         from ptv2kit.config.recipe import MEAN
         from ptv2kit.reporting.console import TrainingConsole
         from ptv2kit.reporting.model_card import model_card

@@ -201,6 +201,8 @@ class Recipe(Section):
     """Settings of DeepSpeed, merged over ours."""
     limit: Limit = Field(default_factory=Limit)
     """At most so many rows of each split; null: all."""
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], Field(strict=False)] = ()
+    """Experiment trackers that are told losses, scores and settings: `tensorboard`, `wandb`, `trackio`."""
     expect: Annotated[tuple[Expectation, ...], Field(strict=False)] = ()
     """Values that the run should reach; a miss ends with exit code 5."""
 
