@@ -44,3 +44,45 @@ quickstart-data:
 # Write the page of supported backbones again; it is committed
 backbones:
     pytest -n 0 tests/models/test_compatibility.py -m "slow or not slow" --deselect tests/models/test_compatibility.py::test_the_page_is_of_these_families --backbones-page docs/backbones.md
+
+# A table or figure of the paper: table=2, 3 or 4; figure=1, 3 or 4. With scale=mini in small. The rest goes to `ptv2kit run`
+[positional-arguments]
+reproduce *arguments:
+    #!/usr/bin/env bash
+    set -uo pipefail
+    folder=recipes/suites name='' rest=()
+    for argument in "$@"; do
+        case "$argument" in
+            table=[234] | figure=[134]) name=${argument/=/} ;;
+            scale=mini) folder=recipes/suites/mini ;;
+            scale=full) folder=recipes/suites ;;
+            table=* | figure=* | scale=*) echo "error: $argument: there are table=2|3|4, figure=1|3|4 and scale=full|mini" >&2; exit 2 ;;
+            *) rest+=("$argument") ;;
+        esac
+    done
+    if [ -z "$name" ]; then
+        echo "error: say which: just reproduce table=3, just reproduce figure=4" >&2
+        exit 2
+    fi
+    echo "== $folder/$name.yaml" >&2
+    exec ptv2kit run "$folder/$name.yaml" ${rest[@]+"${rest[@]}"}
+
+# Every table and figure of the paper, one after the other; a suite that fails stops none of the others. With scale=mini in small
+[positional-arguments]
+reproduce-all *arguments:
+    #!/usr/bin/env bash
+    set -uo pipefail
+    code=0 failed=()
+    for part in table=2 table=3 table=4 figure=1 figure=3 figure=4; do
+        {{ quote(just_executable()) }} --justfile {{ quote(justfile()) }} reproduce "$part" "$@"
+        ended=$?
+        case $ended in
+            0) ;;
+            130 | 143) exit $ended ;;
+            *) code=$ended; failed+=("$part (exit code $ended)") ;;
+        esac
+    done
+    if [ $code -ne 0 ]; then
+        echo "error: not as they should be: ${failed[*]}" >&2
+    fi
+    exit $code

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -14,6 +14,18 @@ from pydantic import TypeAdapter
 
 from ptv2kit.config.load import ResolvedRecipe, load_recipe
 from ptv2kit.config.merge import Merged, Origin, Override, Setting, merge_file
+from ptv2kit.config.rules import (
+    CASE,
+    Placed,
+    check_rules,
+    check_use,
+    matching,
+    rule_expectations,
+    rule_settings,
+    rule_sources,
+    with_expectations,
+)
+from ptv2kit.config.starts import START, link_starts
 from ptv2kit.config.suite import Case, Search, Suite, short_names, shown
 from ptv2kit.config.suite_checks import check_suite, varied_keys
 from ptv2kit.config.validate import known_keys, validate
@@ -37,6 +49,7 @@ class Cell:
         overrides: all that was laid over its recipe.
         resolved: the recipe with its tasks; its `init_from` is null where `after` is set.
         after: name of the cell of the same suite from whose run this one's prompt starts, None if there is none.
+        sources: where values come from that rules have set, by dotted key; of those rules that say so.
     """
 
     name: str
@@ -45,6 +58,7 @@ class Cell:
     overrides: tuple[str | Setting, ...]
     resolved: ResolvedRecipe
     after: str | None = None
+    sources: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @final
@@ -124,7 +138,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> ResolvedSuite:
     merged = merge_file(path, own)
     suite, problems = validate(_SUITE, merged, known_keys(Suite))
     if suite is not None:
-        problems += check_suite(suite, merged)
+        problems += check_suite(suite, merged) + check_rules(suite, merged)
     if problems:
         raise ConfigError(problems)
     assert suite is not None
@@ -132,10 +146,13 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> ResolvedSuite:
     cases: list[tuple[int, Case | None]] = list(enumerate(suite.cases)) or [(0, None)]
     if suite.search is None:
         plans = [plan for index, case in cases for plan in _grid_cells(suite, merged, index, case, rest)]
-        return ResolvedSuite(suite, path, merged, _load_all(plans), ())
+        problems = check_use(suite, merged, [(plan.rules, plan.own) for plan in plans])
+        if problems:
+            raise ConfigError(problems)
+        return ResolvedSuite(suite, path, merged, link_starts(_load_all(plans, suite)), ())
     studies = [_study(suite, suite.search, merged, index, case, rest) for index, case in cases]
     plans = [plan for study in studies for plan in _corner_cells(study)]
-    return ResolvedSuite(suite, path, merged, _load_all(plans), tuple(studies))
+    return ResolvedSuite(suite, path, merged, _load_all(plans, suite), tuple(studies))
 
 
 def cell_name(case: str, settings: Mapping[str, Any]) -> str:
@@ -149,28 +166,56 @@ def cell_name(case: str, settings: Mapping[str, Any]) -> str:
 @final
 @dataclass(frozen=True)
 class _Plan:
-    """A cell before its recipe is loaded."""
+    """A cell before its recipe is loaded.
+
+    Args:
+        name: of the cell.
+        case: its name, empty without cases.
+        settings: as of the cell.
+        recipe_path: what it starts from.
+        overrides: what is laid over it.
+        own: keys that the case or the grid sets.
+        rules: indices of the rules that match it.
+        expected: what these rules expect.
+    """
 
     name: str
     case: str
     settings: Mapping[str, Any]
     recipe_path: Path
     overrides: tuple[str | Setting, ...]
+    own: frozenset[str] = frozenset()
+    rules: tuple[int, ...] = ()
+    expected: tuple[Placed, ...] = ()
 
 
 def _grid_cells(
     suite: Suite, merged: Merged, index: int, case: Case | None, command_line: tuple[str, ...]
 ) -> Iterable[_Plan]:
     recipe_path = _recipe_path(merged, index, case)
-    fixed = _fixed(suite, merged, index, case)
+    fixed, of_case = _fixed(suite, merged, index, case)
+    case_name = case.name if case else ""
     lists: list[list[Setting]] = []
     for place, grid in ((("grid",), suite.grid), (("cases", index, "grid"), case.grid if case else {})):
         for key, values in grid.items():
             lists.append([Setting(key, value, merged.place((*place, key, i))) for i, value in enumerate(values)])
     for chosen in itertools.product(*lists):
         settings = {setting.key: setting.value for setting in chosen}
-        name = cell_name(case.name if case else "", settings)
-        yield _Plan(name, case.name if case else "", settings, recipe_path, (*fixed, *chosen, *command_line))
+        own = {setting.key: setting.value for setting in (*of_case, *chosen)}
+        rules = matching(suite.rules, {CASE: case_name, **own})
+        expected = rule_expectations(suite.rules, rules, merged)
+        if any(text.partition("=")[0] == "expect" for text in command_line):
+            expected = ()
+        yield _Plan(
+            name=cell_name(case_name, settings),
+            case=case_name,
+            settings=settings,
+            recipe_path=recipe_path,
+            overrides=(*fixed, *rule_settings(suite.rules, rules, merged), *of_case, *chosen, *command_line),
+            own=frozenset(own),
+            rules=rules,
+            expected=expected,
+        )
 
 
 def _study(
@@ -180,7 +225,7 @@ def _study(
         case=case.name if case else "",
         search=search,
         recipe_path=_recipe_path(merged, index, case),
-        fixed=_fixed(suite, merged, index, case),
+        fixed=tuple(itertools.chain(*_fixed(suite, merged, index, case))),
         command_line=command_line,
         origins={key: merged.key(("search", "space", key)) for key in search.space},
         final_origins={key: merged.place(("search", "final", key)) for key in search.final or {}},
@@ -208,12 +253,15 @@ def _corner_cells(study: Study) -> Iterable[_Plan]:
             yield replace(plan, name=name, overrides=(*study.fixed, *chosen, *added, *study.command_line))
 
 
-def _fixed(suite: Suite, merged: Merged, index: int, case: Case | None) -> tuple[Setting, ...]:
-    """The values of `set`, the case's last."""
-    settings = [Setting(key, value, merged.place(("set", key))) for key, value in suite.set.items()]
-    for key, value in (case.set if case else {}).items():
-        settings.append(Setting(key, value, merged.place(("cases", index, "set", key))))
-    return tuple(settings)
+def _fixed(
+    suite: Suite, merged: Merged, index: int, case: Case | None
+) -> tuple[tuple[Setting, ...], tuple[Setting, ...]]:
+    """The values of the suite's `set`, and those of the case's."""
+    of_case = case.set if case else {}
+    return (
+        tuple(Setting(key, value, merged.place(("set", key))) for key, value in suite.set.items()),
+        tuple(Setting(key, value, merged.place(("cases", index, "set", key))) for key, value in of_case.items()),
+    )
 
 
 def _recipe_path(merged: Merged, index: int, case: Case | None) -> Path:
@@ -247,7 +295,7 @@ def _refuse_varied(suite: Suite, overrides: Sequence[str]) -> None:
         raise ConfigError(dict.fromkeys(problems))
 
 
-def _load_all(plans: Sequence[_Plan]) -> tuple[Cell, ...]:
+def _load_all(plans: Sequence[_Plan], suite: Suite) -> tuple[Cell, ...]:
     """Load every cell; a problem that several have is said once.
 
     Raises:
@@ -257,15 +305,33 @@ def _load_all(plans: Sequence[_Plan]) -> tuple[Cell, ...]:
     found: dict[Problem, list[str]] = {}
     for plan in plans:
         try:
-            resolved = load_recipe(plan.recipe_path, plan.overrides)
+            cells.append(_load(plan, suite))
         except ConfigError as error:
             for problem in error.problems:
                 found.setdefault(problem, []).append(plan.name)
-            continue
-        cells.append(Cell(plan.name, plan.case, plan.settings, plan.overrides, resolved))
     if found:
         raise ConfigError(in_cells(found, len(plans)))
     return tuple(cells)
+
+
+def _load(plan: _Plan, suite: Suite) -> Cell:
+    """A cell with its recipe, which expects what the rules say too.
+
+    Raises:
+        ConfigError: with the problems of the recipe, or of what is expected.
+    """
+    resolved = load_recipe(plan.recipe_path, plan.overrides)
+    if suite.search is not None and (resolved.recipe.init_from or "").startswith(START):
+        place = resolved.merged.place(("init_from",))
+        raise ConfigError([place.problem("a search has no cells that a prompt could start from")])
+    overrides = plan.overrides
+    if plan.expected:
+        resolved = with_expectations(resolved, suite, plan.expected)
+        written = resolved.merged.values["expect"]
+        overrides = (*overrides, Setting("expect", written, resolved.merged.place(("expect", len(written) - 1))))
+    given = {override.partition("=")[0] for override in plan.overrides if isinstance(override, str)}
+    sources = rule_sources(suite.rules, plan.rules, plan.own | given)
+    return Cell(plan.name, plan.case, plan.settings, overrides, resolved, sources=sources)
 
 
 def in_cells(found: Mapping[Problem, Sequence[str]], total: int) -> list[Problem]:

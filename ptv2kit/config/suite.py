@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ptv2kit.config.base import Name, Section
+from ptv2kit.config.recipe import Expectation
 
 Settings = dict[str, Any]
 """Values of a recipe by dotted key, such as `train.learning_rate: 5e-3`."""
@@ -110,6 +111,20 @@ class Case(Section):
     """Lists of values in this case, besides those of the suite's `grid`."""
 
 
+class Rule(Section):
+    """Values for some of the cells: those whose settings are as `where` says."""
+
+    where: Annotated[Settings, Field(min_length=1)]
+    """Which cells: by dotted key of what the suite varies, or `case`, a value or a list of values; all must match."""
+    set: Settings = Field(default_factory=dict)
+    """Values of the recipe in these cells; they win over the suite's `set` and over earlier rules, and give way to the
+    case's `set` and to `grid`."""
+    expect: Annotated[tuple[Expectation, ...], Field(strict=False)] = ()
+    """What these cells should reach, besides what their recipe and other rules expect."""
+    source: str = ""
+    """Where the values of `set` come from, such as the name of a published script."""
+
+
 class Suite(Section):
     """Many runs. Each combination of a case and a value of each list is a cell, trained as a recipe of its own."""
 
@@ -125,6 +140,8 @@ class Suite(Section):
     """Lists of values by dotted key; every combination is a cell."""
     cases: Annotated[tuple[Case, ...], Field(strict=False)] = ()
     """What is compared, each with every combination of `grid`, or each with a search of its own."""
+    rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
+    """Values for some of the cells; a later rule wins. One that an extended file brings along may match no cell."""
     search: Search | None = None
     """Search for the best values instead of trying all of `grid`."""
 

@@ -51,6 +51,8 @@ def _sections(suite: Suite) -> Iterable[tuple[KeyPath, Iterable[str]]]:
     for index, case in enumerate(suite.cases):
         yield ("cases", index, "set"), case.set
         yield ("cases", index, "grid"), case.grid
+    for index, rule in enumerate(suite.rules):
+        yield ("rules", index, "set"), rule.set
     if suite.search is not None:
         yield ("search", "space"), suite.search.space
         yield ("search", "final"), suite.search.final or {}

@@ -6,6 +6,7 @@ keys; one document with a mapping at its top.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,9 +93,17 @@ def load_document(path: Path) -> Document:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError("the file is not UTF-8", location=f"{path}:{line}") from error
-    reader = _Reader(str(path), text)
+    return Document(path, *_parsed(str(path), text))
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(
+    name: str, text: str
+) -> tuple[dict[str, Any], dict[KeyPath, Position], dict[KeyPath, Position], tuple[Problem, ...]]:
+    """What a file says, read once: a suite's cells share files by the hundreds. Nobody may change what is returned."""
+    reader = _Reader(name, text)
     values = reader.read()
-    return Document(path, values, reader.keys, reader.places, tuple(reader.problems))
+    return values, reader.keys, reader.places, tuple(reader.problems)
 
 
 def parse_value(text: str) -> Any:
