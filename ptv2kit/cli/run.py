@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ptv2kit.cli.data_root import add_data_root
 from ptv2kit.cli.subject import silence_libraries
@@ -26,6 +26,7 @@ EXAMPLES = """examples:
   ptv2kit run recipes/mini-wikigold.yaml --data-root data train.seed=12 prompt.length=64
   ptv2kit run recipes/mini-wikigold.yaml --data-root data --dry-run
   ptv2kit run recipes/suites/quickstart-search.yaml search.trials=4
+  ptv2kit run recipes/suites/quickstart-search.yaml --jobs 2
   ptv2kit run recipes/mini-wikigold.yaml --data-root data --resume
   ptv2kit run runs/mini-wikigold/20261123-130443-1f2e3d4c --resume --accept train.epochs train.epochs=30
 """
@@ -62,7 +63,34 @@ def add_parser(subparsers: Any) -> None:
         metavar="KEY",
         help="with --resume: a key that may have changed since the run was started, such as train.epochs",
     )
+    suites = parser.add_argument_group("of a suite")
+    suites.add_argument(
+        "--jobs",
+        type=_jobs,
+        default="auto",
+        metavar="N|auto",
+        help="cells or trials at one time, a process each; auto: one for each visible GPU, 1 without any (default)",
+    )
+    suites.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="local: processes of this machine (default); ray: tasks of a Ray cluster",
+    )
+    suites.add_argument(
+        "--address", metavar="ADDRESS", help="with --engine ray: of the cluster, auto or HOST:PORT (default: Ray's)"
+    )
+    suites.add_argument("--gpu", metavar="NAME", help="with --dry-run: plan hours for this GPU, as 'ptv2kit plan'")
     parser.set_defaults(handler=run, trailing="overrides")
+
+
+def _jobs(text: str) -> int | Literal["auto"]:
+    """The value of `--jobs`."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, or auto. Got {text!r}")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,6 +112,11 @@ def run(args: argparse.Namespace) -> int:
         from ptv2kit.cli.run_suite import run_suite
 
         return run_suite(args)
+    if args.jobs != "auto" or args.engine != "local" or args.address is not None or args.gpu is not None:
+        raise ConfigError(
+            "--jobs, --engine, --address and --gpu are for suites",
+            hint="distributed.gpus spreads one run over GPUs; 'ptv2kit plan --gpu NAME' plans it",
+        )
     resolved = load_recipe(file, args.overrides)
     from rich.console import Console
 

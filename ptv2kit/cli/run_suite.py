@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import sys
-import traceback
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -29,6 +28,7 @@ from ptv2kit.errors import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ptv2kit.cli.spread import Engine
     from ptv2kit.config.cells import Cell, ResolvedSuite
     from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
     from ptv2kit.training.trainer import TrainingEvents
@@ -44,11 +44,14 @@ def run_suite(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
+    from ptv2kit.cli.launch import end_with_parent
     from ptv2kit.config.cells import load_suite
     from ptv2kit.reporting.run_folder import require_writable
     from ptv2kit.reporting.suite_folder import SuiteFolder
 
+    end_with_parent()
     suite = load_suite(args.file, args.overrides)
+    _check_options(args, suite)
     if suite.studies:
         from ptv2kit.training.search import require_optuna
 
@@ -56,23 +59,81 @@ def run_suite(args: argparse.Namespace) -> int:
     messages = Console(stderr=True, quiet=args.quiet, highlight=False, markup=False, emoji=False)
     silence_libraries()
     require_writable(args.runs_dir)
-    keys = _check(suite, args.data_root)
-    if args.dry_run:
-        return _list_cells(suite, as_json=args.json)
+    from ptv2kit.cli.suite_plan import disk_needed, finished_records, free_disk, print_suite_plan, require_disk
+
+    preflight = Preflight(args.data_root)
     folder = SuiteFolder(args.runs_dir / suite.suite.suite)
+    jobs = count_jobs(args, suite)
+    try:
+        keys = _check(suite, preflight)
+    except (ConfigError, DataError):
+        if args.dry_run:  # the plan may be worth reading all the same
+            print_suite_plan(suite, folder, [""] * len(suite.cells), preflight, args, jobs)
+        raise
+    if args.dry_run:
+        return print_suite_plan(suite, folder, keys, preflight, args, jobs)
+    known = finished_records(suite, folder, keys, preflight)
+    require_disk(disk_needed(suite, known, args.data_root), free_disk(args.runs_dir), args.runs_dir)
     folder.write_suite(_resolved(suite))
     runner = SuiteRunner(folder, messages, args.data_root, suite.suite.description or suite.suite.suite)
     if suite.studies:
         from ptv2kit.cli.run_search import Searches
 
+        if jobs > 1:
+            from ptv2kit.cli.search_jobs import search_together
+
+            runner.stopped(search_together(jobs, args.command_line, folder.path, messages))
         Searches(suite, runner, keys).run()
     else:
-        runner.run_cells(suite.cells, keys)
+        runner.run_cells(suite.cells, keys, _engine(args, jobs, folder, messages), preflight)
     return runner.report(as_json=args.json, name=suite.suite.suite)
 
 
-def _check(suite: ResolvedSuite, data_root: Path | None) -> list[str]:
-    """The key of each cell, after everything was checked that can be without rows and weights.
+def _check_options(args: argparse.Namespace, suite: ResolvedSuite) -> None:
+    """Refuse what contradicts itself."""
+    if args.resume:
+        raise ConfigError("--resume is for a single run", hint="a suite goes on by itself: leave it out")
+    if args.address is not None and args.engine != "ray":
+        raise ConfigError("--address is for --engine ray")
+    if args.gpu is not None and not args.dry_run:
+        raise ConfigError("--gpu names a GPU to plan for: it is for --dry-run")
+    if args.engine == "ray" and suite.studies:
+        raise ConfigError(
+            "--engine ray is for grids, and this suite has a search",
+            hint="start the same command on each machine: with 'search.storage' they share the trials",
+        )
+
+
+def count_jobs(args: argparse.Namespace, suite: ResolvedSuite) -> int:
+    """How many cells this machine trains at one time."""
+    from ptv2kit.cli.local_engine import visible_gpus
+
+    if args.jobs != "auto":
+        return args.jobs
+    if all(cell.resolved.recipe.train.device == "cpu" for cell in suite.cells):
+        return 1
+    return max(1, len(visible_gpus()))
+
+
+def _engine(args: argparse.Namespace, jobs: int, folder: SuiteFolder, messages: Console) -> Engine:
+    """Where the cells of a grid are trained."""
+    if args.engine == "ray":
+        from ptv2kit.cli.ray_engine import RayEngine
+
+        return RayEngine(folder.path, args.address, None if args.jobs == "auto" else jobs, messages)
+    if jobs == 1:
+        from ptv2kit.cli.spread import Inside
+
+        return Inside(messages)
+    from ptv2kit.cli.local_engine import LocalEngine, visible_gpus
+
+    return LocalEngine(jobs, visible_gpus())
+
+
+def _check(suite: ResolvedSuite, preflight: Preflight) -> list[str]:
+    """The key of each cell, empty where it starts from another one's prompt.
+
+    Everything is checked that can be without rows and weights.
 
     Raises:
         ConfigError: a cell cannot be run.
@@ -80,12 +141,12 @@ def _check(suite: ResolvedSuite, data_root: Path | None) -> list[str]:
     """
     from ptv2kit.config.cells import in_cells
 
-    preflight = Preflight(data_root)
     keys: list[str] = []
     found: dict[type[ProjectError], dict[Problem, list[str]]] = {}
     for cell in suite.cells:
         try:
-            keys.append(preflight.key(cell.resolved))
+            key = preflight.key(cell.resolved)
+            keys.append(key if cell.after is None else "")
         except (ConfigError, DataError) as error:
             for problem in error.problems:
                 found.setdefault(type(error), {}).setdefault(problem, []).append(cell.name)
@@ -118,75 +179,48 @@ class SuiteRunner:
         self.interrupted = False
         self.terminated = False
 
-    def run_cells(self, cells: Sequence[Cell], keys: Sequence[str]) -> None:
-        """Train the cells that are not finished; a failed one is tried again, and stops none of the others."""
-        from ptv2kit.reporting.suite_folder import CellRecord
+    def run_cells(self, cells: Sequence[Cell], keys: Sequence[str], engine: Engine, preflight: Preflight) -> None:
+        """Train the cells that are not finished; a failed one is tried again, and stops none of the others.
 
-        done = [self.folder.record_of(cell.name) for cell in cells]
-        self.records = [
-            replace(record, case=cell.case, settings=cell.settings)
-            if record is not None and record.key == key and record.status == "finished"
-            else CellRecord(cell.name, cell.case, cell.settings, "waiting", key)
-            for cell, key, record in zip(cells, keys, done, strict=True)
-        ]
-        for index, (cell, key) in enumerate(zip(cells, keys, strict=True)):
-            label = f"[{index + 1}/{len(cells)}] {cell.name}"
-            if self.records[index].status == "finished":
-                self.messages.print(f"{label}: finished before", soft_wrap=True)
-            elif not self.interrupted:
-                self.messages.print(f"{label}", style="bold", soft_wrap=True)
-                try:
-                    record = replace(self.train(cell), key=key)
-                except KeyboardInterrupt:
-                    record = replace(self.records[index], status="interrupted")
-                except BrokenPipeError:
-                    raise
-                except Exception as error:  # noqa: BLE001 - a fault of ours in one cell must not cost the others
-                    self.messages.print(traceback.format_exc(), soft_wrap=True)
-                    found = f"internal error: {type(error).__name__}: {error}"
-                    record = replace(self.records[index], status="failed", error=found, exit_code=1)
-                self.interrupted = record.status == "interrupted"
-                self.records[index] = record
-                self.folder.write_record(record)
-                self.write_tables()
-            if self.records[index].status == "finished":
-                self.missed += [f"{cell.name}: {text}" for text in self.records[index].missed(cell.resolved)]
+        Args:
+            cells: of the suite.
+            keys: from `_check`.
+            engine: where they are trained.
+            preflight: makes the keys that are not known yet.
+        """
+        from ptv2kit.cli.spread import Spread
+
+        def changed(records: Sequence[CellRecord]) -> None:
+            self.records = list(records)
+            self.write_tables()
+
+        spread = Spread(
+            self.folder, engine, self.messages, self._data_root, lambda cell: preflight.key(cell.resolved), changed
+        )
+        self.records = spread.run(cells, keys)
+        self.stopped(spread.stopped)
+        self.interrupted = self.interrupted or any(record.status == "interrupted" for record in self.records)
+        self.elsewhere = sum(record.status == "running" for record in self.records)
         self.failed = [record for record in self.records if record.status == "failed"]
-        self.write_tables()
+        for cell, record in zip(cells, self.records, strict=True):
+            if record.status == "finished":
+                self.missed += [f"{cell.name}: {text}" for text in record.missed(cell.resolved)]
+
+    def stopped(self, number: signal.Signals | None) -> None:
+        """Note by which signal the cells were interrupted, if they were."""
+        if number is not None:
+            self.interrupted = True
+            self.terminated = number == signal.SIGTERM
 
     def train(self, cell: Cell, watchers: Sequence[TrainingEvents] = ()) -> CellRecord:
-        """Train one cell; an error of the project is part of its record, any other is raised."""
-        from ptv2kit.cli.train import train_recipe
-        from ptv2kit.reporting.suite_folder import CellRecord
+        """Train one cell in this process; an error of the project is part of its record, any other is raised."""
+        from ptv2kit.cli.cell_job import train_cell
 
-        blank = CellRecord(cell.name, cell.case, cell.settings, "failed")
-        try:
-            run, outcome = train_recipe(
-                cell.resolved,
-                data_root=self._data_root,
-                runs_dir=self.folder.runs,
-                messages=self.messages,
-                overrides=[str(override) for override in cell.overrides],
-                watchers=watchers,
-                name=cell.name,
-            )
-        except ProjectError as error:
-            self.messages.print(f"failed: {error}", soft_wrap=True)
-            return replace(blank, error=error.problems[0].message, exit_code=error.exit_code)
-        self.terminated = outcome.status == "terminated"
-        return CellRecord(
-            name=cell.name,
-            case=cell.case,
-            settings=cell.settings,
-            status="interrupted" if outcome.status == "terminated" else outcome.status,
-            score=outcome.score,
-            metrics={split: dict(scores.values) for split, scores in outcome.scores.items()},
-            best_epoch=outcome.best_epoch,
-            epochs=outcome.epochs,
-            seconds=round(outcome.seconds, 3),
-            trained=outcome.parameters.trained,
-            run=run.path.relative_to(self.folder.path).as_posix(),
+        done = train_cell(
+            cell, folder=self.folder.path, data_root=self._data_root, messages=self.messages, watchers=watchers
         )
+        self.terminated = done.stopped == signal.SIGTERM
+        return done.record
 
     def write_tables(self) -> None:
         """Show what is known so far."""
@@ -230,7 +264,7 @@ class SuiteRunner:
                 sys.stdout.write(f"best: {best.name} with {best.score:.2f} ({chosen})\n")
             sys.stdout.write(f"suite: {self.folder.path}\n")
         if self.elsewhere:
-            self.messages.print(f"still running in other processes: {self.elsewhere} trials")
+            self.messages.print(f"still running in other processes: {self.elsewhere}")
         done = sum(record.status in ("finished", "stopped") for record in self.records)
         if self.interrupted:
             message = f"interrupted after {done} of {len(self.records)} cells; run the same command again to go on"
@@ -244,30 +278,10 @@ class SuiteRunner:
         return 0
 
 
-def _list_cells(suite: ResolvedSuite, *, as_json: bool) -> int:
-    """Say what would be run."""
-    if as_json:
-        content = {
-            "suite": suite.suite.suite,
-            "cells": [{"name": cell.name, "case": cell.case, "settings": cell.settings} for cell in suite.cells],
-            "trials": {study.case: study.search.budget for study in suite.studies},
-        }
-        sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        return 0
-    for study in suite.studies:
-        where = f"{study.case}: " if study.case else ""
-        space = ", ".join(study.search.space)
-        sys.stdout.write(f"{where}{study.search.budget} trials of {study.recipe_path}, searching {space}\n")
-    for cell in suite.cells:
-        sys.stdout.write(f"{'checked: ' if suite.studies else ''}{cell.name}\n")
-    if not suite.studies:
-        sys.stdout.write(f"{len(suite.cells)} cells; nothing was trained or written\n")
-    return 0
-
-
 def _resolved(suite: ResolvedSuite) -> str:
     """The suite with every default and absolute paths; the password of a database is left out."""
     from ptv2kit.config.load import resolved_yaml
+    from ptv2kit.config.rules import used_rules
 
     section = suite.suite
     path = suite.path.parent.absolute()
@@ -277,6 +291,7 @@ def _resolved(suite: ResolvedSuite) -> str:
             case if case.recipe is None else case.model_copy(update={"recipe": str(path / case.recipe)})
             for case in section.cases
         ),
+        "rules": used_rules(section, [(cell.case, cell.settings) for cell in suite.cells]),
     }
     if section.search is not None and section.search.storage is not None:
         shown = re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", section.search.storage)

@@ -39,12 +39,13 @@ class CellRecord:
         metrics: by split, of several tasks by `task/split`, and name.
         best_epoch: the epoch that was kept.
         epochs: that were finished.
-        seconds: wall time of the training.
+        seconds: wall time of the training, of all parts of one that was interrupted; of a killed process nothing.
         trained: parameters.
         run: folder of the run, relative to the suite's folder; empty if there is none.
         error: why it failed.
         exit_code: of its error, 0 without one.
         final: whether it is a search's best trial, trained once more.
+        killed: whether its process was ended from outside; the run goes on when the cell is tried again.
     """
 
     name: str
@@ -62,6 +63,7 @@ class CellRecord:
     error: str = ""
     exit_code: int = 0
     final: bool = False
+    killed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `CellRecord(**values)` is its inverse."""
@@ -110,6 +112,15 @@ class SuiteFolder:
     def runs(self) -> Path:
         """Holds a folder for each cell."""
         return self.path / "cells"
+
+    @property
+    def guard(self) -> Path:
+        """Guards the locks of all cells."""
+        return self.path / ".guard"
+
+    def lock(self, name: str) -> Path:
+        """Says which process trains a cell."""
+        return self.runs / name / "cell.lock"
 
     def record_of(self, name: str) -> CellRecord | None:
         """What was written of a cell, None if nothing was.

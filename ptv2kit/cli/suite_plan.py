@@ -1,0 +1,351 @@
+"""`ptv2kit run SUITE --dry-run`: the cells, which are finished, and what the others will need."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from ptv2kit.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from ptv2kit.cli.preflight import Preflight
+    from ptv2kit.config.cells import Cell, ResolvedSuite
+    from ptv2kit.planning.estimate import Estimate
+    from ptv2kit.planning.hardware import Gpu
+    from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
+
+
+@final
+@dataclass(frozen=True)
+class _Line:
+    """A cell of the plan.
+
+    Args:
+        cell: of the suite.
+        status: `finished`, `running` in another process, `waiting`, or as it ended before and will be tried again.
+        times: how often it is trained; a search trains what stands for its trials.
+        estimate: None if it is finished or cannot be estimated.
+        seconds: of one training, measured for a finished cell, else estimated; None: not known.
+    """
+
+    cell: Cell
+    status: str
+    times: int
+    estimate: Estimate | None
+    seconds: float | None
+
+
+def print_suite_plan(
+    suite: ResolvedSuite,
+    folder: SuiteFolder,
+    keys: Sequence[str],
+    preflight: Preflight,
+    args: argparse.Namespace,
+    jobs: int,
+) -> int:
+    """Print what a suite would run and need; nothing is written.
+
+    Args:
+        suite: its cells, or those that show what a search may choose.
+        folder: of the suite; need not exist.
+        keys: of the cells, empty where none is known yet.
+        preflight: makes keys.
+        args: of the command line.
+        jobs: cells at one time.
+
+    Raises:
+        ConfigError: the disk is too small, or the GPU of `--gpu` is not known.
+    """
+    from ptv2kit.planning.estimate import Estimator
+
+    gpu, named = _gpu(args)
+    known = finished_records(suite, folder, keys, preflight)
+    estimator = Estimator(args.data_root)
+    estimates: dict[str, Estimate] = {}
+    for cell in suite.cells:
+        try:
+            estimates[cell.name] = estimator.estimate(cell.resolved)
+        except (ConfigError, DataError):
+            continue  # what keeps a cell from being run is said after the plan
+    rates = {} if named else _rates(suite.cells, known, estimates)
+    trials = {study.case: study.search.budget for study in suite.studies}
+    lines = [_line(cell, folder, known, estimates.get(cell.name), gpu, rates, trials) for cell in suite.cells]
+    basis = _basis(gpu, rates, named=named)
+    free = free_disk(args.runs_dir)
+    if suite.studies:
+        lines = _largest_of_each(lines)
+    open_lines = [line for line in lines if line.status != "finished"]
+    disk = sum(line.times * line.estimate.disk for line in open_lines if line.estimate is not None)
+    if args.json:
+        content = _to_json(suite, lines, disk, free, basis, jobs)
+        sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    else:
+        _print(suite, lines, disk, free, basis, jobs)
+    require_disk(disk, free, args.runs_dir)
+    return 0
+
+
+def finished_records(
+    suite: ResolvedSuite, folder: SuiteFolder, keys: Sequence[str], preflight: Preflight
+) -> dict[str, CellRecord]:
+    """The records of the cells of a grid that need not be trained again, by name."""
+    from ptv2kit.cli.spread import starting_from
+
+    found: dict[str, CellRecord] = {}
+    if suite.studies:
+        return found
+    left = dict(zip((cell.name for cell in suite.cells), zip(suite.cells, keys, strict=True), strict=True))
+    while True:
+        ready = [name for name, (cell, _) in left.items() if cell.after is None or cell.after in found]
+        if not ready:
+            return found
+        for name in ready:
+            cell, key = left.pop(name)
+            record = folder.record_of(name)
+            if record is None or record.status != "finished":
+                continue
+            if cell.after is not None:
+                try:
+                    key = preflight.key(starting_from(cell, folder.path / found[cell.after].run).resolved)
+                except (ConfigError, DataError):
+                    continue  # its start is gone: it will be said when it is run
+            if record.key == key:
+                found[name] = record
+
+
+def require_disk(needed: int, free: int, where: Path) -> None:
+    """Refuse to fill a disk.
+
+    Raises:
+        ConfigError: there is less room than what the runs will need.
+    """
+    from ptv2kit.planning.estimate import readable
+
+    if needed > free:
+        raise ConfigError(
+            f"the runs will need about {readable(needed)} below '{where}', where {readable(free)} are free",
+            hint="choose another disk with --runs-dir, or set train.keep_checkpoints=1",
+        )
+
+
+def disk_needed(suite: ResolvedSuite, known: Mapping[str, CellRecord], data_root: Path | None) -> int:
+    """Bytes that the runs of all cells that are not finished will need; of a search, those of all trials."""
+    from ptv2kit.planning.estimate import Estimator
+
+    estimator = Estimator(data_root)
+    sizes = {cell.name: estimator.disk(cell.resolved) for cell in suite.cells if cell.name not in known}
+    if not suite.studies:
+        return sum(sizes.values())
+    budgets = {study.case: study.search.budget for study in suite.studies}
+    largest = {case: max(sizes[cell.name] for cell in suite.cells if cell.case == case) for case in budgets}
+    return sum(budget * largest[case] for case, budget in budgets.items())
+
+
+def free_disk(runs_dir: Path) -> int:
+    """Bytes that are free where runs will lie."""
+    existing = runs_dir.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
+
+
+def _gpu(args: argparse.Namespace) -> tuple[Gpu | None, bool]:
+    """The GPU to plan for, None without any, and whether the user named it."""
+    import torch
+
+    from ptv2kit.cli.plan import gpu_here
+    from ptv2kit.planning.hardware import find_gpu
+
+    if args.gpu is not None:
+        return find_gpu(args.gpu, None, None), True
+    return (gpu_here()[0], False) if torch.cuda.is_available() else (None, False)
+
+
+def _rates(
+    cells: Sequence[Cell], known: Mapping[str, CellRecord], estimates: Mapping[str, Estimate]
+) -> dict[tuple[str, str], float]:
+    """Operations per second of the slowest finished cell, by task and backbone."""
+    rates: dict[tuple[str, str], float] = {}
+    for cell in cells:
+        record, estimate = known.get(cell.name), estimates.get(cell.name)
+        if record is None or estimate is None or estimate.operations is None or record.seconds <= 0:
+            continue
+        share = record.epochs / cell.resolved.recipe.train.epochs  # patience may have ended it early
+        rate = share * estimate.operations / record.seconds
+        rates[_kind(cell)] = min(rate, rates.get(_kind(cell), rate))
+    return rates
+
+
+def _kind(cell: Cell) -> tuple[str, str]:
+    recipe = cell.resolved.recipe
+    return " ".join(recipe.task_names), recipe.backbone.name
+
+
+def _line(
+    cell: Cell,
+    folder: SuiteFolder,
+    known: Mapping[str, CellRecord],
+    estimate: Estimate | None,
+    gpu: Gpu | None,
+    rates: Mapping[tuple[str, str], float],
+    trials: Mapping[str, int],
+) -> _Line:
+    if cell.name in known:
+        return _Line(cell, "finished", 1, None, known[cell.name].seconds)
+    before = None if trials else folder.record_of(cell.name)
+    status = "waiting"
+    if before is not None and before.status in ("failed", "interrupted"):
+        status = f"{before.status} before"
+    seconds = None
+    if estimate is not None and estimate.operations is not None:
+        if _kind(cell) in rates:
+            seconds = estimate.operations / rates[_kind(cell)]
+        elif gpu is not None:
+            seconds = estimate.seconds(gpu, cell.resolved.recipe.backbone.dtype)
+    return _Line(cell, status, trials.get(cell.case, 1), estimate, seconds)
+
+
+def _largest_of_each(lines: Sequence[_Line]) -> list[_Line]:
+    """Of each search the cell that needs most; the others are only there to be checked, and count nothing."""
+    chosen: dict[str, _Line] = {}
+    for line in lines:
+        best = chosen.get(line.cell.case)
+        if best is None or _operations(line) > _operations(best):
+            chosen[line.cell.case] = line
+    return list(chosen.values())
+
+
+def _operations(line: _Line) -> float:
+    return 0.0 if line.estimate is None or line.estimate.operations is None else line.estimate.operations
+
+
+def _basis(gpu: Gpu | None, rates: Mapping[tuple[str, str], float], *, named: bool) -> str:
+    """What the hours rest on."""
+    if named:
+        assert gpu is not None
+        return f"hours on {gpu.name} at 40% of its peak rate, for inputs as long as they may be; training only"
+    parts: list[str] = []
+    if rates:
+        parts.append("hours by the rate of the slowest finished cell of the same task and backbone")
+    if gpu is not None:
+        parts.append(f"{'else ' if rates else 'hours '}on {gpu.name} at 40% of its peak rate; training only")
+    if not parts:
+        return (
+            "hours: not known, because there is no GPU here and no cell of the same task and backbone is finished; "
+            "say --gpu NAME, such as h100"
+        )
+    return ", ".join(parts)
+
+
+def _totals(lines: Sequence[_Line]) -> tuple[float | None, float | None, int]:
+    """Seconds and operations of all that is open, None if any is unknown; and how many cells have unknown seconds."""
+    seconds = [line.times * line.seconds for line in lines if line.seconds is not None]
+    operations = [
+        line.times * line.estimate.operations
+        for line in lines
+        if line.estimate is not None and line.estimate.operations is not None
+    ]
+    unknown = len(lines) - len(seconds)
+    return (
+        sum(seconds) if not unknown else None,
+        sum(operations) if len(operations) == len(lines) else None,
+        unknown,
+    )
+
+
+def _print(suite: ResolvedSuite, lines: Sequence[_Line], disk: int, free: int, basis: str, jobs: int) -> None:
+    from ptv2kit.planning.estimate import readable
+
+    out = sys.stdout
+    for study in suite.studies:
+        where = f"{study.case}: " if study.case else ""
+        space = ", ".join(study.search.space)
+        out.write(f"{where}{study.search.budget} trials of {study.recipe_path}, searching {space}\n")
+    if suite.studies:
+        for cell in suite.cells:
+            out.write(f"checked: {cell.name}\n")
+    else:
+        width = max(len(line.cell.name) for line in lines)
+        for line in lines:
+            start = f", starts from {line.cell.after}" if line.cell.after else ""
+            out.write(f"{line.cell.name.ljust(width)}  {_needs(line)}{start}\n")
+    done = sum(line.status == "finished" for line in lines)
+    open_lines = [line for line in lines if line.status != "finished"]
+    count = sum(line.times for line in open_lines)
+    if suite.studies:
+        out.write(f"{count} trials at most, each counted as large as the largest\n")
+    else:
+        out.write(f"{len(lines)} cells, {done} finished, {count} to train\n")
+    if open_lines:
+        seconds, operations, unknown = _totals(open_lines)
+        if seconds is not None:
+            at_once = f", {_hours(seconds / jobs)} with {jobs} at one time" if jobs > 1 else ""
+            out.write(f"time: {_hours(seconds)}{at_once}\n")
+        elif unknown < len(open_lines):
+            out.write(f"time: not known of {unknown} cells\n")
+        if operations is not None:
+            out.write(f"work: {operations:.2g} floating-point operations\n")
+        out.write(f"{basis}\n")
+        if disk:
+            out.write(f"disk: about {readable(disk)} of {readable(free)} that are free; predictions come on top\n")
+    out.write("nothing was trained or written\n")
+
+
+def _needs(line: _Line) -> str:
+    from ptv2kit.planning.estimate import readable
+
+    parts = [line.status]
+    if line.seconds is not None:
+        parts.append(_hours(line.seconds))
+    elif line.estimate is not None and line.estimate.operations is not None:
+        parts.append(f"{line.estimate.operations:.2g} operations")
+    elif line.estimate is not None:
+        parts.append("rows not known")
+    if line.estimate is not None:
+        parts.append(readable(line.estimate.disk))
+    return ", ".join(parts)
+
+
+def _hours(seconds: float) -> str:
+    """A length of time with the unit that suits it."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds" if seconds >= 1 else "under 1 second"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def _to_json(
+    suite: ResolvedSuite, lines: Sequence[_Line], disk: int, free: int, basis: str, jobs: int
+) -> dict[str, Any]:
+    by_name = {line.cell.name: line for line in lines}
+    open_lines = [line for line in lines if line.status != "finished"]
+    seconds, operations, _ = _totals(open_lines)
+    return {
+        "suite": suite.suite.suite,
+        "cells": [_cell_json(cell, by_name.get(cell.name)) for cell in suite.cells],
+        "trials": {study.case: study.search.budget for study in suite.studies},
+        "jobs": jobs,
+        "hours": None if seconds is None else seconds / 3600,
+        "operations": operations,
+        "basis": basis,
+        "disk": {"needed": disk, "free": free},
+    }
+
+
+def _cell_json(cell: Cell, line: _Line | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": cell.name, "case": cell.case, "settings": cell.settings, "after": cell.after}
+    if line is None:
+        return found
+    estimate = line.estimate
+    return {
+        **found,
+        "status": line.status,
+        "hours": None if line.seconds is None else line.seconds / 3600,
+        "operations": None if estimate is None else estimate.operations,
+        "disk": None if estimate is None else estimate.disk,
+    }
