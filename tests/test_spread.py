@@ -430,6 +430,24 @@ def test_a_suite_that_does_not_fit_the_disk_is_refused(project: Project, monkeyp
     assert "choose another disk with --runs-dir" in err
 
 
+def test_a_hub_that_does_not_answer_is_asked_once_for_each_backbone(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ptv2kit.models import backbones
+
+    asked: list[bool] = []
+
+    def unreachable(source: str, revision: str | None, local: bool) -> object:
+        asked.append(local)
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr(backbones, "_read_config", unreachable)
+    code, _, err = project.run(GRID.replace("set: {", "set: {backbone.name: nobody/nothing, "), "--dry-run")
+    assert code == 3
+    assert err.count("no route to the hub") == 1, err
+    assert len(asked) <= 4, "by the check and by the plan, not by each of the three cells"
+
+
 def test_a_record_of_a_killed_process_is_told_apart(tmp_path: Path) -> None:
     folder = SuiteFolder(tmp_path)
     record = CellRecord("a", "", {}, "failed", "key", killed=True)

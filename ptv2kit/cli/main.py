@@ -24,6 +24,7 @@ from ptv2kit.cli import (
     predict,
     preview,
     push,
+    report,
     run,
     schema,
     validate,
@@ -73,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         export,
         import_,
         push,
+        report,
         convert_glm,
     ):
         verb.add_parser(subparsers)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from ptv2kit.errors import ConfigError
+from ptv2kit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
@@ -27,6 +27,7 @@ class Preflight:
         self._specs: dict[str, BackboneSpec] = {}
         self._tokenizers: set[tuple[str, bool]] = set()
         self._data: dict[str, dict[str, Any]] = {}
+        self._unreachable: dict[str, DataError] = {}
 
     def key(self, resolved: ResolvedRecipe) -> str:
         """Check a run, and make the key that says whether it has been done.
@@ -69,8 +70,15 @@ class Preflight:
         from ptv2kit.models.backbones import find_backbone
 
         settings = recipe.backbone.model_dump_json()
+        address = f"{recipe.backbone.name}@{recipe.backbone.revision}"
+        if address in self._unreachable:  # a hub that does not answer lets each of a hundred cells wait for a minute
+            raise self._unreachable[address]
         if settings not in self._specs:
-            self._specs[settings] = find_backbone(recipe.backbone)
+            try:
+                self._specs[settings] = find_backbone(recipe.backbone)
+            except DataError as error:
+                self._unreachable[address] = error
+                raise
         return self._specs[settings]
 
     def _check_tokenizer(self, recipe: Recipe, spec: BackboneSpec, task: ResolvedTask) -> None:

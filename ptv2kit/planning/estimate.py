@@ -64,6 +64,7 @@ class Estimator:
         self._operations: dict[str, float] = {}
         self._disk: dict[str, tuple[int, int]] = {}
         self._rows: dict[str, int | None] = {}
+        self._unreachable: dict[str, DataError] = {}
 
     def estimate(self, resolved: ResolvedRecipe) -> Estimate:
         """Estimate a run.
@@ -144,8 +145,15 @@ class Estimator:
 
     def _spec(self, recipe: Recipe) -> BackboneSpec:
         key = recipe.backbone.model_dump_json()
+        address = f"{recipe.backbone.name}@{recipe.backbone.revision}"
+        if address in self._unreachable:
+            raise self._unreachable[address]
         if key not in self._specs:
-            self._specs[key] = find_backbone(recipe.backbone, planning=True)
+            try:
+                self._specs[key] = find_backbone(recipe.backbone, planning=True)
+            except DataError as error:
+                self._unreachable[address] = error
+                raise
         return self._specs[key]
 
 

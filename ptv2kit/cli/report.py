@@ -1,0 +1,77 @@
+"""`ptv2kit report`: what came out of suites and runs, as Markdown, an HTML page and figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = """examples:
+  ptv2kit report recipes/suites/quickstart-search.yaml
+  ptv2kit report runs/quickstart-search --to reports/search
+  ptv2kit report runs/mini-wikigold runs/mini-rte --json
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "report",
+        help="show what came out of suites and runs",
+        description="Write report.md, report.html and figures of suites and runs: seeds merged, scores beside those of "
+        "the paper, and what is missing or failed. A suite may be unfinished.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        type=Path,
+        metavar="SUITE|RUN",
+        help="a suite's YAML, a suite's folder, a run's folder, or a folder of runs",
+    )
+    parser.add_argument(
+        "--to",
+        type=Path,
+        metavar="DIR",
+        help="where to write (default: the folder 'report' of the suite, or runs/report)",
+    )
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    parser.add_argument("--json", action="store_true", help="also print the numbers as JSON, instead of where they are")
+    parser.set_defaults(handler=run, trailing="sources")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report.
+
+    Raises:
+        ConfigError: an argument is no suite or run, nothing has been run, or matplotlib is not installed.
+        DataError: a file of a run is not what it should be.
+    """
+    from ptv2kit.reporting.report.collect import collect, suite_folder
+    from ptv2kit.reporting.report.figures import require_matplotlib
+    from ptv2kit.reporting.report.words import build
+    from ptv2kit.reporting.report.write import to_json, write_report
+
+    require_matplotlib()
+    sources = [Path(source) for source in args.sources]
+    groups = collect(sources, args.runs_dir)
+    folder = args.to
+    if folder is None:
+        suites = {suite_folder(source, args.runs_dir) for source in sources}
+        only = suites.pop() if len(suites) == 1 else None
+        folder = (only or args.runs_dir) / "report"
+    report = build(groups)
+    files = write_report(report, folder)
+    if args.json:
+        content = {"folder": str(folder), "files": [path.name for path in files], **to_json(report)}
+        sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    else:
+        for part in report.parts:
+            sys.stdout.write(f"{part.title}: {part.summary}\n")
+            for title, found in part.problems:
+                sys.stdout.write(f"  {title}: {len(found)}\n")
+        sys.stdout.write("".join(f"{path}\n" for path in files))
+    return 0

@@ -1,0 +1,313 @@
+"""The model of a report: entries that differ only by seed become one configuration, with mean and deviation."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+from ptv2kit.config.recipe import Expectation
+from ptv2kit.reporting.report.collect import SEED, Entry, Group
+from ptv2kit.reporting.report.read import TaskFacts, task_history, task_metrics
+
+BACKBONE = "backbone.name"
+METHOD = "method"
+
+
+@final
+@dataclass(frozen=True)
+class Stat:
+    """Scores of several seeds.
+
+    Args:
+        mean: of them.
+        deviation: the sample standard deviation (n - 1), None of a single one.
+        count: seeds.
+    """
+
+    mean: float
+    deviation: float | None
+    count: int
+
+    @staticmethod
+    def of(values: Iterable[float]) -> Stat | None:
+        """The mean of values, None without any."""
+        found = list(values)
+        if not found:
+            return None
+        return Stat(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None, len(found))
+
+
+@final
+@dataclass(frozen=True)
+class Score:
+    """What one run reached on one task.
+
+    Args:
+        entry: the run.
+        task: of the run.
+    """
+
+    entry: Entry
+    task: TaskFacts
+
+    @property
+    def seed(self) -> int | None:
+        """Of the training, None if it is not known."""
+        return self.entry.values.get(SEED)
+
+    @cached_property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """At the epoch that was kept, by split and metric."""
+        results = self.entry.results
+        return {} if results is None else task_metrics(results, self.task, several=len(self.entry.tasks) > 1)
+
+    @cached_property
+    def history(self) -> list[float]:
+        """The first metric on the validation split after each epoch."""
+        results = self.entry.results
+        return [] if results is None else task_history(results, self.task, several=len(self.entry.tasks) > 1)
+
+    @property
+    def kept(self) -> float | None:
+        """The first metric on the validation split at the epoch that was kept."""
+        return self.metrics.get("validation", {}).get(self.task.metric)
+
+    @property
+    def best(self) -> float | None:
+        """The highest first metric on the validation split, over epochs."""
+        return max(self.history, default=self.kept)
+
+    @property
+    def last(self) -> float | None:
+        """The first metric on the validation split after the last epoch; None if the history was not kept."""
+        return self.history[-1] if self.history else None
+
+    @property
+    def tests(self) -> dict[str, float]:
+        """The first metric on each test split at the epoch that was kept."""
+        return {
+            split: values[self.task.metric]
+            for split, values in self.metrics.items()
+            if split != "validation" and self.task.metric in values
+        }
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch that was kept."""
+        results = self.entry.results
+        return None if results is None else results.best_epochs.get(self.task.name, results.best_epoch) or None
+
+
+@final
+@dataclass(frozen=True)
+class Comparison:
+    """A published or earlier value beside ours.
+
+    Args:
+        expectation: the value and what it is of.
+        ours: the same metric on the same split at the epoch that was kept, None if nothing was measured.
+    """
+
+    expectation: Expectation
+    ours: Stat | None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the other."""
+        return None if self.ours is None else self.ours.mean - self.expectation.value
+
+    @property
+    def missed(self) -> bool:
+        """Whether ours is too low; a released value is only shown."""
+        found, wanted = self.difference, self.expectation
+        # A mean may differ from its values in the last bit.
+        return wanted.origin != "released" and found is not None and found < -wanted.tolerance - 1e-9
+
+
+@final
+@dataclass(frozen=True)
+class Configuration:
+    """Runs that differ by seed alone, on one of their tasks.
+
+    Args:
+        case: of the suite, empty without cases.
+        settings: without the seed.
+        values: of the recipe of the first of them.
+        task: that is scored.
+        scores: of every seed, also of those that are missing.
+        repeated: runs that do not count because a later one has the same seed.
+    """
+
+    case: str
+    settings: Mapping[str, Any]
+    values: Mapping[str, Any]
+    task: TaskFacts
+    scores: tuple[Score, ...]
+    repeated: tuple[Entry, ...]
+
+    @cached_property
+    def finished(self) -> tuple[Score, ...]:
+        """The scores that count."""
+        return tuple(score for score in self.scores if score.entry.finished)
+
+    @property
+    def backbone(self) -> str:
+        """Name of the backbone; of a local folder its own name alone."""
+        name = str(self.values.get(BACKBONE, "?"))
+        return name.rstrip("/").rsplit("/", 1)[-1] if name.startswith(("/", "./", "../")) else name
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self.values.get(METHOD, "?"))
+
+    @property
+    def best(self) -> Stat | None:
+        """The maximum over epochs on the validation split."""
+        return Stat.of(score.best for score in self.finished if score.best is not None)
+
+    @property
+    def last(self) -> Stat | None:
+        """After the last epoch, on the validation split."""
+        return Stat.of(score.last for score in self.finished if score.last is not None)
+
+    def at(self, split: str, metric: str) -> Stat | None:
+        """A metric on a split at the epoch that was kept."""
+        found = (score.metrics.get(split, {}).get(metric) for score in self.finished)
+        return Stat.of(value for value in found if value is not None)
+
+    @property
+    def tests(self) -> dict[str, Stat]:
+        """The first metric on each test split at the epoch that was chosen on the validation split."""
+        splits = dict.fromkeys(split for score in self.finished for split in score.tests)
+        return {split: stat for split in splits if (stat := self.at(split, self.task.metric)) is not None}
+
+    @cached_property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """With every value that the runs should reach on this task."""
+        wanted = dict.fromkeys(
+            json.dumps(expectation.model_dump(), sort_keys=True)
+            for score in self.scores
+            for expectation in score.entry.expect
+            if expectation.task in (None, self.task.name)
+        )
+        expectations = [Expectation(**json.loads(text)) for text in wanted]
+        return tuple(Comparison(item, self.at(item.split, item.metric)) for item in expectations)
+
+    def beside(self, origin: str) -> Comparison | None:
+        """The comparison with the value of an origin: of the first metric, if there is one."""
+        found = [item for item in self.comparisons if item.expectation.origin == origin]
+        first = [item for item in found if item.expectation.metric == self.task.metric]
+        return next(iter(first or found), None)
+
+    @property
+    def status(self) -> str:
+        """`finished`, or how many of the seeds are what."""
+        counts = {score.entry.status: 0 for score in self.scores}
+        for score in self.scores:
+            counts[score.entry.status] += 1
+        if len(counts) == 1:
+            return next(iter(counts))
+        return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean wall time of the training."""
+        stat = Stat.of(score.entry.results.seconds for score in self.finished if score.entry.results is not None)
+        return None if stat is None else stat.mean
+
+    @property
+    def trained(self) -> int | None:
+        """Trained parameters."""
+        return next((item.parameters.trained for item in self._results), None)
+
+    @property
+    def share(self) -> float | None:
+        """Trained parameters by those of the backbone."""
+        return next((item.parameters.share for item in self._results), None)
+
+    @property
+    def backbone_size(self) -> int | None:
+        """Parameters of the backbone."""
+        return next((item.parameters.backbone for item in self._results if item.parameters.backbone), None)
+
+    @property
+    def prompt_size(self) -> int | None:
+        """Parameters of the prompt."""
+        return next((item.parameters.prompt for item in self._results), None)
+
+    @property
+    def _results(self) -> list[Any]:
+        return [score.entry.results for score in self.scores if score.entry.results is not None]
+
+
+@final
+@dataclass(frozen=True)
+class Section:
+    """A group with its configurations.
+
+    Args:
+        group: what was read.
+        configurations: in the order of the group.
+    """
+
+    group: Group
+    configurations: tuple[Configuration, ...]
+
+    @property
+    def varied(self) -> list[str]:
+        """Keys of settings that have several values, without the seed."""
+        keys = dict.fromkeys(key for item in self.configurations for key in item.settings)
+        return [key for key in keys if len({json.dumps(item.settings.get(key)) for item in self.configurations}) > 1]
+
+    def with_status(self, *statuses: str) -> list[Entry]:
+        """Entries with one of the statuses."""
+        return [entry for entry in self.group.entries if entry.status in statuses]
+
+    @property
+    def incomplete(self) -> list[Entry]:
+        """Entries that have neither ended nor failed."""
+        return [entry for entry in self.group.entries if entry.status not in ("finished", "failed", "stopped")]
+
+    @property
+    def finished(self) -> int:
+        """How many entries count."""
+        return sum(entry.finished for entry in self.group.entries)
+
+
+def merge(group: Group) -> Section:
+    """Merge the entries of a group that differ by seed alone; of several with one seed the latest finished counts."""
+    found: dict[str, list[tuple[Entry, TaskFacts]]] = {}
+    for entry in group.entries:
+        for task in entry.tasks:
+            name = entry.name if group.search else ""  # the final training has the settings of the best trial
+            found.setdefault(_identity(entry, task, name), []).append((entry, task))
+    return Section(group, tuple(_configuration(members) for members in found.values()))
+
+
+def _identity(entry: Entry, task: TaskFacts, name: str) -> str:
+    """Equal for entries that differ by seed alone."""
+    settings = {key: value for key, value in entry.settings.items() if key != SEED}
+    return json.dumps([name, entry.case, settings, task.name, task.metric, len(entry.tasks)], sort_keys=True)
+
+
+def _configuration(members: Sequence[tuple[Entry, TaskFacts]]) -> Configuration:
+    first, task = members[0]
+    counted: dict[Any, Entry] = {}
+    repeated: list[Entry] = []
+    for entry, _ in members:
+        seed = entry.values.get(SEED)
+        other = counted.get(seed)
+        if other is None:
+            counted[seed] = entry
+            continue
+        later = max((other, entry), key=lambda item: (item.finished, item.run.name if item.run else ""))
+        repeated.append(entry if later is other else other)
+        counted[seed] = later
+    settings = {key: value for key, value in first.settings.items() if key != SEED}
+    scores = tuple(Score(entry, task) for entry in counted.values())
+    return Configuration(first.case, settings, first.values, task, scores, tuple(repeated))
