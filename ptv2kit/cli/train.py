@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ptv2kit.models.model import ParameterCount, PromptedModel
     from ptv2kit.reporting.results import Outcome
     from ptv2kit.reporting.run_folder import RunFolder
-    from ptv2kit.training.distributed import StrategyFactory, Workers
+    from ptv2kit.training.distributed import Chosen, StrategyFactory, Workers
     from ptv2kit.training.initial import InitialTensors
     from ptv2kit.training.prepare import Prepared
     from ptv2kit.training.processes import Processes
@@ -120,6 +120,7 @@ def train_recipe(
                     update={"train": recipe.train.model_copy(update={"micro_batch_size": placement.micro_batch})}
                 )
             run = _Run(prepared, models, recipe.train, folder, messages, request, start, strategy, processes)
+            run.keep_trunk(placement.strategy)
             return folder, run.train(watchers)
 
 
@@ -167,6 +168,22 @@ class _Run:
             TaskPart(each.task.task, model, each.scheme, each.splits["train"], each.splits["validation"])
             for each, model in zip(prepared, models, strict=True)
         ]
+
+    def keep_trunk(self, chosen: Chosen) -> None:
+        """Compute what the layers below the lowest prompt give, if the recipe has it kept; `chosen`: the strategy."""
+        from ptv2kit.reporting.console import RowsConsole
+        from ptv2kit.training.trunk_cache import keep_trunk
+
+        def say(note: str) -> None:
+            self._messages.print(note, soft_wrap=True)
+            self._folder.log(note)
+
+        first = self._prepared[0]
+        size = self._processes.size
+        with RowsConsole(self._messages) as rows:
+            self._parts = keep_trunk(
+                first.recipe, first.spec, self._parts, first.device, rows.on_rows, say, strategy=chosen, processes=size
+            )
 
     def train(self, watchers: Sequence[TrainingEvents]) -> Outcome:
         """Train, score the splits with the best prompt of each task, and write everything down."""

@@ -115,6 +115,10 @@ class Train(Section):
     """Seed of initial values, shuffling and dropout."""
     gradient_checkpointing: bool = False
     """Compute each layer again in the backward pass: less memory, about a third more time."""
+    cache_trunk: Literal["auto", "memory", "disk", "off"] = "auto"
+    """Whether the outputs of the layers below the lowest prompt, of linear_probe those of all layers, are computed once
+    for each example and kept: in memory, on disk for later runs too, or not. They are computed without dropout, so
+    `auto` keeps them only where the backbone has none, which changes no number, and where they fit."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; `auto` takes a GPU if there is one."""
     checkpoint_steps: PositiveInt | None = None

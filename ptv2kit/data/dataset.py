@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
-from ptv2kit.data.schemes.base import Feature, LabelScheme
+from ptv2kit.data.kept_states import KeptStates
+from ptv2kit.data.schemes.base import Batch, Feature, LabelScheme
 from ptv2kit.data.sources import SplitData
 from ptv2kit.errors import DataError, Problem
 
@@ -25,10 +26,19 @@ class EncodedSplit:
     Args:
         data: rows, where they came from, and their fingerprint.
         features: one or more for each row.
+        states: hidden states that are looked up instead of computed; None: there are none.
     """
 
     data: SplitData
     features: tuple[Feature, ...]
+    states: KeptStates | None = None
+
+    def batch(self, scheme: LabelScheme, chosen: Sequence[int]) -> Batch:
+        """Some features as one batch, by their indices, with the hidden states that were kept for them."""
+        batch = scheme.collate([self.features[index] for index in chosen])
+        if self.states is None:
+            return batch
+        return replace(batch, trunk_states=self.states.padded(chosen, batch.input_ids.shape[1]))
 
     @property
     def lengths(self) -> list[int]:

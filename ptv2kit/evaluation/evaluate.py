@@ -84,7 +84,7 @@ def evaluate(
             # All processes make equally many forward passes, for they exchange weights in them.
             rows = batches[number] if number < len(batches) else batches[0]
             features = [split.features[row] for row in rows]
-            logits = model(**scheme.collate(features).to(device).inputs())
+            logits = model(**split.batch(scheme, rows).to(device).inputs())
             if not bool(logits.isfinite().all()):
                 bad = float(logits.sum())
                 if size == 1:

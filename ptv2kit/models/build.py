@@ -64,6 +64,12 @@ def check_model(recipe: Recipe, spec: BackboneSpec, max_length: int) -> None:
         )
     if recipe.train.gradient_checkpointing and not spec.attention.checkpoints:
         raise ConfigError(f"models of type '{spec.family.model_type}' do not support train.gradient_checkpointing")
+    if recipe.train.cache_trunk in ("memory", "disk") and trunk_depth(recipe, spec) == 0:
+        raise ConfigError(
+            f"train.cache_trunk is {recipe.train.cache_trunk}, but no layer is below the lowest prompt: "
+            f"this trains {recipe.trained(head=True)}",
+            hint=f"set prompt.layers to the upper ones, such as {len(spec.layers) // 2 + 1}.., or cache_trunk to off",
+        )
 
 
 def build_model(
@@ -165,6 +171,17 @@ def covered(recipe: Recipe, spec: BackboneSpec) -> tuple[int, ...] | None:
         return covered_layers(recipe.prompt.layers, len(spec.layers))
     except ValueError as error:
         raise ConfigError(f"prompt.layers: {error}") from error
+
+
+def trunk_depth(recipe: Recipe, spec: BackboneSpec) -> int:
+    """How many attention layers are below the lowest prompt: all without a prompt, none if the backbone is trained.
+
+    Raises:
+        ConfigError: as `covered`.
+    """
+    if recipe.method == "linear_probe":
+        return len(spec.layers)
+    return min(covered(recipe, spec) or (0,))
 
 
 def _build_prompt(recipe: Recipe, spec: BackboneSpec, backbone: PreTrainedModel) -> DeepPrompt | ShallowPrompt | None:

@@ -132,6 +132,16 @@ def hidden_dropout(config: PretrainedConfig) -> float:
     return max((float(getattr(config, key)) for key in _keys(config, _DROPOUTS)), default=0.0)
 
 
+def dropouts(config: PretrainedConfig) -> dict[str, float]:
+    """Every dropout of a configuration that is not 0, by its key; those of heads and poolers are left out."""
+    above = ("classif", "pooler", "qa_", "summary", "cls")
+    return {
+        key: float(value)
+        for key, value in config.to_dict().items()
+        if "drop" in key and not any(part in key for part in above) and isinstance(value, int | float) and value
+    }
+
+
 def set_dropout(config: PretrainedConfig, name: str, hidden: float | None, attention: float | None) -> None:
     """Write a recipe's dropout into a configuration, whatever its keys are called; None leaves the model's own.
 

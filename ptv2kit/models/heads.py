@@ -39,6 +39,11 @@ class BackboneOutput:
 class Head(nn.Module, ABC):
     """Turns hidden states into logits, and logits into a loss."""
 
+    @property
+    def reads_padding(self) -> bool:
+        """Whether the hidden states of padding change the loss."""
+        return False
+
     @abstractmethod
     def forward(self, output: BackboneOutput) -> Tensor:
         """Logits; their shape is the head's own."""
@@ -169,6 +174,11 @@ class StartEndHead(Head):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.linear = _linear(hidden_size, 2)
+
+    @property
+    def reads_padding(self) -> bool:
+        """See `Head.reads_padding`."""
+        return True
 
     def forward(self, output: BackboneOutput) -> Tensor:
         """Logits `[batch, length, 2]`."""

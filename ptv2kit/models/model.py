@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, final
 
 import torch
@@ -17,6 +18,7 @@ from ptv2kit.models.heads import BackboneOutput, Head
 from ptv2kit.models.injection import Injection
 from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
 from ptv2kit.models.quantization import frozen_parameters
+from ptv2kit.models.trunk import Trunk
 
 
 @final
@@ -82,7 +84,10 @@ class PromptedModel(nn.Module):
         self._injection = Injection(backbone, spec.layers, spec.kernel, covered)
         self._family = spec.family
         self._layers = spec.layers if covered is None else tuple(spec.layers[index] for index in covered)
-        self._shift = prompt.length if isinstance(prompt, DeepPrompt) and shift_positions else 0
+        self.shift = prompt.length if isinstance(prompt, DeepPrompt) and shift_positions else 0
+        self.attention = f"{spec.kernel}, {'causal' if spec.causal else 'bidirectional'}"
+        lowest = min(covered, default=0) if covered is not None and isinstance(prompt, DeepPrompt) else 0
+        self.trunk: Trunk | None = Trunk(backbone, spec.layers, lowest) if lowest > 0 else None
 
     def with_head(self, head: Head) -> PromptedModel:
         """A model of another task: the same backbone, prompt and injection, with `head`."""
@@ -97,6 +102,7 @@ class PromptedModel(nn.Module):
         token_type_ids: Tensor | None = None,
         answer_places: Tensor | None = None,
         answer_ids: Tensor | None = None,
+        trunk_states: Tensor | None = None,
         **cloze: Tensor,
     ) -> Tensor:
         """Logits of a batch.
@@ -107,26 +113,71 @@ class PromptedModel(nn.Module):
             token_type_ids: `[batch, length]`, or None where the backbone has no segments.
             answer_places: see `BackboneOutput`.
             answer_ids: see `BackboneOutput`.
+            trunk_states: `[batch, length, hidden]`, what `trunk_output` gave for the same inputs; None: compute it.
             cloze: of the original GLM, `position_ids` `[batch, 2, length]` and `context_length` `[batch]`.
 
         Returns:
             The head's logits.
         """
-        output = self.encode(input_ids, attention_mask, token_type_ids, **cloze)
+        output = self.encode(input_ids, attention_mask, token_type_ids, trunk_states, **cloze)
         return self.head(replace(output, answer_places=answer_places, answer_ids=answer_ids))
 
     def encode(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **cloze: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        trunk_states: Tensor | None = None,
+        **cloze: Tensor,
     ) -> BackboneOutput:
         """Hidden states of a batch under the prompt; arguments as in `forward`."""
         if isinstance(self.prompt, ShallowPrompt):
+            assert trunk_states is None
             return self._encode_behind_vectors(self.prompt, input_ids, attention_mask, token_type_ids, **cloze)
+        if self.trunk is not None:
+            self.trunk.replace_by(trunk_states)
+        elif trunk_states is not None:
+            assert self.prompt is None, "a prompt on all layers leaves none to be replaced"
+            pooled = self._family.pool(self.backbone, trunk_states)
+            return BackboneOutput(trunk_states.float(), None if pooled is None else pooled.float(), attention_mask)
         self._injection.set(None if self.prompt is None else self.prompt(len(input_ids)))
-        output = self._run_backbone(input_ids, attention_mask, token_type_ids, self._shift, **cloze)
-        pooled: Tensor | None = output.get("pooler_output")
+        output = self._run_backbone(input_ids, attention_mask, token_type_ids, self.shift, **cloze)
+        pooled = output.get("pooler_output")
         return BackboneOutput(
             output.last_hidden_state.float(), None if pooled is None else pooled.float(), attention_mask
         )
+
+    @torch.no_grad()
+    def trunk_output(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **cloze: Tensor
+    ) -> Tensor:
+        """What enters the lowest prompted layer, without dropout; without a prompt, the last hidden states.
+
+        A frozen backbone gives the same for the same inputs as long as it is trained. Arguments as in `forward`.
+
+        Returns:
+            `[batch, length, hidden]`, in the precision of the backbone.
+        """
+        training = self.training
+        self.eval()
+        try:
+            if self.trunk is None:
+                assert self.prompt is None, "a prompt on all layers, or in the input, leaves nothing below it"
+                output = self._run_backbone(input_ids, attention_mask, token_type_ids, self.shift, **cloze)
+                return output.last_hidden_state
+            self._injection.set(None)
+            with self.trunk.computing() as computed:
+                self._run_backbone(input_ids, attention_mask, token_type_ids, self.shift, **cloze)
+            return computed[0]
+        finally:
+            self.train(training)
+
+    def trunk_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every frozen tensor that `trunk_output` depends on, by its name within the backbone."""
+        above = () if self.trunk is None else self.trunk.above
+        for name, tensor in chain(self.backbone.named_parameters(), self.backbone.named_buffers()):
+            if not name.startswith(above):
+                yield name, tensor
 
     def _encode_behind_vectors(
         self,

@@ -142,6 +142,7 @@ def check_strategy(recipe: Recipe, spec: BackboneSpec, chosen: Chosen, size: int
         )
     if (wanted.offload == "nvme") != (wanted.nvme_path is not None):
         raise ConfigError("distributed.offload: nvme and distributed.nvme_path belong together")
+    _check_trunk_cache(recipe, chosen, size)
     check_deepspeed_block(recipe.deepspeed)
     if not chosen.startswith("zero"):
         if recipe.deepspeed:
@@ -162,6 +163,24 @@ def check_strategy(recipe: Recipe, spec: BackboneSpec, chosen: Chosen, size: int
         )
     if chosen == "zero3":
         _check_sharding(recipe, spec)
+
+
+def _check_trunk_cache(recipe: Recipe, strategy: Chosen, processes: int) -> None:
+    """Whether processes can keep the outputs of lower layers as the recipe says."""
+    wanted = recipe.train.cache_trunk
+    if wanted not in ("memory", "disk"):
+        return
+    if strategy.startswith("zero"):
+        raise ConfigError(
+            f"train.cache_trunk is {wanted}, but distributed.strategy is {strategy}, which gathers every layer's "
+            "weights in every pass",
+            hint="set train.cache_trunk to off, or distributed.strategy to ddp",
+        )
+    if wanted == "disk" and processes > 1:
+        raise ConfigError(
+            f"train.cache_trunk is disk, which one process writes; there are {processes}",
+            hint="set it to memory, which each process has its own of, or to off",
+        )
 
 
 def _check_sharding(recipe: Recipe, spec: BackboneSpec) -> None:

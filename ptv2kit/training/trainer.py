@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from ptv2kit.config.recipe import MEAN, Train
-from ptv2kit.data.schemes.base import Feature
 from ptv2kit.errors import TrainingError
 from ptv2kit.evaluation.evaluate import Evaluation, evaluate
 from ptv2kit.training.mixing import batch_stream, batches_per_epoch, turns
@@ -198,8 +197,7 @@ class Trainer:
             part.model.train()
         order = turns(self._turns, self._settings.seed * 1_000_003 + self._epoch)
         for task in order[self._turn :]:
-            features = self._parts[task].train_split.features
-            batch = [features[row] for row in next(self._streams[task])]
+            batch = next(self._streams[task])
             self._between_steps = False
             loss = self._optimize(task, batch)
             rate = float(self._scheduler.get_last_lr()[0])
@@ -215,7 +213,7 @@ class Trainer:
             if every is not None and self._step % every == 0:
                 self._keeper.checkpoint(self._state())
 
-    def _optimize(self, task: int, features: list[Feature]) -> float:
+    def _optimize(self, task: int, features: list[int]) -> float:
         """One optimizer step; the loss is the mean over the whole batch, however it is cut into micro-batches."""
         part, processes = self._parts[task], self._processes
         size = len(features) if self._settings.micro_batch_size == "auto" else self._settings.micro_batch_size
@@ -223,7 +221,7 @@ class Trainer:
         longest = math.ceil(len(features) / processes.size)
         pieces = [own[at : at + size] for at in range(0, longest, size)]
         # All processes make equally many passes, for they may exchange weights in them; an idle one adds nothing.
-        batches = [part.scheme.collate(piece or features[:1]) for piece in pieces]
+        batches = [part.train_split.batch(part.scheme, piece or features[:1]) for piece in pieces]
         weights = [1.0 if piece else 0.0 for piece in pieces]
         counts = [part.model.head.target_count(batch.labels) for batch in batches]
         targets = sum(count for count, weight in zip(counts, weights, strict=True) if weight)

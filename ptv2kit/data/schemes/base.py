@@ -63,6 +63,8 @@ class Batch:
         token_type_ids: `[inputs, length]` or None.
         labels: `[batch]`, `[batch, length]`, or `[batch, 2]` for start and end.
         cloze: where words are missing, from `cloze_tensors`; empty if none are.
+        trunk_states: hidden states `[inputs, length, hidden]` that stand in for the backbone's lower layers; None:
+            they are computed.
     """
 
     input_ids: Tensor
@@ -70,6 +72,7 @@ class Batch:
     token_type_ids: Tensor | None
     labels: Tensor
     cloze: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    trunk_states: Tensor | None = None
 
     def inputs(self) -> dict[str, Tensor]:
         """What the model's forward takes, by name."""
@@ -77,14 +80,24 @@ class Batch:
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,
             "token_type_ids": self.token_type_ids,
+            "trunk_states": self.trunk_states,
         }
         return {name: tensor for name, tensor in given.items() if tensor is not None} | dict(self.cloze)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        segments = None if self.token_type_ids is None else self.token_type_ids.to(device)
-        cloze = {name: tensor.to(device) for name, tensor in self.cloze.items()}
-        return Batch(self.input_ids.to(device), self.attention_mask.to(device), segments, self.labels.to(device), cloze)
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
+        return Batch(
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            moved(self.token_type_ids),
+            self.labels.to(device),
+            {name: tensor.to(device) for name, tensor in self.cloze.items()},
+            moved(self.trunk_states),
+        )
 
 
 @final
