@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ptv2kit.config.merge import Merged, dotted
-from ptv2kit.config.recipe import Recipe
+from ptv2kit.config.recipe import DEEP_METHODS, Recipe
 from ptv2kit.config.rows import Replacement
 from ptv2kit.config.sources import GoldConllSource
 from ptv2kit.config.task import (
@@ -74,7 +74,7 @@ def check_recipe(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged) -> li
     if recipe.method == "linear_probe" and any(task.head == "verbalizer" for task in tasks):
         message = "'method' linear_probe trains the head alone, but a verbalizer has nothing to train"
         problems.append(merged.place(("method",)).problem(message, "set a method with a prompt, or head: linear"))
-    problems += _check_first_words(recipe, tasks, merged)
+    problems += _check_first_words(recipe, tasks, merged) + _check_trunk_cache(recipe, merged)
     return problems + _check_start(recipe, merged) + _check_expectations(recipe, tasks, merged)
 
 
@@ -92,6 +92,17 @@ def _check_first_words(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged)
             message = f"'prompt.init' is labels, but the labels of task '{nameless[0]}' are no words"
             return [merged.place(("prompt", "init")).problem(message, "set prompt.init to words or tokens")]
     return []
+
+
+def _check_trunk_cache(recipe: Recipe, merged: Merged) -> list[Problem]:
+    """What needs layers below the lowest prompt, as far as it shows without the backbone."""
+    wanted, frozen = recipe.train.cache_trunk, recipe.method == "linear_probe"
+    if wanted not in ("memory", "disk") or frozen or (recipe.method in DEEP_METHODS and recipe.prompt.layers != "all"):
+        return []
+    place = merged.place(("train", "cache_trunk"))
+    why = "'prompt.layers' is all" if recipe.method in DEEP_METHODS else f"'method' is {recipe.method}"
+    message = f"'train.cache_trunk' is {wanted}, but {why}, so that no layer is below the lowest prompt"
+    return [place.problem(message, "set prompt.layers to the upper ones, such as 7.., or train.cache_trunk to off")]
 
 
 def _check_start(recipe: Recipe, merged: Merged) -> list[Problem]:

@@ -1,0 +1,62 @@
+"""`train.cache_trunk` from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_run import Project, project, read_json
+
+__all__ = ["project"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where outputs are kept during a test."""
+    monkeypatch.setenv("PTV2KIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "trunk"
+
+
+STILL = ("prompt.layers=[2]", "prompt.dropout=0", "backbone.dropout=0", "backbone.attention_dropout=0")
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_a_run_says_what_it_keeps_and_reaches_the_same(project: Project, cache: Path, place: str) -> None:
+    code, _, plain = project.run(*STILL, "train.cache_trunk=off")
+    assert code == 0
+    assert "outputs of layer 1" not in plain
+    code, _, err = project.run(*STILL, f"train.cache_trunk={place}")
+    assert code == 0
+    where = "in memory" if place == "memory" else f"in {cache}"
+    assert f"the outputs of layer 1 are kept {where}: 0.0 MiB" in err
+    assert len(list(cache.glob("*/states.json"))) == (place == "disk")
+    first, second = (read_json(run / "results.json") for run in project.runs)
+    assert first["history"] == second["history"]
+
+
+def test_dropout_is_said(project: Project) -> None:
+    _, _, err = project.run("prompt.layers=[2]")
+    assert "layer 1 is computed anew in each step, with the backbone's dropout" in err
+    _, _, err = project.run("prompt.layers=[2]", "train.cache_trunk=memory")
+    assert "computed without dropout" in err
+
+
+def test_what_cannot_be_is_an_error_at_its_place(project: Project) -> None:
+    project.change("recipe.yaml", "train: {epochs: 3,", "train: {cache_trunk: disk, epochs: 3,")
+    code, _, err = project.run()
+    assert code == 2
+    assert "recipe.yaml:5:22: error: 'train.cache_trunk' is disk, but 'prompt.layers' is all" in err
+    code, _, err = project.run("method=fine_tuning")
+    assert (code, "'method' is fine_tuning" in err) == (2, True)
+    assert not project.runs
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PTV2KIT_CACHE", str(tmp_path / "file"))
+    code, _, err = project.run("prompt.layers=[2]", "train.cache_trunk=disk")
+    assert code == 1
+    assert f"{tmp_path / 'file' / 'trunk'}: error: train.cache_trunk: the outputs of the lower layers" in err
