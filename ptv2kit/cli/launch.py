@@ -95,7 +95,7 @@ def place(prepared: Sequence[Prepared], found: Workers | None, messages: Console
     check_strategy(recipe, spec, chosen, size)
     if size > 1 or chosen != "none":
         messages.print(f"{size} processes, strategy {chosen}: {choice.reason}", soft_wrap=True)
-    share = math.ceil(recipe.train.batch_size / size)
+    share = math.ceil(recipe.train.most_examples(max(shape.tokens for shape in shapes)) / size)
     if recipe.train.micro_batch_size != "auto" or choice.micro_batch is None or choice.micro_batch >= share:
         return Placement(chosen, None)
     if choice.micro_batch == 0:
@@ -111,7 +111,12 @@ def memory_advice(prepared: Sequence[Prepared], found: Workers | None) -> str:
     from ptv2kit.planning.plan import task_shape
 
     recipe, memory = prepared[0].recipe, gpu_memory(prepared[0].device)
-    advice = f"set train.micro_batch_size below {recipe.train.batch_size}"
+    batch = recipe.train.batch_size
+    advice = (
+        f"lower train.batch_tokens (now {recipe.train.batch_tokens}), or set train.micro_batch_size"
+        if batch is None
+        else f"set train.micro_batch_size below {batch}"
+    )
     checkpointing = "" if recipe.train.gradient_checkpointing else ", or set train.gradient_checkpointing: true"
     if memory is not None and recipe.backbone.quantization is None:
         costs = measure(recipe, prepared[0].spec, [task_shape(recipe, each.task) for each in prepared])

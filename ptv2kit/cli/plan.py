@@ -196,10 +196,10 @@ def _steps(plan: Plan) -> str:
         unknown = [name for name, rows in plan.rows.items() if rows is None]
         return (
             f"steps: unknown, because the training rows of {' and '.join(unknown)} are not on this machine; "
-            f"say --rows N or --data-root DIR ({train.epochs} epochs, batches of {train.batch_size})"
+            f"say --rows N or --data-root DIR ({train.epochs} epochs, batches of {train.batch})"
         )
     rows = sum(count or 0 for count in plan.rows.values())
-    return f"steps: {plan.duration.steps:,} ({train.epochs} epochs of {rows:,} rows, batches of {train.batch_size})"
+    return f"steps: {plan.duration.steps:,} ({train.epochs} epochs of {rows:,} rows, batches of {train.batch})"
 
 
 def _time(plan: Plan) -> str:

@@ -75,6 +75,7 @@ def check_recipe(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged) -> li
         message = "'method' linear_probe trains the head alone, but a verbalizer has nothing to train"
         problems.append(merged.place(("method",)).problem(message, "set a method with a prompt, or head: linear"))
     problems += _check_first_words(recipe, tasks, merged) + _check_trunk_cache(recipe, merged)
+    problems += _check_batch(recipe, merged)
     return problems + _check_start(recipe, merged) + _check_expectations(recipe, tasks, merged)
 
 
@@ -92,6 +93,19 @@ def _check_first_words(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged)
             message = f"'prompt.init' is labels, but the labels of task '{nameless[0]}' are no words"
             return [merged.place(("prompt", "init")).problem(message, "set prompt.init to words or tokens")]
     return []
+
+
+def _check_batch(recipe: Recipe, merged: Merged) -> list[Problem]:
+    """A batch is so many examples, or so many tokens."""
+    train = recipe.train
+    if (train.batch_size is None) != (train.batch_tokens is None):
+        return []
+    if train.batch_size is None:
+        place = merged.place(("train", "batch_size"))
+        return [place.problem("'train.batch_size' is null, and there is no 'train.batch_tokens'")]
+    place = merged.place(("train", "batch_tokens"))
+    message = f"'train.batch_tokens' takes the place of 'train.batch_size', which is {train.batch_size}"
+    return [place.problem(message, "set train.batch_size to null, or leave it out")]
 
 
 def _check_trunk_cache(recipe: Recipe, merged: Merged) -> list[Problem]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from ptv2kit.config.base import Name, Section
 from ptv2kit.config.layers import Layers
@@ -84,10 +84,14 @@ class Train(Section):
 
     epochs: PositiveInt
     """Passes over the training split."""
-    batch_size: PositiveInt = 32
-    """Examples per optimizer step."""
+    batch_size: PositiveInt | None = 32
+    """Examples per optimizer step; null where `batch_tokens` says how many."""
+    batch_tokens: PositiveInt | None = None
+    """Most tokens per optimizer step, padding included, in place of `batch_size`: short examples come in larger
+    batches. A step's loss is the mean over what is scored in its batch, so how many examples share a step's weight
+    changes from step to step."""
     micro_batch_size: PositiveInt | Literal["auto"] = "auto"
-    """Examples per forward pass; gradients are accumulated up to `batch_size`. `auto`: the whole batch."""
+    """Examples per forward pass; gradients are accumulated over the whole batch. `auto`: all of it at once."""
     eval_batch_size: PositiveInt = 64
     """Examples per forward pass in evaluation."""
     learning_rate: PositiveFloat
@@ -125,6 +129,28 @@ class Train(Section):
     """Optimizer steps between two checkpoints, from which `--resume` goes on; null: one after each epoch."""
     keep_checkpoints: PositiveInt = 2
     """How many of the last checkpoints are kept."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tokens_instead_of_examples(cls, values: Any) -> Any:
+        """Without this, the default of `batch_size` would stand beside `batch_tokens`."""
+        if isinstance(values, dict):
+            given = cast("dict[str, Any]", values)
+            if given.get("batch_tokens") is not None and "batch_size" not in given:
+                return {**given, "batch_size": None}
+        return values
+
+    def most_examples(self, tokens: int) -> int:
+        """Most examples of so many tokens in an optimizer step."""
+        if self.batch_size is not None:
+            return self.batch_size
+        assert self.batch_tokens is not None, "a recipe is checked for either"
+        return max(1, self.batch_tokens // tokens)
+
+    @property
+    def batch(self) -> str:
+        """The size of a batch, in words."""
+        return f"{self.batch_tokens:,} tokens" if self.batch_size is None else str(self.batch_size)
 
 
 class Distributed(Section):

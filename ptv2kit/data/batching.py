@@ -33,6 +33,50 @@ def grouped_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[
     return batches
 
 
+def token_batches(lengths: Sequence[int], inputs: Sequence[int], batch_tokens: int, seed: int) -> list[list[int]]:
+    """Shuffled batches of rows of similar length, each of at most so many tokens once it is padded.
+
+    As `grouped_batches`, with pools of 50 batches' tokens. How many batches there are depends a little on the seed.
+
+    Args:
+        lengths: tokens of each row's longest input.
+        inputs: how many inputs each row has; all of a batch are padded to the same length.
+        batch_tokens: tokens per batch, padding included; a row with more has a batch of its own.
+        seed: of both shuffles; the same seed gives the same batches.
+
+    Returns:
+        Indices of rows, each exactly once, longest row of a batch first.
+    """
+    generator = random.Random(seed)
+    order = list(range(len(lengths)))
+    generator.shuffle(order)
+    batches: list[list[int]] = []
+    pool: list[int] = []
+    room = _POOL * batch_tokens
+    for row in order:
+        pool.append(row)
+        room -= lengths[row] * inputs[row]
+        if room <= 0:
+            batches += _filled(pool, lengths, inputs, batch_tokens)
+            pool, room = [], _POOL * batch_tokens
+    batches += _filled(pool, lengths, inputs, batch_tokens)
+    generator.shuffle(batches)
+    return batches
+
+
+def _filled(pool: Sequence[int], lengths: Sequence[int], inputs: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """The rows of a pool, longest first, cut wherever the next row would be too much."""
+    batches: list[list[int]] = []
+    held = 0
+    for row in sorted(pool, key=lambda row: -lengths[row]):
+        if not batches or lengths[batches[-1][0]] * (held + inputs[row]) > batch_tokens:
+            batches.append([])
+            held = 0
+        batches[-1].append(row)
+        held += inputs[row]
+    return batches
+
+
 def sorted_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Batches for evaluation: longest rows first, each row exactly once."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
+from ptv2kit.data.batching import grouped_batches, token_batches
 from ptv2kit.data.kept_states import KeptStates
 from ptv2kit.data.schemes.base import Batch, Feature, LabelScheme
 from ptv2kit.data.sources import SplitData
@@ -32,6 +33,13 @@ class EncodedSplit:
     data: SplitData
     features: tuple[Feature, ...]
     states: KeptStates | None = None
+
+    def batches(self, batch_size: int | None, batch_tokens: int | None, seed: int) -> list[list[int]]:
+        """The batches of one pass, as indices of features: of so many features, or of so many tokens."""
+        if batch_size is not None:
+            return grouped_batches(self.lengths, batch_size, seed)
+        assert batch_tokens is not None
+        return token_batches(self.lengths, [len(feature.inputs) for feature in self.features], batch_tokens, seed)
 
     def batch(self, scheme: LabelScheme, chosen: Sequence[int]) -> Batch:
         """Some features as one batch, by their indices, with the hidden states that were kept for them."""

@@ -239,7 +239,7 @@ def decide(recipe: Recipe, costs: ModelCosts, *, processes: int, memory: float) 
         choice = _without_measuring(wanted, processes)
         return Choice(choice.setup, fitting(choice.setup), choice.reason)
     micro = recipe.train.micro_batch_size
-    needed = 1 if micro == "auto" else min(micro, math.ceil(recipe.train.batch_size / processes))
+    needed = 1 if micro == "auto" else min(micro, math.ceil(recipe.train.most_examples(costs.shape.tokens) / processes))
     whole = Setup("ddp", "none", processes)
     if fitting(whole) >= needed:
         return Choice(whole, fitting(whole), f"the whole model and a micro-batch of {needed} fit each GPU")

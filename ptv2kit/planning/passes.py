@@ -58,6 +58,11 @@ class TaskShape:
         """Inputs of the backbone per example."""
         return self.labels if self.unit == "choices" else 1
 
+    @property
+    def tokens(self) -> int:
+        """Sub-words of the longest example."""
+        return self.max_length * self.inputs
+
 
 @final
 @dataclass(frozen=True)

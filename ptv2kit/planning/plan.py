@@ -214,7 +214,7 @@ def make_plan(
 
 
 def _option(recipe: Recipe, spec: BackboneSpec, costs: ModelCosts, setup: Setup, gpu: Gpu) -> Option:
-    share = math.ceil(recipe.train.batch_size / setup.processes)
+    share = math.ceil(recipe.train.most_examples(costs.shape.tokens) / setup.processes)
     micro = recipe.train.micro_batch_size
     examples = share if micro == "auto" else min(micro, share)
     again = recipe.train.gradient_checkpointing
@@ -251,7 +251,8 @@ def _duration(
     known = [count for count in rows.values() if count is not None]
     if len(known) < len(rows):
         return None
-    steps = recipe.train.epochs * sum(math.ceil(count / recipe.train.batch_size) for count in known)
+    batch = recipe.train.most_examples(costs.shape.tokens)
+    steps = recipe.train.epochs * sum(math.ceil(count / batch) for count in known)
     peak = gpu.peak(recipe.backbone.dtype)
     if peak is None:
         return Duration(steps, None, None)
@@ -301,6 +302,9 @@ def _assumptions(
 ) -> list[str]:
     found = [f"inputs of {costs.shape.max_length} sub-words each; shorter ones need less"]
     found += [f"assumed {ASSUMED_LABELS} labels for task '{shape.name}'" for shape in shapes if shape.assumed]
+    if recipe.train.batch_tokens is not None:
+        batch = recipe.train.most_examples(costs.shape.tokens)
+        found.append(f"batches of {batch} such examples; shorter ones make larger batches, and fewer steps")
     if len(shapes) > 1:
         found.append(f"memory is that of task '{costs.shape.name}', which has the largest passes")
     found.append("1.5 GiB of each GPU are left to CUDA, its libraries and fragmentation")

@@ -52,7 +52,7 @@ def model_card(outcome: Outcome) -> str:
         f"{'' if parameters.tuned else ', frozen'})",
         f"- trained ({recipe.method}): {parameters.trained:,} parameters ({parameters.share:.2%}): "
         f"{recipe.trained(head=parameters.head > 0)}",
-        f"- settings: {recipe.train.epochs} epochs, batch {recipe.train.batch_size}, learning rate "
+        f"- settings: {recipe.train.epochs} epochs, batch {recipe.train.batch}, learning rate "
         f"{recipe.train.learning_rate:g}, seed {recipe.train.seed}; all of them in `recipe.resolved.yaml`",
         f"- status: {outcome.status}; best of {outcome.epochs} epochs: "
         + ", ".join(f"{item.best_epoch}{f' ({item.task.task})' if several else ''}" for item in tasks),

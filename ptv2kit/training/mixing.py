@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
-
-from ptv2kit.data.batching import grouped_batches
 
 Mixing = Literal["proportional", "uniform"] | float
 """How often a task's turn comes: by its number of batches, all equally often, or a temperature T between the two: by
@@ -38,18 +36,22 @@ def batches_per_epoch(own: Sequence[int], mixing: Mixing) -> list[int]:
     return counts
 
 
-def batch_stream(lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[list[int]]:
+def batch_stream(one_pass: Callable[[int], Sequence[list[int]]], seed: int) -> Iterator[list[int]]:
     """Batches of one task without end: pass after pass over its rows, each in an order of its own.
 
     Args:
-        lengths: tokens of each feature.
-        batch_size: features per batch.
+        one_pass: the batches of a pass, by its seed.
         seed: of the whole run.
     """
     number = 0
     while True:
         number += 1
-        yield from grouped_batches(lengths, batch_size, seed * 1_000_003 + number)
+        yield from one_pass(pass_seed(seed, number))
+
+
+def pass_seed(seed: int, number: int) -> int:
+    """The seed of a pass, counted from 1."""
+    return seed * 1_000_003 + number
 
 
 def turns(counts: Sequence[int], seed: int) -> list[int]:

@@ -174,6 +174,17 @@ def build_models(prepared: Sequence[Prepared], sharding: Sharding | None = None)
     return [first, *(first.with_head(head.to(prepared[0].device)) for head in heads)]
 
 
+def _check_batch_tokens(recipe: Recipe, split: EncodedSplit) -> None:
+    """Every example fits a batch."""
+    budget = recipe.train.batch_tokens
+    longest = max((feature.length * len(feature.inputs) for feature in split.features), default=0)
+    if budget is not None and longest > budget:
+        raise ConfigError(
+            f"train.batch_tokens is {budget}, but an example of the training split has {longest} tokens",
+            hint=f"set train.batch_tokens to {longest} or more, or a lower train.max_length",
+        )
+
+
 def first_words(recipe: Recipe, scheme: LabelScheme, subwords: Subwords) -> tuple[int, ...]:
     """The tokens of `prompt.init: labels` or `words`; empty for any other."""
     if recipe.prompt.init == "words":
@@ -227,6 +238,7 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
             problems += error.problems
     if problems:
         raise DataError(dict.fromkeys(problems))
+    _check_batch_tokens(recipe, splits["train"])
     if scheme.unit == "answers":
         check_language_model(spec, several_tokens=True)
     return Prepared(recipe, task, device, spec, scheme, splits, first_words(recipe, scheme, subwords))

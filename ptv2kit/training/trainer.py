@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Literal, Protocol, final
 
@@ -18,7 +19,7 @@ from torch.optim import AdamW
 from ptv2kit.config.recipe import MEAN, Train
 from ptv2kit.errors import TrainingError
 from ptv2kit.evaluation.evaluate import Evaluation, evaluate
-from ptv2kit.training.mixing import batch_stream, batches_per_epoch, turns
+from ptv2kit.training.mixing import batch_stream, batches_per_epoch, pass_seed, turns
 from ptv2kit.training.optimization import build_optimizer, build_scheduler
 from ptv2kit.training.parts import HEADS, TaskPart, trained_parameters
 from ptv2kit.training.processes import Alone, Processes
@@ -121,7 +122,9 @@ class Trainer:
         self._events = events
         self._keeper = keeper
         self._stop = stop
-        own = [math.ceil(len(part.train_split.features) / settings.batch_size) for part in parts]
+        passes = [partial(part.train_split.batches, settings.batch_size, settings.batch_tokens) for part in self._parts]
+        # Later passes may have a few batches more or less of `batch_tokens`; an epoch has as many as the first one.
+        own = [len(one_pass(pass_seed(settings.seed, 1))) for one_pass in passes]
         self._turns = batches_per_epoch(own, settings.mixing)
         self._steps_per_epoch = sum(self._turns)
         self._trained = trained_parameters(parts)
@@ -141,8 +144,8 @@ class Trainer:
         if start is not None:
             self._restore(start)
         self._streams = [
-            islice(batch_stream(part.train_split.lengths, settings.batch_size, settings.seed), taken, None)
-            for part, taken in zip(parts, self._taken, strict=True)
+            islice(batch_stream(one_pass, settings.seed), taken, None)
+            for one_pass, taken in zip(passes, self._taken, strict=True)
         ]
         self._last_good = self._trained_tensors()
 

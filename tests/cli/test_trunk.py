@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_processes import STILL as PLAIN
+from tests.cli.test_processes import TOLERANCE, losses, only_run, start
 from tests.cli.test_run import Project, project, read_json
 
 __all__ = ["project"]
@@ -60,3 +62,26 @@ def test_a_folder_that_cannot_be_written_is_named(
     code, _, err = project.run("prompt.layers=[2]", "train.cache_trunk=disk")
     assert code == 1
     assert f"{tmp_path / 'file' / 'trunk'}: error: train.cache_trunk: the outputs of the lower layers" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["prompt.layers=[2]", "train.cache_trunk=memory"],
+        ["train.batch_size=null", "train.batch_tokens=40", "train.micro_batch_size=1"],
+    ],
+    ids=["cache_trunk", "batch_tokens"],
+)
+def test_the_numbers_of_two_processes_are_those_of_one(project: Project, words: list[str]) -> None:
+    """Each process keeps its own outputs; a batch of so many tokens is shared out as one of so many examples."""
+    settings = [*PLAIN, "train.epochs=10", *words]
+    code, _, err = project.run(*settings, "--runs-dir", "one")
+    assert code == 0, err
+    process = start(*settings, "distributed.gpus=2", "distributed.strategy=ddp", "--runs-dir", "two")
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    one, two = only_run(project.folder / "one"), only_run(project.folder / "two")
+    assert len(losses(two)) >= 2
+    assert losses(two) == pytest.approx(losses(one), abs=TOLERANCE)
+    assert read_json(two / "results.json")["history"] == read_json(one / "results.json")["history"]
