@@ -79,7 +79,7 @@ def evaluate(
     bad: float | None = None
     done = 0
     # What DeepSpeed gathers within inference mode could not be used for training again.
-    with torch.inference_mode() if size == 1 else torch.no_grad():
+    with torch.inference_mode() if size == 1 else torch.no_grad(), model.prompt_made_once():
         for number in range(rank, size * math.ceil(len(batches) / size), size):
             # All processes make equally many forward passes, for they exchange weights in them.
             rows = batches[number] if number < len(batches) else batches[0]

@@ -114,7 +114,7 @@ class Predictor:
     def _predict(self, features: Sequence[Feature]) -> list[Prediction]:
         """One prediction for each row."""
         predictions: list[Prediction] = []
-        with torch.inference_mode():
+        with torch.inference_mode(), self._model.prompt_made_once():
             for batch in sorted_batches([feature.length for feature in features], self._batch_size):
                 chosen = [features[index] for index in batch]
                 logits = self._model(**self._scheme.collate(chosen).to(self._device).inputs())

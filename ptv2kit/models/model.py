@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, final
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.heads import BackboneOutput, Head
-from ptv2kit.models.injection import Injection
+from ptv2kit.models.injection import Injection, LayerPrompt
 from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
 from ptv2kit.models.quantization import frozen_parameters
 from ptv2kit.models.trunk import Trunk
@@ -84,6 +85,7 @@ class PromptedModel(nn.Module):
         self._injection = Injection(backbone, spec.layers, spec.kernel, covered)
         self._family = spec.family
         self._layers = spec.layers if covered is None else tuple(spec.layers[index] for index in covered)
+        self._made: Sequence[LayerPrompt] | None = None
         self.shift = prompt.length if isinstance(prompt, DeepPrompt) and shift_positions else 0
         self.attention = f"{spec.kernel}, {'causal' if spec.causal else 'bidirectional'}"
         lowest = min(covered, default=0) if covered is not None and isinstance(prompt, DeepPrompt) else 0
@@ -140,12 +142,26 @@ class PromptedModel(nn.Module):
             assert self.prompt is None, "a prompt on all layers leaves none to be replaced"
             pooled = self._family.pool(self.backbone, trunk_states)
             return BackboneOutput(trunk_states.float(), None if pooled is None else pooled.float(), attention_mask)
-        self._injection.set(None if self.prompt is None else self.prompt(len(input_ids)))
+        prompts = None if self.prompt is None else self.prompt(len(input_ids)) if self._made is None else self._made
+        self._injection.set(prompts)
         output = self._run_backbone(input_ids, attention_mask, token_type_ids, self.shift, **cloze)
         pooled = output.get("pooler_output")
         return BackboneOutput(
             output.last_hidden_state.float(), None if pooled is None else pooled.float(), attention_mask
         )
+
+    @contextmanager
+    def prompt_made_once(self) -> Generator[None]:
+        """Within the context, which is for inference, a deep prompt's keys and values are made for all batches at once.
+
+        What a network makes would else be made again for each batch.
+        """
+        assert not self.training
+        self._made = self.prompt(1) if isinstance(self.prompt, DeepPrompt) else None
+        try:
+            yield
+        finally:
+            self._made = None
 
     @torch.no_grad()
     def trunk_output(

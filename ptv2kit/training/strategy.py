@@ -119,8 +119,6 @@ class Replicated(Strategy):
         for name, parameter in self.trained.items():
             own = {key.rpartition("/")[2]: value for key, value in state.items() if key.rpartition("/")[0] == name}
             if own:
-                # AdamW counts its steps on the CPU.
                 self.optimizer.state[parameter] = {
-                    key: value.clone() if key == "step" else value.clone().to(parameter.device)
-                    for key, value in own.items()
+                    key: value.clone().to(parameter.device) for key, value in own.items()
                 }

@@ -92,7 +92,7 @@ class PartitionedOptimizer(Strategy):
         for group in self.optimizer.param_groups:
             for partition in group["params"]:
                 zeros = {key: torch.zeros_like(partition) for key in _PARTS}
-                self.optimizer.state[partition] = {"step": steps[0].clone(), **zeros}
+                self.optimizer.state[partition] = {"step": steps[0].clone().to(partition.device), **zeros}
         self._link()
         for name, parameter in self.trained.items():
             for key in _PARTS:

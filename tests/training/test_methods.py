@@ -94,3 +94,25 @@ def test_layers_that_are_not_there_are_refused_before_weights_are_read(
         prepare_with(backbone, task_file, {"layers": "17-24"}, method=method)
     with pytest.raises(ConfigError, match=r"prompt.layers: -3.. asks for the highest 3 layers, but the backbone has 2"):
         prepare_with(backbone, task_file, {"layers": "-3.."}, method=method)
+
+
+@pytest.mark.parametrize("method", ["p_tuning_v2", "prefix_tuning", "p_tuning"])
+def test_an_evaluation_makes_the_prompt_once(backbone: Path, task_file: Path, method: str) -> None:
+    """What a network makes is the same for every batch; the next training step makes it anew."""
+    prepared = prepare_with(backbone, task_file, method=method)
+    model, split = prepared.build_model(), prepared.splits["validation"]
+    made: list[int] = []
+    if isinstance(model.prompt, NetworkPrompt):
+        model.prompt.mlp.register_forward_hook(lambda *_: made.append(1))
+    model.eval()
+    with torch.no_grad():
+        expected = model(**split.batch(prepared.scheme, range(3)).inputs())
+        with model.prompt_made_once():
+            found = model(**split.batch(prepared.scheme, range(3)).inputs())
+    assert torch.equal(expected, found)
+    made.clear()
+    evaluation = evaluate(model.train(), prepared.scheme, split, 3, prepared.device, lambda *_: None)
+    assert len(evaluation.predictions) == 12
+    assert len(made) == (1 if method == "prefix_tuning" else 0)
+    model(**split.batch(prepared.scheme, range(3)).inputs()).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.prompt.parameters())

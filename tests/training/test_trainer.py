@@ -10,7 +10,7 @@ import torch
 
 from ptv2kit.config.recipe import Train
 from ptv2kit.errors import TrainingError
-from ptv2kit.training.optimization import rate_factor
+from ptv2kit.training.optimization import build_optimizer, rate_factor
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared
 from ptv2kit.training.state import TrainingState
@@ -149,6 +149,28 @@ def test_the_head_has_its_own_learning_rate(backbone: Path, task_file: Path) -> 
     end = recorder.kept[-1][0]
     assert torch.equal(end["prompt.layers.0"], start["prompt.layers.0"])
     assert not torch.equal(end["head.linear.weight"], start["head.linear.weight"])
+
+
+def test_the_fused_optimizer_steps_as_the_plain_one() -> None:
+    from torch.optim import AdamW
+
+    torch.manual_seed(0)
+    start = {"prompt.layers.0": torch.randn(2, 4, 8, 8), "heads.tiny.weight": torch.randn(3, 8)}
+    settings = Train(epochs=1, learning_rate=0.02, head_learning_rate=0.1, weight_decay=0.01)
+    fused = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
+    plain = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
+    ours = build_optimizer(fused, settings)
+    groups = [{"params": [plain["prompt.layers.0"]], "lr": 0.02}, {"params": [plain["heads.tiny.weight"]], "lr": 0.1}]
+    theirs = AdamW(groups, weight_decay=0.01, fused=False, foreach=False)
+    for _ in range(20):
+        for name, parameter in fused.items():
+            parameter.grad = torch.randn_like(parameter)
+            plain[name].grad = parameter.grad.clone()
+        ours.step()
+        theirs.step()
+    for name, parameter in fused.items():
+        torch.testing.assert_close(parameter, plain[name], rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(parameter, start[name], atol=1e-2)
 
 
 def test_schedules() -> None:
