@@ -57,18 +57,20 @@ def token_batches(lengths: Sequence[int], inputs: Sequence[int], batch_tokens: i
         pool.append(row)
         room -= lengths[row] * inputs[row]
         if room <= 0:
-            batches += _filled(pool, lengths, inputs, batch_tokens)
+            batches += sorted_token_batches(pool, lengths, inputs, batch_tokens)
             pool, room = [], _POOL * batch_tokens
-    batches += _filled(pool, lengths, inputs, batch_tokens)
+    batches += sorted_token_batches(pool, lengths, inputs, batch_tokens)
     generator.shuffle(batches)
     return batches
 
 
-def _filled(pool: Sequence[int], lengths: Sequence[int], inputs: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """The rows of a pool, longest first, cut wherever the next row would be too much."""
+def sorted_token_batches(
+    rows: Sequence[int], lengths: Sequence[int], inputs: Sequence[int], batch_tokens: int
+) -> list[list[int]]:
+    """Some rows, longest first, cut wherever the next row would be too much; other arguments as of `token_batches`."""
     batches: list[list[int]] = []
     held = 0
-    for row in sorted(pool, key=lambda row: -lengths[row]):
+    for row in sorted(rows, key=lambda row: -lengths[row]):
         if not batches or lengths[batches[-1][0]] * (held + inputs[row]) > batch_tokens:
             batches.append([])
             held = 0

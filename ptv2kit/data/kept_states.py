@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ptv2kit.data.batching import sorted_batches
+from ptv2kit.data.batching import sorted_token_batches
 from ptv2kit.data.schemes.base import Feature
 
 
@@ -42,7 +42,7 @@ def states_layout(features: Sequence[Feature], batch_size: int, *, padding: bool
 
     Args:
         features: of the split.
-        batch_size: features per forward pass.
+        batch_size: features of average length per forward pass.
         padding: whether padding is kept too, up to the longest input of the split.
     """
     lengths = [feature.length for feature in features]
@@ -51,7 +51,12 @@ def states_layout(features: Sequence[Feature], batch_size: int, *, padding: bool
         tuple(len(encoding.ids) if padded_to is None else padded_to for encoding in feature.inputs)
         for feature in features
     ]
-    batches = sorted_batches(lengths, batch_size)
+    inputs = [len(feature.inputs) for feature in features]
+    padded = lengths if padded_to is None else [padded_to] * len(features)
+    tokens = sum(length * count for length, count in zip(padded, inputs, strict=True))
+    # As many tokens as an average batch has: where few are long, they would otherwise have the others padded.
+    budget = batch_size * tokens // max(1, len(features))
+    batches = sorted_token_batches(range(len(features)), padded, inputs, budget)
     order = [feature for batch in batches for feature in batch]
     sizes = [count for feature in order for count in counts[feature]]
     begins = iter(accumulate(sizes, initial=0))

@@ -14,7 +14,7 @@ from ptv2kit.config.task import AnyTask, ChoicesTask, ClassesTask, Iob2Task, Sta
 from ptv2kit.data.sources import locate_split, read_split
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.models.backbones import BackboneSpec
-from ptv2kit.models.build import check_model
+from ptv2kit.models.build import check_model, trunk_depth
 from ptv2kit.planning.hardware import Gpu
 from ptv2kit.planning.memory import (
     STRATEGIES,
@@ -302,6 +302,10 @@ def _assumptions(
 ) -> list[str]:
     found = [f"inputs of {costs.shape.max_length} sub-words each; shorter ones need less"]
     found += [f"assumed {ASSUMED_LABELS} labels for task '{shape.name}'" for shape in shapes if shape.assumed]
+    if recipe.train.cache_trunk != "off" and trunk_depth(recipe, spec) > 0:
+        found.append(
+            "layers below the prompt are computed in every step; where train.cache_trunk keeps them, it is less"
+        )
     if recipe.train.batch_tokens is not None:
         batch = recipe.train.most_examples(costs.shape.tokens)
         found.append(f"batches of {batch} such examples; shorter ones make larger batches, and fewer steps")

@@ -123,9 +123,11 @@ def keep_trunk(
         OutOfMemoryError: it says `memory`, and there is less than is needed.
         TrainingError: the disk is full or the folder cannot be written.
     """
-    if recipe.train.cache_trunk == "auto" and strategy.startswith("zero"):
-        return list(parts)
     choice = choose_place(recipe, spec, parts, processes)
+    if choice.place != "off" and strategy.startswith("zero"):
+        choice = TrunkChoice(
+            "off", f"the lower layers are computed anew in each step, because the strategy is {strategy}"
+        )
     if choice.place != "off":
         try:
             for part in parts:
@@ -199,7 +201,8 @@ def _computed(
     """The trunk's outputs, `[positions, hidden]` for each input, in the order of the layout."""
     done = 0
     # Padding is kept up to the longest input, so one such input stands in front of every batch.
-    longest = layout.batches[0][:1] if layout.padded_to is not None else ()
+    by_length = sorted(range(len(split.features)), key=lambda index: split.features[index].length)
+    longest = by_length[-1:] if layout.padded_to is not None else []
     for chosen in layout.batches:
         batch = replace(split, states=None).batch(part.scheme, (*longest, *chosen)).to(device)
         output = part.model.trunk_output(**_without_answers(batch.inputs())).cpu()

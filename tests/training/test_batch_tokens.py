@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ptv2kit.cli.main import main
 from ptv2kit.config.recipe import Train
 from ptv2kit.data.batching import grouped_batches, token_batches
 from ptv2kit.errors import ConfigError
@@ -102,6 +103,10 @@ def test_from_the_command_line(project: Project) -> None:
     project.change("recipe.yaml", "batch_size: 4", "batch_tokens: 32")
     code, out, _ = project.run("--dry-run", "--json")
     assert code == 0, out
+    assert main(["plan", "recipe.yaml"]) == 0
+    planned = project.capsys.readouterr().out
+    assert "(3 epochs of 12 rows, batches of 32 tokens)" in planned
+    assert "batches of 2 such examples; shorter ones make larger batches" in planned
     code, _, err = project.run()
     assert code == 0, err
     [run] = project.runs

@@ -244,6 +244,19 @@ def test_a_backbone_in_bf16_keeps_bf16(folders: dict[str, Path]) -> None:
     assert losses(cached, [part])[0] == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+def test_quantized_layers_are_kept_too(folders: dict[str, Path], quantization: str, cache: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="pip install 'ptv2kit[quantization]'")
+    plain, cached, other = (
+        prepared_for(folders["roberta"], "iob2", backbone={"quantization": how}, cache_trunk=place)
+        for how, place in ((quantization, "off"), (quantization, "disk"), (None, "disk"))
+    )
+    expected, found = losses(plain, parts_of(plain))[0], losses(cached, kept(cached, parts_of(cached)))[0]
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    kept(other, parts_of(other))
+    assert len(list(cache.glob("*/states.bin"))) == 2
+
+
 class TestDisk:
     """`cache_trunk: disk`."""
 
@@ -436,8 +449,10 @@ class TestChoice:
 
     def test_auto_computes_them_under_zero(self, folders: dict[str, Path]) -> None:
         prepared = prepared_for(folders["bert"])
-        [part] = kept(prepared, parts_of(prepared), strategy="zero3", processes=2)
+        notes: list[str] = []
+        [part] = kept(prepared, parts_of(prepared), notes, strategy="zero3", processes=2)
         assert part.train_split.states is None
+        assert notes == ["the lower layers are computed anew in each step, because the strategy is zero3"]
 
 
 def test_a_layer_that_hands_on_more_is_noticed(folders: dict[str, Path]) -> None:
