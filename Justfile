@@ -32,6 +32,10 @@ types:
 # All that CI checks
 check: lint types test test-slow
 
+# Speed and memory beside PEFT, LoRA and fine-tuning; `just bench --help` lists the arguments
+bench *arguments:
+    OMP_NUM_THREADS=1 python benchmarks/speed.py {{ arguments }}
+
 # Write the key reference and the JSON Schemas again; both are committed
 reference:
     mkdir -p docs/reference docs/schema

@@ -1,0 +1,219 @@
+"""Whole epochs on real rows: training, evaluation, and all that lies between.
+
+ptv2kit runs its own trainer, with its own batches. The others run a plain loop, which spares them the overhead of a
+trainer: random batches padded to their longest row (`official`: to a fixed length), rows to predict as they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from peers.methods import LEARNING_RATES, Method, MethodName, build, toolkit_recipe
+from peers.rows import FIXED, LENGTHS, padded_tokens, prepared_rows, random_batches, widened
+from peers.setting import Setting
+from peers.timing import Clock, Spent
+from ptv2kit.config.recipe import Recipe
+from ptv2kit.data.batching import grouped_batches
+from ptv2kit.data.schemes.base import Prediction
+from ptv2kit.evaluation.evaluate import Evaluation
+from ptv2kit.models.model import PromptedModel
+from ptv2kit.training.parts import TaskPart
+from ptv2kit.training.prepare import Prepared
+from ptv2kit.training.state import TrainingState
+from ptv2kit.training.trainer import Trainer
+
+BATCH_SIZE = 16
+EVAL_BATCH_SIZE = 32
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch.
+
+    Args:
+        training: time of the steps, with collating.
+        evaluation: time of predicting, decoding and scoring.
+        score: the task's first metric, 0 to 100.
+    """
+
+    training: Spent
+    evaluation: Spent
+    score: float
+
+
+@dataclass(frozen=True)
+class EpochTimes:
+    """What one set gave.
+
+    Args:
+        rows: that were trained on in each epoch.
+        validation_rows: that were predicted.
+        tokens: computed in an epoch of training, padding included, by method.
+        epochs: by method.
+    """
+
+    rows: int
+    validation_rows: int
+    tokens: dict[str, int]
+    epochs: dict[str, list[Epoch]]
+
+
+def epoch_times(
+    setting: Setting, names: tuple[MethodName, ...], data: str, data_root: Path, rows: int, validation_rows: int
+) -> EpochTimes:
+    """Epochs of each method in turn within this process; the first epoch of each is measured too."""
+    setting.prepare_process()
+    prepared = prepared_rows(setting, data, data_root, rows, validation_rows)
+    fixed = LENGTHS[data] if data in FIXED else None
+    streams: dict[str, Iterator[Epoch]] = {}
+    tokens: dict[str, int] = {}
+    for name in names:
+        streams[name] = epochs(name, setting, prepared, fixed, init="normal")
+        train = prepared.splits["train"]
+        own = name.startswith("ptv2kit")
+        batches = (
+            grouped_batches(train.lengths, BATCH_SIZE, setting.seed)
+            if own
+            else random_batches(train, BATCH_SIZE, setting.seed)
+        )
+        tokens[name] = padded_tokens(train, batches, fixed if name == "official" else None)
+    done: dict[str, list[Epoch]] = {name: [] for name in names}
+    for _ in range(setting.rounds):
+        for name in names:
+            done[name].append(next(streams[name]))
+    return EpochTimes(len(prepared.splits["train"].features), len(prepared.splits["validation"].features), tokens, done)
+
+
+def epochs(
+    name: MethodName, setting: Setting, prepared: Prepared, fixed_length: int | None, init: str
+) -> Iterator[Epoch]:
+    """One epoch after another, without end; the rate is constant.
+
+    Args:
+        name: of the method.
+        setting: of the run.
+        prepared: the rows.
+        fixed_length: what `official` pads to; None: to the batch's longest.
+        init: how ptv2kit's prompt starts.
+    """
+    recipe = toolkit_recipe(
+        name,
+        setting.folder,
+        setting.prompt_length,
+        init=init,
+        schedule="constant",
+        head_learning_rate=5e-3,
+        batch_size=BATCH_SIZE,
+        eval_batch_size=EVAL_BATCH_SIZE,
+        seed=setting.seed,
+        max_length=prepared.recipe.train.max_length,
+    )
+    if name.startswith("ptv2kit"):
+        yield from _toolkit_epochs(recipe, prepared)
+    else:
+        method = build(name, setting.folder, prepared.scheme.unit, len(prepared.scheme.names), setting.prompt_length)
+        length = fixed_length if name == "official" else None
+        yield from _plain_epochs(method, LEARNING_RATES[name], prepared, length, setting.seed)
+
+
+def _plain_epochs(
+    method: Method, learning_rate: float, prepared: Prepared, length: int | None, seed: int
+) -> Iterator[Epoch]:
+    train, validation, scheme = prepared.splits["train"], prepared.splits["validation"], prepared.scheme
+    optimizer = method.optimizer(learning_rate)
+    number = 0
+    while True:
+        number += 1
+        clock = Clock.start()
+        method.model.train()
+        for rows in random_batches(train, BATCH_SIZE, seed + number):
+            batch = scheme.collate([train.features[row] for row in rows])
+            method.step(batch if length is None else widened(batch, length), optimizer)
+        training, clock = clock.spent(), Clock.start()
+        method.model.eval()
+        predictions: list[Prediction] = []
+        with torch.inference_mode():
+            for at in range(0, len(validation.features), EVAL_BATCH_SIZE):
+                features = list(validation.features[at : at + EVAL_BATCH_SIZE])
+                batch = scheme.collate(features)
+                logits = method.logits(batch if length is None else widened(batch, length))
+                if logits.dim() == 3:  # decoding counts on the batch's own length
+                    logits = logits[:, : batch.input_ids.shape[1]]
+                predictions += scheme.decode(features, logits)
+        scores = scheme.score(scheme.join(predictions)).values
+        yield Epoch(training, clock.spent(), next(iter(scores.values())))
+
+
+def _toolkit_epochs(recipe: Recipe, prepared: Prepared) -> Iterator[Epoch]:
+    """Epochs of ptv2kit's trainer, one training of one epoch after another on the same model."""
+    model = _toolkit_model(recipe, prepared)
+    part = TaskPart("speed", model, prepared.scheme, prepared.splits["train"], prepared.splits["validation"])
+    number = 0
+    while True:
+        number += 1
+        settings = recipe.train.model_copy(update={"seed": recipe.train.seed + number})
+        watch = _Watch()
+        trainer = Trainer([part], settings, _CPU, watch, _Nobody())
+        watch.begin()
+        trainer.train()
+        yield watch.epoch()
+
+
+def _toolkit_model(recipe: Recipe, prepared: Prepared) -> PromptedModel:
+    return replace(prepared, recipe=recipe).build_model()
+
+
+@final
+@dataclass
+class _Watch:
+    """Takes the time of a trainer's epoch."""
+
+    started: Clock = field(default_factory=Clock.start)
+    last_step: Clock = field(default_factory=Clock.start)
+    ended: Clock = field(default_factory=Clock.start)
+    score: float = 0.0
+
+    def begin(self) -> None:
+        """The trainer is built, the epoch begins."""
+        self.started = Clock.start()
+
+    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
+        """See `TrainingEvents`."""
+        self.last_step = Clock.start()
+
+    def on_evaluating(self, done: int, total: int) -> None:
+        """See `TrainingEvents`."""
+
+    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
+        """See `TrainingEvents`."""
+        self.ended = Clock.start()
+        self.score = next(iter(values.values()))
+
+    def epoch(self) -> Epoch:
+        """What was seen."""
+        return Epoch(_between(self.started, self.last_step), _between(self.last_step, self.ended), self.score)
+
+
+def _between(first: Clock, second: Clock) -> Spent:
+    return Spent(second.cpu - first.cpu, second.wall - first.wall)
+
+
+@final
+class _Nobody:
+    """Keeps nothing."""
+
+    def keep(self, part: TaskPart, tensors: dict[str, Tensor], epoch: int, evaluation: Evaluation | None) -> None:
+        """See `Keeper`."""
+
+    def keep_shared(self, tensors: dict[str, Tensor], epoch: int, values: dict[str, float]) -> None:
+        """See `Keeper`."""
+
+    def checkpoint(self, state: TrainingState) -> None:
+        """See `Keeper`."""

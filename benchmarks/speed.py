@@ -1,0 +1,237 @@
+"""Speed and memory of ptv2kit beside PEFT prefix tuning, PEFT LoRA, the official code's way and full fine-tuning.
+
+Methods take turns within one process, each memory figure has a process of its own; ratios are of CPU seconds within a
+turn, shown as median (lowest-highest). Linux only. What each part does is told in `benchmarks/peers/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+from peers.epoch import EpochTimes, epoch_times
+from peers.goals import Goal
+from peers.methods import METHODS, MethodName
+from peers.rows import FIXED, LENGTHS
+from peers.score import TimeToScore, time_to_score
+from peers.setting import SHAPES, Setting, backbone_folder
+from peers.startup import COMMANDS, startup_times
+from peers.step import peak_memory, step_times
+from peers.timing import Spent, ratios, spread
+
+PARTS = ("step", "memory", "epoch", "score", "startup")
+ON_ROWS: tuple[MethodName, ...] = ("ptv2kit", "peft-prefix", "peft-lora", "official", "fine-tuning")
+"""Methods that are measured on real rows; the others differ from these in a step only."""
+TO_SCORE: tuple[MethodName, ...] = ("ptv2kit", "peft-prefix", "peft-lora", "fine-tuning")
+EXAMPLES = """\
+examples:
+  python benchmarks/speed.py --data-root data
+  python benchmarks/speed.py --parts step memory --shapes bert-base --rounds 10
+  python benchmarks/speed.py --parts epoch --sets rte squad --data-root data --rows 160 --json
+
+DIR of --data-root holds SET/train.jsonl.gz and SET/validation.jsonl.gz for each set.
+"""
+
+Result = TypeVar("Result")
+
+
+def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result:
+    """What `function` returns, called in a process that has loaded and computed nothing else."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+class Report:
+    """Prints what is measured, and collects it for `--json`.
+
+    Args:
+        quiet: whether only the JSON at the end goes to the standard output; lines then go to the standard error.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.figures: list[dict[str, Any]] = []
+        self.goals: list[Goal] = []
+        self._stream = sys.stderr if quiet else sys.stdout
+
+    def say(self, line: str = "") -> None:
+        """Print a line."""
+        print(line, file=self._stream, flush=True)
+
+    def add(self, part: str, **figure: Any) -> None:
+        """Keep a figure."""
+        self.figures.append({"part": part, **figure})
+
+
+def report_step(report: Report, setting: Setting, options: argparse.Namespace) -> None:
+    """Seconds of a step on equal batches, and shares of fine-tuning and of the hand-made minimum."""
+    spent = in_fresh_process(step_times, setting, METHODS, options.batch_size, options.length)
+    cpu = {name: [turn.cpu for turn in turns] for name, turns in spent.items()}
+    report.say(f"\nstep, {setting.shape}, batch {options.batch_size}, length {options.length}, half to no padding")
+    report.say(f"{'':20}{'CPU seconds':>24}{'/ fine-tuning':>24}{'/ hand-made':>24}")
+    for name in METHODS:
+        own, full, least = spread(cpu[name]), ratios(cpu[name], cpu["fine-tuning"]), ratios(cpu[name], cpu["hand-made"])
+        report.say(f"{name:20}{own!s:>24}{full!s:>24}{least!s:>24}")
+        of_wall = spread([turn.wall for turn in spent[name]])
+        report.add(
+            "step",
+            shape=setting.shape,
+            method=name,
+            cpu=asdict(own),
+            wall=asdict(of_wall),
+            to_fine_tuning=asdict(full),
+            to_hand_made=asdict(least),
+        )
+    least = ratios(cpu["ptv2kit"], cpu["hand-made"])
+    report.goals.append(Goal(f"step / hand-made minimum, {setting.shape}", "at most", 1.03, least))
+
+
+def report_memory(report: Report, setting: Setting, options: argparse.Namespace) -> None:
+    """MiB beyond the loaded model."""
+    report.say(f"\npeak memory beyond the loaded model, {setting.shape}, MiB")
+    peaks: dict[str, list[float]] = {}
+    for _ in range(options.memory_rounds):
+        for name in METHODS:
+            peak = in_fresh_process(peak_memory, setting, name, options.batch_size, options.length)
+            peaks.setdefault(name, []).append(peak)
+    for name in METHODS:
+        report.say(f"{name:20}{spread(peaks[name])!s:>24}")
+        report.add("memory", shape=setting.shape, method=name, mebibytes=asdict(spread(peaks[name])))
+    ratio = ratios(peaks["ptv2kit"], peaks["peft-prefix"])
+    report.goals.append(Goal(f"peak memory / PEFT prefix tuning's, {setting.shape}", "at most", 1.0, ratio))
+
+
+def report_epoch(report: Report, setting: Setting, options: argparse.Namespace, data: str) -> None:
+    """Rows per CPU second in training and inference, and whole epochs."""
+    found: EpochTimes = in_fresh_process(
+        epoch_times, setting, ON_ROWS, data, options.data_root, options.rows, options.validation_rows
+    )
+    report.say(f"\nepoch, {setting.shape}, {data}: {found.rows} rows, {found.validation_rows} to predict")
+    report.say(f"{'':14}{'tokens':>8}{'training rows/s':>22}{'inference rows/s':>22}{'epoch / ptv2kit':>22}")
+    whole = {n: [e.training.cpu + e.evaluation.cpu for e in epochs] for n, epochs in found.epochs.items()}
+    training = {n: [e.training.cpu for e in epochs] for n, epochs in found.epochs.items()}
+    for name in ON_ROWS:
+        trained = spread([found.rows / seconds for seconds in training[name]])
+        predicted = spread([found.validation_rows / epoch.evaluation.cpu for epoch in found.epochs[name]])
+        faster = ratios(whole[name], whole["ptv2kit"])
+        report.say(f"{name:14}{found.tokens[name]:>8}{trained!s:>22}{predicted!s:>22}{faster!s:>22}")
+        report.add(
+            "epoch",
+            shape=setting.shape,
+            set=data,
+            method=name,
+            rows=found.rows,
+            validation_rows=found.validation_rows,
+            tokens=found.tokens[name],
+            training_rows_per_second=asdict(trained),
+            inference_rows_per_second=asdict(predicted),
+            ptv2kit_training_faster=asdict(ratios(training[name], training["ptv2kit"])),
+            ptv2kit_epoch_faster=asdict(faster),
+        )
+    limits = [("peft-prefix", 1.5), *([("official", 2.5)] if data in FIXED else [])]
+    for name, limit in limits:
+        value = ratios(training[name], training["ptv2kit"])
+        report.goals.append(Goal(f"training rows/s / {name}, {setting.shape}, {data}", "at least", limit, value))
+
+
+def report_score(report: Report, setting: Setting, options: argparse.Namespace) -> None:
+    """CPU seconds of training until a score is reached, one seed after another."""
+    report.say(f"\ntime to a score of {options.target:g}, {setting.shape}, wnut17, {options.score_rows} rows")
+    for seed in options.score_seeds:
+        for name in TO_SCORE:
+            found: TimeToScore = in_fresh_process(
+                time_to_score,
+                replace(setting, seed=seed),
+                name,
+                "wnut17",
+                options.data_root,
+                options.score_rows,
+                options.score_validation_rows,
+                options.target,
+                options.score_epochs,
+            )
+            scores = " ".join(f"{score:.1f}" for score in found.scores)
+            ending = "reached" if found.reached else "NOT reached"
+            report.say(f"seed {seed} {name:14}{ending} after {found.spent.cpu:.0f} CPU seconds; epochs: {scores}")
+            report.add("score", shape=setting.shape, method=name, target=options.target, **asdict(found))
+
+
+def report_startup(report: Report, options: argparse.Namespace) -> None:
+    """CPU seconds of commands."""
+    report.say("\nstart-up, CPU seconds")
+    for command, limit in COMMANDS.items():
+        spent: list[Spent] = startup_times(command, options.rounds)
+        cpu, wall = spread([turn.cpu for turn in spent]), spread([turn.wall for turn in spent])
+        report.say(f"ptv2kit {command:36}{cpu!s:>24}, on the wall {wall}")
+        report.add("startup", command=command, cpu=asdict(cpu), wall=asdict(wall))
+        report.goals.append(Goal(f"CPU seconds of ptv2kit {command}", "at most", limit, cpu))
+
+
+def parse() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured; default: all")
+    add("--shapes", nargs="+", choices=SHAPES, default=SHAPES, help="of the backbone; default: all")
+    add("--sets", nargs="+", choices=tuple(LENGTHS), default=tuple(LENGTHS), help="of the part epoch; default: all")
+    add("--data-root", type=Path, metavar="DIR", help="folder of the data sets; for the parts epoch and score")
+    add("--rounds", type=int, default=5, help="turns of each method; default: %(default)s")
+    add("--memory-rounds", type=int, default=2, help="processes of each method; default: %(default)s")
+    add("--threads", type=int, default=1, help="of torch; default: %(default)s")
+    add("--batch-size", type=int, default=8, help="of the parts step and memory; default: %(default)s")
+    add("--length", type=int, default=128, help="of the parts step and memory; default: %(default)s")
+    add("--prompt-length", type=int, default=20, help="default: %(default)s")
+    add("--rows", type=int, default=160, help="trained on in an epoch; default: %(default)s")
+    add("--validation-rows", type=int, default=96, help="predicted in an epoch; default: %(default)s")
+    add("--target", type=float, default=35.0, help="score to reach, span F1 of wnut17; default: %(default)s")
+    add("--score-rows", type=int, default=800, help="trained on until the score; at most 800; default: %(default)s")
+    add("--score-validation-rows", type=int, default=320, help="default: %(default)s")
+    add("--score-epochs", type=int, default=10, help="after which it is given up; default: %(default)s")
+    add("--score-seeds", type=int, nargs="+", default=[11], help="default: %(default)s")
+    add("--seed", type=int, default=11, help="default: %(default)s")
+    add("--json", action="store_true", help="print all figures as one JSON object; the tables go to the standard error")
+    options = parser.parse_args()
+    if options.data_root is None and {"epoch", "score"} & set(options.parts):
+        parser.error("the parts epoch and score need --data-root")
+    return options
+
+
+def main() -> None:
+    """Measure, print, say which goals are met."""
+    options = parse()
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of PEFT and transformers, about each other
+    report = Report(quiet=options.json)
+    with tempfile.TemporaryDirectory() as place:
+        for shape in options.shapes:
+            folder = backbone_folder(shape, Path(place))
+            setting = Setting(shape, folder, options.threads, options.rounds, options.seed, options.prompt_length)
+            if "step" in options.parts:
+                report_step(report, setting, options)
+            if "memory" in options.parts:
+                report_memory(report, setting, options)
+            for data in options.sets if "epoch" in options.parts else ():
+                report_epoch(report, setting, options, data)
+            if "score" in options.parts and shape == "mini":
+                report_score(report, setting, options)
+    if "startup" in options.parts:
+        report_startup(report, options)
+    report.say("\ngoals, median (lowest-highest)")
+    for goal in report.goals:
+        report.say(str(goal))
+    if options.json:
+        goals = [{**asdict(goal), "met": goal.met} for goal in report.goals]
+        print(json.dumps({"figures": report.figures, "goals": goals}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
