@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from ptv2kit.config.recipe import Backbone, Recipe
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, find_backbone
 from ptv2kit.models.build import build_model, empty_model
+from ptv2kit.models.injection import find_attention
 from ptv2kit.models.model import PromptedModel
+from ptv2kit.planning.depth import ALIKE, layers_are_alike, passes_by_depth
 from ptv2kit.planning.hardware import GIB, find_gpu, gpu_of_machine
 from ptv2kit.planning.memory import (
     RESERVE,
@@ -119,6 +123,45 @@ def test_a_dry_pass_keeps_what_a_real_one_keeps(folders: dict[str, Path], family
     for examples in (2, 5):
         expected = really_kept(real, shape, examples)
         assert kept(counted.at(examples), checkpointing) == pytest.approx(expected, rel=0.1), family
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"prompt": {"dropout": 0.1}},
+        {"prompt": {"reparameterization": "mlp"}},
+        {"method": "fine_tuning"},
+        {"method": "prompt_tuning"},
+    ],
+    ids=["deep", "dropout", "mlp", "fine_tuning", "shallow"],
+)
+@pytest.mark.parametrize("family", sorted(ALIKE))
+def test_two_shallow_models_tell_to_the_byte_what_a_deep_one_costs(
+    folders: dict[str, Path], family: str, changes: dict[str, Any]
+) -> None:
+    recipe = recipe_with(str(folders[family]), **changes)
+    spec = at_depth(find_backbone(recipe.backbone), 5)
+    assert len(spec.layers) == 5
+    assert layers_are_alike(recipe, spec)
+    for unit in ("sequence", "token"):
+        whole = count_passes(empty_model(recipe, unit, spec, CLASSES), recipe, SHAPES[unit])
+        assert passes_by_depth(recipe, spec, SHAPES[unit]) == whole
+
+
+def at_depth(spec: BackboneSpec, depth: int) -> BackboneSpec:
+    config = copy.deepcopy(spec.config)
+    config.num_hidden_layers = depth
+    return replace(spec, config=config, attention=find_attention(config))
+
+
+def test_only_whole_prompts_on_models_whose_layers_are_alike_are_counted_by_depth(folders: dict[str, Path]) -> None:
+    deep = at_depth(find_backbone(Backbone(name=str(folders["bert"]))), 5)
+    some = recipe_with(str(folders["bert"]), prompt={"layers": [4, 5]})
+    assert not layers_are_alike(some, deep)
+    assert layers_are_alike(recipe_with(str(folders["bert"]), method="fine_tuning", prompt={"layers": [4, 5]}), deep)
+    other = at_depth(find_backbone(Backbone(name=str(folders["llama"]))), 5)
+    assert not layers_are_alike(recipe_with(str(folders["llama"])), other)
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ from ptv2kit.models.glm import checkpoint as glm_checkpoint
 from ptv2kit.models.glm import tiny as glm_tiny
 from ptv2kit.models.glm import tokenizer as glm_tokenizer
 from ptv2kit.models.glm.configuration import OriginalGlmConfig, Size
+from ptv2kit.models.glm.modeling import attention_plan
 from ptv2kit.models.sharding import Sharding
 
 _ADAPTERS: dict[str, Callable[[PreTrainedModel], None]] = {
@@ -150,6 +151,8 @@ def _find_attention(config: PretrainedConfig, settings: Backbone) -> injection.A
             plan = injection.AttentionPlan(
                 deberta.find_layers(config), causal=False, kernels=("eager",), checkpoints=True
             )
+        elif isinstance(config, OriginalGlmConfig):
+            plan = attention_plan(config)
         else:
             plan = injection.find_attention(config, _ADAPTERS.get(config.model_type))
     except ConfigError:

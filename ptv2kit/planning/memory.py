@@ -19,8 +19,9 @@ from ptv2kit.config.recipe import Distributed, Recipe
 from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.build import build_head, empty_model
 from ptv2kit.models.model import ParameterCount
+from ptv2kit.planning.depth import layers_are_alike, passes_by_depth
 from ptv2kit.planning.hardware import GIB
-from ptv2kit.planning.passes import PassCosts, TaskShape, count_passes
+from ptv2kit.planning.passes import DTYPES, PassCosts, TaskShape, count_passes
 
 Strategy = Literal["none", "ddp", "zero1", "zero2", "zero3"]
 Offload = Literal["none", "cpu", "nvme"]
@@ -151,8 +152,10 @@ def measure(recipe: Recipe, spec: BackboneSpec, shapes: Sequence[TaskShape]) -> 
     trained_heads = sum(parameter.numel() for head in heads for parameter in head.parameters())
     count = model.parameter_count()
     count = ParameterCount(count.backbone, count.prompt, trained_heads, count.tuned)
-    passes = count_passes(model, recipe, largest)
+    nn.Module.to(model.backbone, DTYPES[recipe.backbone.dtype])
     stored = _stored_bytes(model.backbone, recipe)
+    alike = layers_are_alike(plain, spec)
+    passes = passes_by_depth(plain, spec, largest) if alike else count_passes(model, plain, largest)
     own = 4 * (count.prompt + count.head)
     frozen, trained = (0.0, own + stored) if count.tuned else (stored, own)
     return ModelCosts(count, largest, passes, frozen, trained)

@@ -17,7 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ptv2kit.models import glm, injection
 from ptv2kit.models.cloze import multi_token_scores, single_token_scores
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
-from ptv2kit.models.glm.modeling import OriginalGlmForCloze, OriginalGlmModel
+from ptv2kit.models.glm.modeling import OriginalGlmForCloze, OriginalGlmModel, attention_plan
 from ptv2kit.models.injection import Injection, find_attention
 from ptv2kit.models.input_prompts import Encoder, InputPrompt
 
@@ -390,3 +390,9 @@ def test_an_input_prompt_starts_between_words_and_answers() -> None:
     assert (weights[:, :3].amax(1) > 0).all()
     assert (weights[:, 5:7].amax(1) > 0).all()
     assert not weights[:, [3, 4, 7]].any()
+
+
+def test_the_attention_is_known_without_a_pass() -> None:
+    config = OriginalGlmConfig(**TINY)
+    glm.register()
+    assert attention_plan(config) == find_attention(config)

@@ -28,6 +28,7 @@ from transformers.utils.generic import can_return_tuple, is_flash_attention_requ
 from transformers.utils.output_capturing import capture_outputs
 
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
+from ptv2kit.models.injection import AttentionLayer, AttentionPlan
 
 _RESIDUAL = "adds_to_the_residual_stream"
 _Forward = TypeVar("_Forward", bound=Callable[..., Any])
@@ -303,3 +304,17 @@ class OriginalGlmForCloze(OriginalGlmPreTrainedModel):
         assert output.last_hidden_state is not None
         logits = F.linear(output.last_hidden_state, self.glm.word_embeddings.weight)
         return MaskedLMOutput(logits=logits, hidden_states=output.hidden_states, attentions=output.attentions)
+
+
+def attention_plan(config: OriginalGlmConfig) -> AttentionPlan:
+    """The attention of a GLM, as `find_attention` would find it by a pass through all of its layers."""
+    head_dim = config.hidden_size // config.num_attention_heads
+    return AttentionPlan(
+        layers=tuple(
+            AttentionLayer(f"transformer.layers.{index}.attention", config.num_attention_heads, head_dim)
+            for index in range(config.num_layers)
+        ),
+        causal=False,
+        kernels=("sdpa", "eager"),
+        checkpoints=OriginalGlmPreTrainedModel.supports_gradient_checkpointing,
+    )
