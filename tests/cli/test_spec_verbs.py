@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -117,15 +118,45 @@ def test_an_internal_error_is_one_line_and_debug_shows_the_traceback(
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["validate", QUICKSTART], ["explain", QUICKSTART]])
-def test_configuration_verbs_load_no_heavy_library(words: list[str]) -> None:
+HEAVY = ("torch", "transformers", "datasets", "numpy", "sklearn", "rich")
+
+
+def run_and_list_heavy(*calls: list[str]) -> subprocess.CompletedProcess[str]:
+    """The calls one after another in a fresh process, which fails if any of the libraries was loaded."""
     script = (
         "import sys\nfrom ptv2kit.cli.main import main\n"
-        f"try:\n    main({words!r})\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'sklearn', 'rich'} & set(sys.modules)\n"
-        "sys.exit(f'loaded: {heavy}' if heavy else 0)"
+        f"for words in {list(calls)!r}:\n"
+        "    try:\n        code = main(words)\n    except SystemExit as ending:\n        code = ending.code\n"
+        "    if code:\n        sys.exit(f'{words} ended with {code}')\n"
+        f"    loaded = {set(HEAVY)!r} & set(sys.modules)\n"
+        "    if loaded:\n        sys.exit(f'{words} loaded {loaded}')\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_no_verbs_help_loads_a_heavy_library() -> None:
+    verbs = re.findall(r"^    ([a-z-]+)  +\S", build_parser().format_help(), flags=re.MULTILINE)
+    assert {"run", "validate", "preview", "plan", "ls", "push"} < set(verbs)
+    done = run_and_list_heavy(*([verb, "--help"] for verb in verbs))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["validate", QUICKSTART],
+        ["explain", QUICKSTART],
+        ["explain", QUICKSTART, "train.learning_rate"],
+        ["schema", "recipe"],
+        ["ls", "tasks", "--json"],
+        ["ls", "recipes", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_configuration_verbs_load_no_heavy_library(words: list[str]) -> None:
+    done = run_and_list_heavy(words)
     assert done.returncode == 0, done.stderr
     if words == ["--version"]:
         assert done.stdout == f"ptv2kit {__version__}\n"
