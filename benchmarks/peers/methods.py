@@ -25,7 +25,7 @@ from transformers import (
 from ptv2kit.config.recipe import Backbone, Recipe
 from ptv2kit.data.schemes.base import Batch
 from ptv2kit.models.backbones import find_backbone
-from ptv2kit.models.build import build_model
+from ptv2kit.models.build import Unit, build_model
 
 MethodName = Literal[
     "ptv2kit",
@@ -51,9 +51,7 @@ LEARNING_RATES: dict[MethodName, float] = {
 }
 """Of the time to a score; speed does not depend on them."""
 
-UnitName = Literal["sequence", "token", "start_end"]
-
-_CLASSES: dict[UnitName, tuple[Any, TaskType]] = {
+_CLASSES: dict[Unit, tuple[Any, TaskType]] = {
     "sequence": (AutoModelForSequenceClassification, TaskType.SEQ_CLS),
     "token": (AutoModelForTokenClassification, TaskType.TOKEN_CLS),
     "start_end": (AutoModelForQuestionAnswering, TaskType.QUESTION_ANS),
@@ -131,7 +129,7 @@ class Past(nn.Module):
         official: keep prompts as the official code does: one table, dropout on its expansion, attention written out.
     """
 
-    def __init__(self, folder: Path, unit: UnitName, classes: int, length: int, *, official: bool) -> None:
+    def __init__(self, folder: Path, unit: Unit, classes: int, length: int, *, official: bool) -> None:
         super().__init__()
         self.backbone = AutoModel.from_pretrained(folder, attn_implementation="eager" if official else "sdpa")
         self.backbone.requires_grad_(False)
@@ -174,9 +172,7 @@ class Past(nn.Module):
         return [(part[0], part[1]) for part in parts]
 
 
-def build(
-    name: MethodName, folder: Path, unit: UnitName, classes: int, prompt_length: int, init: str = "normal"
-) -> Method:
+def build(name: MethodName, folder: Path, unit: Unit, classes: int, prompt_length: int, init: str = "normal") -> Method:
     """A method with fresh parameters, in training mode; initial values come from torch's global generator.
 
     Args:

@@ -37,12 +37,16 @@ def prepared_rows(setting: Setting, name: str, data_root: Path, rows: int, valid
     path = TASKS / f"{name}.yaml"
     task = load_task(path).task
     recipe = toolkit_recipe("ptv2kit", setting.folder, setting.prompt_length, max_length=LENGTHS[name])
-    prepared = prepare(recipe, task, path, data_root, lambda *_: None)
+    prepared = prepare(recipe, task, path, data_root, _unheard)
     splits = {
         "train": _spread_rows(prepared.splits["train"], rows, recipe.train.batch_size, setting.seed),
         "validation": _spread_rows(prepared.splits["validation"], validation_rows, 32, setting.seed),
     }
     return replace(prepared, splits=splits)
+
+
+def _unheard(what: str, done: int, total: int) -> None:
+    """Nobody is told how far the encoding is."""
 
 
 def _spread_rows(split: EncodedSplit, count: int, block: int, seed: int) -> EncodedSplit:
