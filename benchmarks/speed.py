@@ -111,14 +111,15 @@ def report_memory(report: Report, setting: Setting, options: argparse.Namespace)
 
 def report_epoch(report: Report, setting: Setting, options: argparse.Namespace, data: str) -> None:
     """Rows per CPU second in training and inference, and whole epochs."""
+    names = tuple(name for name in ON_ROWS if name == "ptv2kit" or name in options.methods)
     found: EpochTimes = in_fresh_process(
-        epoch_times, setting, ON_ROWS, data, options.data_root, options.rows, options.validation_rows
+        epoch_times, setting, names, data, options.data_root, options.rows, options.validation_rows
     )
     report.say(f"\nepoch, {setting.shape}, {data}: {found.rows} rows, {found.validation_rows} to predict")
     report.say(f"{'':14}{'tokens':>8}{'training rows/s':>22}{'inference rows/s':>22}{'epoch / ptv2kit':>22}")
     whole = {n: [e.training.cpu + e.evaluation.cpu for e in epochs] for n, epochs in found.epochs.items()}
     training = {n: [e.training.cpu for e in epochs] for n, epochs in found.epochs.items()}
-    for name in ON_ROWS:
+    for name in names:
         trained = spread([found.rows / seconds for seconds in training[name]])
         predicted = spread([found.validation_rows / epoch.evaluation.cpu for epoch in found.epochs[name]])
         faster = ratios(whole[name], whole["ptv2kit"])
@@ -138,6 +139,8 @@ def report_epoch(report: Report, setting: Setting, options: argparse.Namespace, 
         )
     limits = [("peft-prefix", 1.5), *([("official", 2.5)] if data in FIXED else [])]
     for name, limit in limits:
+        if name not in names:
+            continue
         value = ratios(training[name], training["ptv2kit"])
         report.goals.append(Goal(f"training rows/s / {name}, {setting.shape}, {data}", "at least", limit, value))
 
@@ -184,6 +187,7 @@ def parse() -> argparse.Namespace:
     add("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured; default: all")
     add("--shapes", nargs="+", choices=SHAPES, default=SHAPES, help="of the backbone; default: all")
     add("--sets", nargs="+", choices=tuple(LENGTHS), default=tuple(LENGTHS), help="of the part epoch; default: all")
+    add("--methods", nargs="+", choices=ON_ROWS, default=ON_ROWS, help="beside ptv2kit in the part epoch; default: all")
     add("--data-root", type=Path, metavar="DIR", help="folder of the data sets; for the parts epoch and score")
     add("--rounds", type=int, default=5, help="turns of each method; default: %(default)s")
     add("--memory-rounds", type=int, default=2, help="processes of each method; default: %(default)s")
