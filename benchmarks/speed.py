@@ -216,7 +216,7 @@ def main() -> None:
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of PEFT and transformers, about each other
     report = Report(quiet=options.json)
     with tempfile.TemporaryDirectory() as place:
-        for shape in options.shapes:
+        for shape in options.shapes if {*options.parts} - {"startup"} else ():
             folder = backbone_folder(shape, Path(place))
             setting = Setting(shape, folder, options.threads, options.rounds, options.seed, options.prompt_length)
             if "step" in options.parts:
