@@ -63,6 +63,37 @@ def test_explain_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == {"train.decay": {"value": 0.95, "origin": "default"}}
 
 
+def test_explain_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "task.yaml").write_text(
+        "task: t\ndata: {source: jsonl, splits: {train: a.jsonl, validation: a.jsonl}}\n"
+        'input: {text: "{a}", max_length: 16}\nlabels: {scheme: classes, column: b, names: [x, y]}\n'
+    )
+    (tmp_path / "other.yaml").write_text((tmp_path / "task.yaml").read_text().replace("16", "32"))
+    one, other, run = tmp_path / "one.yaml", tmp_path / "two.yaml", tmp_path / "run"
+    one.write_text("recipe: a\ntask: task.yaml\nbackbone: {name: mini}\ntrain: {epochs: 2, learning_rate: 1e-3}\n")
+    other.write_text(
+        "recipe: a\ntask: other.yaml\nbackbone: {name: mini}\ntrain: {epochs: 3, learning_rate: 1e-3, warmup_ratio: 0.1}\n"
+    )
+    assert main(["explain", "--diff", str(one), str(other), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["train.epochs", "train.warmup_ratio", "t: input.max_length"]
+    assert [side["value"] for side in found["train.epochs"]] == [2, 3]
+    assert found["train.warmup_ratio"][0]["origin"] == "default"
+    assert found["train.warmup_ratio"][1]["origin"] == f"{other}:4:55"
+    assert main(["explain", "--diff", str(one), str(one), "train", "train.seed=5"]) == 0
+    assert capsys.readouterr().out == (
+        f"train.seed\n  - {json.loads('11'):<40}  default\n  + {json.loads('5'):<40}  command line\n"
+    )
+    run.mkdir()
+    (run / "recipe.resolved.yaml").write_text(one.read_text().replace("task.yaml", "../task.yaml"))
+    assert main(["explain", "--diff", str(run), str(one)]) == 0
+    assert capsys.readouterr().out == "no value differs\n"
+    assert main(["explain", "--diff", str(one), str(tmp_path / "task.yaml")]) == 2
+    assert "a recipe cannot be compared with a task" in capsys.readouterr().err
+    assert main(["explain", "--diff", str(one)]) == 2
+    assert "--diff needs two files" in capsys.readouterr().err
+
+
 def test_explain_of_an_unknown_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", QUICKSTART, "train.epoch"]) == 2
     assert "hint: did you mean 'train.epochs'?" in capsys.readouterr().err
