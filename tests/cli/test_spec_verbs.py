@@ -72,14 +72,14 @@ def test_explain_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     one, other, run = tmp_path / "one.yaml", tmp_path / "two.yaml", tmp_path / "run"
     one.write_text("recipe: a\ntask: task.yaml\nbackbone: {name: mini}\ntrain: {epochs: 2, learning_rate: 1e-3}\n")
     other.write_text(
-        "recipe: a\ntask: other.yaml\nbackbone: {name: mini}\ntrain: {epochs: 3, learning_rate: 1e-3, warmup_ratio: 0.1}\n"
+        "recipe: a\ntask: other.yaml\nbackbone: {name: mini}\ntrain: {epochs: 3, learning_rate: 1e-3, seed: 7}\n"
     )
     assert main(["explain", "--diff", str(one), str(other), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["train.epochs", "train.warmup_ratio", "t: input.max_length"]
+    assert list(found) == ["train.epochs", "train.seed", "t: input.max_length"]
     assert [side["value"] for side in found["train.epochs"]] == [2, 3]
-    assert found["train.warmup_ratio"][0]["origin"] == "default"
-    assert found["train.warmup_ratio"][1]["origin"] == f"{other}:4:55"
+    assert found["train.seed"][0]["origin"] == "default"
+    assert found["train.seed"][1]["origin"] == f"{other}:4:55"
     assert main(["explain", "--diff", str(one), str(one), "train", "train.seed=5"]) == 0
     assert capsys.readouterr().out == (
         f"train.seed\n  - {json.loads('11'):<40}  default\n  + {json.loads('5'):<40}  command line\n"
