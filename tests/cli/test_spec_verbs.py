@@ -79,7 +79,7 @@ def test_explain_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert list(found) == ["train.epochs", "train.seed", "t: input.max_length"]
     assert [side["value"] for side in found["train.epochs"]] == [2, 3]
     assert found["train.seed"][0]["origin"] == "default"
-    assert found["train.seed"][1]["origin"] == f"{other}:4:55"
+    assert found["train.seed"][1]["origin"] == f"{other}:4:47"
     assert main(["explain", "--diff", str(one), str(one), "train", "train.seed=5"]) == 0
     assert capsys.readouterr().out == (
         f"train.seed\n  - {json.loads('11'):<40}  default\n  + {json.loads('5'):<40}  command line\n"
