@@ -58,7 +58,7 @@ def without_prompt(prepared: Prepared) -> PromptedModel:
     """The model with its prompt taken out, so that it is the plain backbone."""
     model = prepared.build_model().eval()
     model.prompt = None
-    model._shift = 0
+    model.shift = 0
     return model
 
 
