@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from ptv2kit import __version__
 from ptv2kit.cli import (
+    completion,
     convert_glm,
     doctor,
     evaluate,
@@ -76,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         push,
         report,
         convert_glm,
+        completion,
     ):
         verb.add_parser(subparsers)
     for parser_of_verb in subparsers.choices.values():
@@ -126,6 +128,8 @@ def entry_point() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show '→' is no reason to fail
+    if "_ARGCOMPLETE" in os.environ:
+        completion.complete(build_parser())
     code = main()
     if "WORLD_SIZE" in os.environ:
         # Threads of a process group that outlive the interpreter abort now and then while it shuts down.
