@@ -19,8 +19,10 @@ from ptv2kit.errors import Problem, did_you_mean
 UPSTREAM: Mapping[str, str] = {
     "pre_seq_len": "prompt.length",
     "num_virtual_tokens": "prompt.length",
-    "prefix_projection": "prompt.init, or a shorter prompt: reparameterization is not supported yet",
-    "prefix_hidden_size": "prompt.init, or a shorter prompt: reparameterization is not supported yet",
+    "prefix_projection": "prompt.reparameterization: mlp, or method: prefix_tuning",
+    "prefix_hidden_size": "prompt.reparameterization_size",
+    "encoder_hidden_size": "prompt.reparameterization_size",
+    "encoder_reparameterization_type": "prompt.reparameterization: mlp or lstm, with method: p_tuning",
     "hidden_dropout_prob": "prompt.dropout for the prompt, backbone.dropout for the backbone and the head",
     "model_name_or_path": "backbone.name",
     "task_name": "task",
