@@ -295,7 +295,7 @@ def test_a_killed_process_costs_its_cell_only_and_that_goes_on(project: Project)
     lock = SuiteFolder(project.folder / "runs/sizes").lock("length=4")
     checkpoints = project.folder / "runs/sizes/cells/length=4"
     try:
-        while not list(checkpoints.glob("*/checkpoints/*")):
+        while not list(checkpoints.glob("*/checkpoints/step-*.safetensors")):
             assert command.poll() is None, command.communicate()
             time.sleep(0.05)
         holder = read_holder(lock)
@@ -321,7 +321,7 @@ def test_a_signal_ends_all_and_the_command_goes_on_later(project: Project, numbe
     command = project.start(text, "--jobs", "2")
     cells = project.folder / "runs/sizes/cells"
     try:
-        while len({path.parts[-4] for path in cells.glob("*/*/checkpoints/*")}) < 2:
+        while len({path.parts[-4] for path in cells.glob("*/*/checkpoints/step-*.safetensors")}) < 2:
             assert command.poll() is None, command.communicate()
             time.sleep(0.05)
         command.send_signal(number)

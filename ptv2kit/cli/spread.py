@@ -141,6 +141,7 @@ class Spread:
         self._labels: dict[str, str] = {}
         self._running: set[str] = set()
         self._tried: set[str] = set()
+        self._before: dict[str, CellRecord | None] = {}
         self._asked = 0.0
         self.stopped: signal.Signals | None = None
 
@@ -158,13 +159,13 @@ class Spread:
 
         self._cells = {cell.name: cell for cell in cells}
         self._labels = {cell.name: f"[{index}/{len(cells)}] {cell.name}" for index, cell in enumerate(cells, start=1)}
-        for cell, key in zip(cells, keys, strict=True):
-            self._records[cell.name] = CellRecord(cell.name, cell.case, cell.settings, "waiting", key)
-            if self._look_up(cell.name) == "finished":
-                self._say(cell.name, "finished before")
         with ExitStack() as stack:
             stop = None if self._engine.inside else stack.enter_context(StopSignals())
             stack.callback(self._engine.close)
+            for cell, key in zip(cells, keys, strict=True):
+                self._records[cell.name] = CellRecord(cell.name, cell.case, cell.settings, "waiting", key)
+                if self._look_up(cell.name) == "finished":
+                    self._say(cell.name, "finished before")
             progress = None if self._engine.inside else stack.enter_context(CellProgress(self._messages))
             while True:
                 for ended in self._engine.ended():
@@ -202,6 +203,7 @@ class Spread:
                 continue
             self._running.add(name)
             self._tried.add(name)
+            self._before[name] = self._folder.record_of(name)
             job = CellJob(ready, self._records[name].key, self._labels[name], self._folder.path, self._data_root)
             if self._engine.inside:
                 self._messages.print(self._labels[name], style="bold", soft_wrap=True)
@@ -276,28 +278,40 @@ class Spread:
         """Note what became of a job: what its process wrote, or why it wrote nothing."""
         name = ended.name
         self._running.discard(name)
-        before = self._records[name]
-        found = self._folder.record_of(name)
-        if found is not None and found.key == before.key and found.status in ("finished", "failed", "interrupted"):
-            record = replace(found, case=before.case, settings=before.settings)
-        elif self._look_up(name) == "running":
-            record = self._records[name]
-        else:
-            stopped = self.stopped is not None or ended.stopped is not None
-            record = replace(
-                before,
-                status="interrupted" if stopped else "failed",
-                error="" if stopped else ended.error or "its process left no record; see its output.log",
-                exit_code=0 if stopped else 1,
-                killed=not stopped,
-            )
-            self._folder.write_record(record)
+        record = self._written(ended) or self._unwritten(ended)
         self._records[name] = record
+        if record.status == "running":
+            self._tried.discard(name)  # lost to another command; if that one dies, the cell is ours again
         if self._engine.inside and record.status == "interrupted":
             self.stopped = ended.stopped or signal.SIGINT
         if progress is not None:
             progress.end(name, self._labels[name], record)
         self._changed(self.records)
+
+    def _written(self, ended: Ended) -> CellRecord | None:
+        """What the process of a job wrote; None if it wrote nothing, or only that it began."""
+        own, found = self._records[ended.name], self._folder.record_of(ended.name)
+        if found is None or found.key != own.key or found.status not in ("finished", "failed", "interrupted"):
+            return None
+        if ended.error and found == self._before[ended.name]:
+            return None  # an earlier attempt wrote it
+        return replace(found, case=own.case, settings=own.settings)
+
+    def _unwritten(self, ended: Ended) -> CellRecord:
+        """What is known of a job whose process wrote nothing: it was killed, stopped, or left the cell to another."""
+        own, found = self._records[ended.name], self._folder.record_of(ended.name)
+        held = self._look_up(ended.name) == "running"
+        if held and not ended.error:
+            return self._records[ended.name]
+        if self.stopped is not None or ended.stopped is not None:
+            began = found is not None and found != self._before[ended.name]
+            record = replace(own, status="interrupted" if began else "waiting")
+        else:
+            error = ended.error or "its process left no record; see its output.log"
+            record = replace(own, status="failed", error=error, exit_code=1, killed=True)
+        if not held and record.status != "waiting":  # who holds the lock writes the record, also a worker that is lost
+            self._folder.write_record(record)
+        return record
 
     def _say(self, name: str, text: str) -> None:
         self._messages.print(f"{self._labels[name]}: {text}", soft_wrap=True)
