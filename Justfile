@@ -29,8 +29,16 @@ lint:
 types:
     pyright --pythonpath "$(command -v python)"
 
+# The documentation site, into site/; broken links and anchors are errors
+docs:
+    NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+# The documentation site as you write it, on this machine
+docs-serve:
+    NO_MKDOCS_2_WARNING=1 mkdocs serve
+
 # All that CI checks
-check: lint types test test-slow
+check: lint types docs test test-slow
 
 # Speed and memory beside PEFT, LoRA and fine-tuning; `just bench --help` lists the arguments
 bench *arguments:

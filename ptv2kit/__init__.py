@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ptv2kit.training.load_run import LoadedRun
+    from ptv2kit.training.load_together import LoadedRuns
 
 __version__ = "0.1.0"
 
@@ -27,3 +29,23 @@ def load(run: str | Path, task: str | None = None, device: str = "auto") -> Load
     from ptv2kit.training.load_run import load_run
 
     return load_run(find_run(str(run)), task, device)
+
+
+def load_together(runs: Mapping[str, str | Path], device: str = "auto") -> LoadedRuns:
+    """Several runs on one backbone, which is loaded once; rows of all of them share forward passes.
+
+    `ptv2kit.load_together({"mood": "runs/a/…", "who": "runs/b/…"}).predict([("mood", "A joy."), ("who", "Ada left")])`
+
+    Args:
+        runs: folder of each, or `hub:user/name`, by the name that it is to have; of a run with several tasks, each is
+            called `name.task`.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: one is no folder of a run, or has another backbone than the others.
+        DataError: a file of one is torn, or the backbone cannot be had.
+    """
+    from ptv2kit.training.hub_runs import find_run
+    from ptv2kit.training.load_together import load_together
+
+    return load_together({name: find_run(str(run)) for name, run in runs.items()}, device)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ptv2kit.cli.train import Resume
     from ptv2kit.config.cells import Cell
+    from ptv2kit.reporting.results import Outcome
     from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
     from ptv2kit.training.trainer import TrainingEvents
 
@@ -80,9 +81,8 @@ def train_cell(
         resume: a run of this cell that goes on; None: a new one.
     """
     from ptv2kit.cli.train import train_recipe
-    from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
+    from ptv2kit.reporting.suite_folder import SuiteFolder
 
-    blank = CellRecord(cell.name, cell.case, cell.settings, "failed")
     try:
         run, outcome = train_recipe(
             cell.resolved,
@@ -95,8 +95,23 @@ def train_cell(
             resume=resume,
         )
     except ProjectError as error:
-        messages.print(f"failed: {error}", soft_wrap=True)
-        return Trained(replace(blank, error=error.problems[0].message, exit_code=error.exit_code))
+        return failed_cell(cell, error, messages)
+    return trained_cell(cell, outcome, run.path.relative_to(folder).as_posix())
+
+
+def failed_cell(cell: Cell, error: ProjectError, messages: Console) -> Trained:
+    """Say and record that a cell failed."""
+    from ptv2kit.reporting.suite_folder import CellRecord
+
+    messages.print(f"failed: {error}", soft_wrap=True)
+    blank = CellRecord(cell.name, cell.case, cell.settings, "failed")
+    return Trained(replace(blank, error=error.problems[0].message, exit_code=error.exit_code))
+
+
+def trained_cell(cell: Cell, outcome: Outcome, run: str) -> Trained:
+    """Record what came out of a cell; `run` is its run's folder, relative to the suite's."""
+    from ptv2kit.reporting.suite_folder import CellRecord
+
     stopped = {"interrupted": signal.SIGINT, "terminated": signal.SIGTERM}.get(outcome.status)
     record = CellRecord(
         name=cell.name,
@@ -109,7 +124,7 @@ def train_cell(
         epochs=outcome.epochs,
         seconds=round(outcome.seconds, 3),
         trained=outcome.parameters.trained,
-        run=run.path.relative_to(folder).as_posix(),
+        run=run,
     )
     return Trained(record, stopped)
 

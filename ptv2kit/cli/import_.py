@@ -122,12 +122,18 @@ def _names(resolved: ResolvedRecipe, found: ForeignPrompt, spec: BackboneSpec) -
     subwords = Subwords(tokenizer, task.input.max_length, spec.filling)
     names = build_scheme(task, subwords, ()).names
     rows = 1 if isinstance(task, ChoicesTask) else 2 if isinstance(task, StartEndTask) else len(names)
-    if found.head and found.head["linear.weight"].shape[0] != rows:
-        raise ConfigError(
-            f"the head in '{found.path}' has {found.head['linear.weight'].shape[0]} rows, but task '{task.task}' needs "
-            f"{rows}: {', '.join(names)}"
-        )
+    if found.head:
+        _require_rows(found, rows, f"task '{task.task}' needs {rows}: {', '.join(names)}")
     return list(names)
+
+
+def _require_rows(found: ForeignPrompt, rows: int, needed: str) -> None:
+    """Raise unless the head has as many rows as there are logits."""
+    shape, bias = tuple(found.head["linear.weight"].shape), tuple(found.head["linear.bias"].shape)
+    if len(shape) != 2 or bias != shape[:1]:
+        raise ConfigError(f"the head in '{found.path}' has shapes {shape} and {bias}, which are no linear layer")
+    if shape[0] != rows:
+        raise ConfigError(f"the head in '{found.path}' has {shape[0]} rows, but {needed}")
 
 
 def _files(

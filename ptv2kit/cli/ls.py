@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ptv2kit.errors import ConfigError
+from ptv2kit.errors import ConfigError, DataError
+from ptv2kit.files import read_json
 
 EXAMPLES = """examples:
   ptv2kit ls tasks
@@ -138,10 +139,10 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
         results = path.parent / "results.json"
         if results.is_file():
             try:
-                values = json.loads(results.read_text(encoding="utf-8"))
+                values = read_json(results)
                 facts |= {name: values[name] for name in ("status", "score", "best_epoch", "epochs", "seconds")}
                 facts["metric"] = next(iter(values["history"][0]), "") if values["history"] else ""
-            except (ValueError, KeyError, TypeError) as error:
+            except (DataError, LookupError, TypeError, AttributeError) as error:
                 facts = {"run": str(path.parent), "status": f"'results.json' cannot be read: {error}"}
         found.append(facts)
     return found

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import io
+import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, final
 
 from ptv2kit import __version__
 from ptv2kit.cli import (
@@ -28,9 +29,10 @@ from ptv2kit.cli import (
     report,
     run,
     schema,
+    serve,
     validate,
 )
-from ptv2kit.errors import ProjectError
+from ptv2kit.errors import OutOfMemoryError, ProjectError
 
 EPILOG = """examples:
   ptv2kit run recipes/quickstart.yaml
@@ -40,6 +42,7 @@ EPILOG = """examples:
   ptv2kit preview tasks/quickstart.yaml
   ptv2kit plan recipes/glm-10b-boolq.yaml --gpu h200
   ptv2kit predict runs/quickstart/RUN sentences.txt
+  ptv2kit serve runs/quickstart/RUN
   ptv2kit export runs/quickstart/RUN --to adapter
 
 exit codes: 0 ok, 1 failed run or internal error, 2 configuration or usage, 3 data or network, 4 out of memory,
@@ -64,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         run,
         evaluate,
         predict,
+        serve,
         plan,
         validate,
         explain,
@@ -100,6 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:  # argparse gives up on words that stand behind an option, such as `run FILE --dry-run key=value`
         setattr(args, args.trailing, [*getattr(args, args.trailing), *rest])
+    notes = logging.getLogger("ptv2kit")
+    if not notes.handlers:
+        notes.addHandler(_Notes(logging.WARNING))
     args.command_line = list(sys.argv[1:] if argv is None else argv)
     try:
         return args.handler(args)
@@ -108,6 +115,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(error, file=sys.stderr)
         return error.exit_code
+    except MemoryError:
+        if args.debug:
+            traceback.print_exc()
+        print("error: out of memory", file=sys.stderr)
+        print("  hint: is a file as large as it should be? 'ptv2kit --debug …' says which one", file=sys.stderr)
+        return OutOfMemoryError.exit_code
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
@@ -121,6 +134,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: internal error: {type(error).__name__}: {error}", file=sys.stderr)
         print("  hint: run again with 'ptv2kit --debug …' and report what it prints", file=sys.stderr)
         return 1
+
+
+@final
+class _Notes(logging.Handler):
+    """Shows what the package's own modules warn of."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line on stderr, whichever that is by now."""
+        print(record.getMessage(), file=sys.stderr)
 
 
 def entry_point() -> NoReturn:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ptv2kit.config.yaml import quoted
 from ptv2kit.errors import ConfigError, DataError, TrainingError
 
 if TYPE_CHECKING:
@@ -122,8 +123,8 @@ def _task_text(
     """The task file."""
     files = ", ".join(f"{split}: {_path(path, target)}" for split, path in splits.items() if path is not None)
     lines = [
-        f"# Proposed from the first {rows:,} rows: {proposal.why}. Read it before you trust it.",
-        *(f"# Look at it: {doubt}." for doubt in proposal.doubts),
+        f"# Proposed from the first {rows:,} rows: {_comment(proposal.why)}. Read it before you trust it.",
+        *(f"# Look at it: {_comment(doubt)}." for doubt in proposal.doubts),
         f"task: {name}",
         "version: 1                    # raise it when a change of this file changes scores",
         'description: ""               # what a model learns from it',
@@ -194,7 +195,12 @@ def _name(text: str) -> str:
 def _path(path: Path, target: Path) -> str:
     """A path as the file at `target` writes it."""
     relative = os.path.relpath(path.absolute(), target.absolute().parent)
-    return json.dumps(relative if not relative.startswith("../../..") else str(path.absolute()), ensure_ascii=False)
+    return quoted(relative if not relative.startswith("../../..") else str(path.absolute()))
+
+
+def _comment(text: str) -> str:
+    """In one line, because columns and labels of the data could end it."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _require_new(target: Path) -> None:

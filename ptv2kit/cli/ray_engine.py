@@ -17,6 +17,7 @@ from ptv2kit.cli.cell_job import CellJob
 from ptv2kit.cli.local_engine import how_it_ended, start_child
 from ptv2kit.cli.spread import Ended
 from ptv2kit.errors import ConfigError, Problem
+from ptv2kit.files import write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,7 +92,11 @@ class RayEngine:
         self._shared = Shared((folder / f".seen-{token}").absolute(), token, Path.cwd(), __version__)
         folder.mkdir(parents=True, exist_ok=True)
         self._shared.marker.write_text(token, encoding="utf-8")
-        self._check_machines()
+        try:
+            self._check_machines()
+        except BaseException:  # also Ctrl-C: the marker goes, and the cluster is left
+            self.close()
+            raise
 
     def start(self, job: CellJob) -> str:
         """Hand a job to the cluster."""
@@ -109,7 +114,7 @@ class RayEngine:
 
     def stop(self, number: signal.Signals) -> None:
         """Ask all jobs to save and end; those that wait for a machine find it out when they are started."""
-        self._stop.write_text(str(int(number)), encoding="utf-8")
+        write_atomically(self._stop, str(int(number)).encode())  # a worker may read it at this moment
 
     def close(self) -> None:
         """Leave the cluster, which ends what still runs there."""
@@ -138,8 +143,7 @@ class RayEngine:
 
         nodes = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get(self._resource, 0) >= 1]
         if not nodes:
-            self.close()
-            raise ConfigError(f"no machine of the Ray cluster has a free-standing {self._resource}")
+            raise ConfigError(f"no machine of the Ray cluster has a {self._resource} for tasks")
         task = self._ray.remote(num_cpus=0, max_retries=0)(_missing)
         asked = [
             task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
@@ -157,7 +161,6 @@ class RayEngine:
             if text:
                 problems[Problem(text, hint=hint)] = None
         if problems:
-            self.close()
             raise ConfigError(problems)
         self._messages.print(f"Ray: {len(nodes)} machines, a {self._resource} for each cell", soft_wrap=True)
 

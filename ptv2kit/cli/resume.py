@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from ptv2kit.errors import ConfigError, DataError
+from ptv2kit.files import read_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,11 +61,10 @@ def is_finished(folder: Path) -> bool:
     path = folder / "results.json"
     if not path.is_file():
         return False
-    try:
-        results: Any = json.loads(path.read_text(encoding="utf-8"))
-        return results["status"] in ("finished", "stopped")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"this is no file of results: {error}", location=str(path)) from error
+    results: Any = read_json(path)
+    if not isinstance(results, dict) or "status" not in results:
+        raise DataError("this is no file of results: expected an object with 'status'", location=str(path))
+    return results["status"] in ("finished", "stopped")
 
 
 def find_resume_point(
@@ -94,7 +94,10 @@ def find_resume_point(
     state, extra, damaged = found
     for problem in damaged:
         messages.print(f"{problem.location}: {problem.message}; the one before it is taken", soft_wrap=True)
-    differing = list(_differences(extra["request"], request))
+    lines, losses = extra.get("lines", 0), extra.get("losses", [])
+    if not isinstance(lines, int) or not isinstance(losses, list):
+        raise DataError("'lines' or 'losses' of the newest checkpoint are malformed", location=str(folder))
+    differing = list(_differences(extra.get("request"), request))
     refused = [line for key, line in differing if not any(_covers(each, key) for each in accepted)]
     if refused:
         raise ConfigError(

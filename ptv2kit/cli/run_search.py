@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
@@ -10,11 +10,14 @@ from ptv2kit.config.suite import Parameter, Search
 from ptv2kit.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ptv2kit.cli.cell_job import Trained
     from ptv2kit.cli.run_suite import SuiteRunner
-    from ptv2kit.config.cells import ResolvedSuite, Study
+    from ptv2kit.config.cells import Cell, ResolvedSuite, Study
     from ptv2kit.reporting.suite_folder import CellRecord
-    from ptv2kit.training.search import SharedSearch, TrialOutcome, TrialRecord
+    from ptv2kit.training.open_trials import OpenTrial
+    from ptv2kit.training.search import SharedSearch, TrialRecord
     from ptv2kit.training.trainer import TrainingEvents
+    from ptv2kit.training.trial_outcome import TrialOutcome
 
 
 @final
@@ -31,8 +34,10 @@ class Searches:
         self._suite = suite
         self._runner = runner
         self._keys: dict[str, str] = {}
+        self._at_once: dict[str, int] = {}
         for cell, key in zip(suite.cells, keys, strict=True):
             self._keys.setdefault(cell.case, key)
+            self._at_once.setdefault(cell.case, cell.resolved.recipe.train.parallel_trials)
         self._shared: dict[str, SharedSearch] = {}
         self._finals: dict[str, SharedSearch] = {}
 
@@ -43,23 +48,33 @@ class Searches:
             ConfigError: the study cannot be kept where the suite says.
             DataError: its journal or database cannot be used.
         """
-        from ptv2kit.training.search import SharedSearch
-
-        for study in self._suite.studies:
-            self._shared[study.case] = SharedSearch(study.search, self._name(study), self._runner.folder.journal)
-        self._collect()
+        self.show()
         for study in self._suite.studies:
             shared = self._shared[study.case]
-            if not self._run(shared, partial(self._try, study)):
+            together = partial(self._try_together, study)
+            if not self._run(partial(shared.run_together, together, self._at_once[study.case])):
                 break
             if study.search.final is not None and not self._train_final(study, shared):
                 break
         self._judge()
 
-    def _run(self, shared: SharedSearch, objective: Any) -> bool:
+    def show(self) -> None:
+        """Collect what the studies know so far; nothing is tried.
+
+        Raises:
+            ConfigError: the study cannot be kept where the suite says.
+            DataError: its journal or database cannot be used.
+        """
+        from ptv2kit.training.search import SharedSearch
+
+        for study in self._suite.studies:
+            self._shared[study.case] = SharedSearch(study.search, self._name(study), self._runner.folder.journal)
+        self._collect()
+
+    def _run(self, search: Callable[[], bool]) -> bool:
         """Whether it came to its end."""
         try:
-            ended = shared.run(objective)
+            ended = search()
         except KeyboardInterrupt:
             ended = False
         self._runner.interrupted = not ended
@@ -89,37 +104,49 @@ class Searches:
         key = run_key({"settings": dict(best.settings), "final": study.search.final})
         final = SharedSearch(one, f"{self._name(study)}/final-{key}", self._runner.folder.journal)
         self._finals[study.case] = final
-        return self._run(final, partial(self._try_final, study))
+        return self._run(partial(final.run, partial(self._try_final, study)))
 
-    def _try(self, study: Study, number: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
+    def _try_together(self, study: Study, trials: Sequence[OpenTrial]) -> None:
+        """Train trials, side by side those that can be, and close each when it has ended."""
+        from ptv2kit.cli.trials import TrialJob
         from ptv2kit.config.cells import cell_name
+        from ptv2kit.config.together import shared_settings
 
+        groups: dict[str, list[tuple[OpenTrial, Cell]]] = {}
+        for trial in trials:
+            try:
+                cell = study.cell(_trial_name(study, trial.number), trial.settings)
+            except ConfigError as error:
+                trial.close(_not_allowed(error))
+                continue
+            groups.setdefault(shared_settings(cell.resolved), []).append((trial, cell))
+        for group in groups.values():
+            if any(trial.interrupted for trial in trials):  # one that was trained alone
+                return
+            self._collect()
+            for trial, _ in group:
+                name = f"trial {trial.number + 1}/{study.search.budget}"
+                self._say(f"[{_within(study, name)}] {cell_name('', trial.settings)}")
+            if len(group) == 1:
+                [(trial, cell)] = group
+                trial.close(_outcome(self._runner.train(cell, [trial.watcher])))
+                continue
+            jobs = [TrialJob(cell, trial.watcher, partial(self._close, trial)) for trial, cell in group]
+            self._runner.train_together(jobs)
+
+    def _close(self, trial: OpenTrial, trained: Trained) -> None:
+        trial.close(_outcome(trained.record))
         self._collect()
-        self._say(f"[{_within(study, f'trial {number + 1}/{study.search.budget}')}] {cell_name('', settings)}")
-        return self._train(study, _trial_name(study, number), settings, [watcher], final=False)
 
     def _try_final(self, study: Study, _: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
         from ptv2kit.config.cells import cell_name
 
         self._say(f"[{_within(study, 'final')}] {cell_name('', settings)}")
-        return self._train(study, _final_name(study), settings, [watcher], final=True)
-
-    def _train(
-        self, study: Study, name: str, settings: Mapping[str, Any], watchers: Sequence[TrainingEvents], *, final: bool
-    ) -> TrialOutcome:
-        from ptv2kit.training.search import TrialOutcome
-
         try:
-            cell = study.cell(name, settings, final=final)
+            cell = study.cell(_final_name(study), settings, final=True)
         except ConfigError as error:
-            facts = {"error": error.problems[0].message, "exit_code": error.exit_code}
-            return TrialOutcome("failed", None, facts)
-        record = self._runner.train(cell, watchers)
-        assert record.status not in ("running", "waiting")
-        facts = record.to_json()
-        for key in ("name", "case", "settings", "status", "final"):
-            del facts[key]
-        return TrialOutcome(record.status, record.score, facts)
+            return _not_allowed(error)
+        return _outcome(self._runner.train(cell, [watcher]))
 
     def _name(self, study: Study) -> str:
         """Of the study: whoever searches the same space of the same recipe and data shares it."""
@@ -163,6 +190,24 @@ class Searches:
 
     def _say(self, text: str) -> None:
         self._runner.messages.print(text, style="bold", soft_wrap=True)
+
+
+def _not_allowed(error: ConfigError) -> TrialOutcome:
+    """What the study keeps of a trial whose values together are a mistake."""
+    from ptv2kit.training.trial_outcome import TrialOutcome
+
+    return TrialOutcome("failed", None, {"error": error.problems[0].message, "exit_code": error.exit_code})
+
+
+def _outcome(record: CellRecord) -> TrialOutcome:
+    """What the study keeps of a trained trial."""
+    from ptv2kit.training.trial_outcome import TrialOutcome
+
+    assert record.status not in ("running", "waiting")
+    facts = record.to_json()
+    for key in ("name", "case", "settings", "status", "final"):
+        del facts[key]
+    return TrialOutcome(record.status, record.score, facts)
 
 
 def _record(study: Study, trial: TrialRecord, *, final: bool = False) -> CellRecord:

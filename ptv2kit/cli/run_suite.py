@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ptv2kit.cli.spread import Engine
+    from ptv2kit.cli.trials import TrialJob
     from ptv2kit.config.cells import Cell, ResolvedSuite
     from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
     from ptv2kit.training.trainer import TrainingEvents
@@ -83,9 +84,13 @@ def run_suite(args: argparse.Namespace) -> int:
             from ptv2kit.cli.search_jobs import search_together
 
             runner.stopped(search_together(jobs, args.command_line, folder.path, messages))
-        Searches(suite, runner, keys).run()
+        searches = Searches(suite, runner, keys)
+        if runner.interrupted:
+            searches.show()
+        else:
+            searches.run()
     else:
-        runner.run_cells(suite.cells, keys, _engine(args, jobs, folder, messages), preflight)
+        runner.run_cells(suite.cells, keys, _engine(args, jobs, len(suite.cells), folder, messages), preflight)
     return runner.report(as_json=args.json, name=suite.suite.suite)
 
 
@@ -115,7 +120,7 @@ def count_jobs(args: argparse.Namespace, suite: ResolvedSuite) -> int:
     return max(1, len(visible_gpus()))
 
 
-def _engine(args: argparse.Namespace, jobs: int, folder: SuiteFolder, messages: Console) -> Engine:
+def _engine(args: argparse.Namespace, jobs: int, cells: int, folder: SuiteFolder, messages: Console) -> Engine:
     """Where the cells of a grid are trained."""
     if args.engine == "ray":
         from ptv2kit.cli.ray_engine import RayEngine
@@ -127,7 +132,7 @@ def _engine(args: argparse.Namespace, jobs: int, folder: SuiteFolder, messages: 
         return Inside(messages)
     from ptv2kit.cli.local_engine import LocalEngine, visible_gpus
 
-    return LocalEngine(jobs, visible_gpus())
+    return LocalEngine(min(jobs, cells), visible_gpus())
 
 
 def _check(suite: ResolvedSuite, preflight: Preflight) -> list[str]:
@@ -222,6 +227,19 @@ class SuiteRunner:
         self.terminated = done.stopped == signal.SIGTERM
         return done.record
 
+    def train_together(self, jobs: Sequence[TrialJob]) -> None:
+        """Train trials side by side in this process; see `train_trials`.
+
+        Raises:
+            KeyboardInterrupt: the user wants to end.
+        """
+        from ptv2kit.cli.trials import train_trials
+
+        number = train_trials(jobs, folder=self.folder.path, data_root=self._data_root, messages=self.messages)
+        self.terminated = number == signal.SIGTERM
+        if number is not None:
+            raise KeyboardInterrupt
+
     def write_tables(self) -> None:
         """Show what is known so far."""
         from ptv2kit.reporting.suite_folder import best_of
@@ -272,7 +290,8 @@ class SuiteRunner:
         if self.failed:
             codes = {record.exit_code for record in self.failed}
             kind = next((kind for kind in _ERRORS if codes == {kind.exit_code}), TrainingError)
-            raise kind(Problem(f"cell '{record.name}' failed: {record.error}") for record in self.failed)
+            failed = [Problem(f"cell '{record.name}' failed: {record.error}") for record in self.failed]
+            raise kind([*failed, *map(Problem, self.missed)])
         if self.missed:
             raise ExpectationMissedError(Problem(text) for text in self.missed)
         return 0

@@ -32,7 +32,9 @@ def search_together(count: int, words: Sequence[str], folder: Path, messages: Co
     """
     gpus = visible_gpus()
     processes: list[subprocess.Popen[bytes]] = []
-    for index in range(count):
+    passed: signal.Signals | None = None
+
+    def start(index: int) -> None:
         environment = {**os.environ, "PTV2KIT_PARENT": str(os.getpid())}
         environment.setdefault("OMP_NUM_THREADS", str(threads_each(count)))
         if gpus:
@@ -51,9 +53,11 @@ def search_together(count: int, words: Sequence[str], folder: Path, messages: Co
             )
         where = f", GPU {gpus[index % len(gpus)]}" if gpus else ""
         messages.print(f"process {processes[-1].pid} searches{where}; it prints to {path}", soft_wrap=True)
-    passed: signal.Signals | None = None
+
     try:
         with StopSignals() as stop:
+            for index in range(count):
+                start(index)
             while any(process.poll() is None for process in processes):
                 if stop.received is not None and passed is None:
                     passed = stop.received

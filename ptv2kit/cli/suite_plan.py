@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from ptv2kit.cli.cell_lock import seems_held
 from ptv2kit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -200,7 +201,9 @@ def _line(
         return _Line(cell, "finished", 1, None, known[cell.name].seconds)
     before = None if trials else folder.record_of(cell.name)
     status = "waiting"
-    if before is not None and before.status in ("failed", "interrupted"):
+    if not trials and seems_held(folder.lock(cell.name)):
+        status = "running"
+    elif before is not None and before.status in ("failed", "interrupted"):
         status = f"{before.status} before"
     seconds = None
     if estimate is not None and estimate.operations is not None:

@@ -75,7 +75,7 @@ def check_recipe(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged) -> li
         message = "'method' linear_probe trains the head alone, but a verbalizer has nothing to train"
         problems.append(merged.place(("method",)).problem(message, "set a method with a prompt, or head: linear"))
     problems += _check_first_words(recipe, tasks, merged) + _check_trunk_cache(recipe, merged)
-    problems += _check_batch(recipe, merged)
+    problems += _check_batch(recipe, merged) + _check_parallel_trials(recipe, merged)
     return problems + _check_start(recipe, merged) + _check_expectations(recipe, tasks, merged)
 
 
@@ -106,6 +106,30 @@ def _check_batch(recipe: Recipe, merged: Merged) -> list[Problem]:
     place = merged.place(("train", "batch_tokens"))
     message = f"'train.batch_tokens' takes the place of 'train.batch_size', which is {train.batch_size}"
     return [place.problem(message, "set train.batch_size to null, or leave it out")]
+
+
+def _check_parallel_trials(recipe: Recipe, merged: Merged) -> list[Problem]:
+    """Trials side by side share one frozen backbone in one process."""
+    if recipe.train.parallel_trials == 1:
+        return []
+    strategy, gpus = recipe.distributed.strategy, recipe.distributed.gpus
+    trackers = [name for name in recipe.trackers if name != "tensorboard"]
+    reason = ""
+    if recipe.method == "fine_tuning":
+        reason = "'method' fine_tuning trains the backbone, which trials cannot share"
+    elif len(recipe.task_names) > 1:
+        reason = "the recipe has several tasks, and trials side by side have one"
+    elif strategy not in ("auto", "none"):
+        reason = f"'distributed.strategy' is {strategy}, and trials side by side have one process"
+    elif gpus not in ("auto", 1):
+        reason = f"'distributed.gpus' is {gpus}, and trials side by side have one process"
+    elif trackers:
+        reason = f"the tracker '{trackers[0]}' knows one run at a time"
+    if not reason:
+        return []
+    place = merged.place(("train", "parallel_trials"))
+    message = f"'train.parallel_trials' is {recipe.train.parallel_trials}, but {reason}"
+    return [place.problem(message, "set train.parallel_trials to 1")]
 
 
 def _check_trunk_cache(recipe: Recipe, merged: Merged) -> list[Problem]:

@@ -190,7 +190,7 @@ def _in_order(problems: Sequence[Problem]) -> list[Problem]:
 
     def place(problem: Problem) -> tuple[int, list[int]]:
         file, *numbers = problem.location.split(":")
-        return files.index(file), [int(number) for number in numbers if number.isdigit()]
+        return files.index(file), [int(number) for number in numbers if number.isdecimal()]
 
     return sorted(problems, key=place)
 

@@ -13,12 +13,13 @@ from typing import Any, final
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ptv2kit.config.expansion import Expansion, only_plain
 from ptv2kit.config.yaml import Document, KeyPath, Position, load_document, parse_value
 from ptv2kit.errors import ConfigError, Problem
 from ptv2kit.files import is_file
 
 _INDEX = re.compile(r"\[[0-9]+\]")
-_REFERENCE = re.compile(r"\$\{[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\}")
+_LONGEST_CHAIN = 32
 
 
 @final
@@ -207,6 +208,9 @@ def _ancestry(path: Path, problems: list[Problem]) -> list[Document]:
             names = " → ".join(str(document.path) for document in reversed(chain))
             problems.append(place.problem(f"'extends' goes in a circle: {names} → {parent_path}"))
             break
+        if len(chain) == _LONGEST_CHAIN:
+            problems.append(place.problem(f"'extends' goes over more than {_LONGEST_CHAIN} files"))
+            break
         seen.append(parent_path.resolve())
         chain.insert(0, load_document(parent_path))
     return chain
@@ -252,13 +256,19 @@ def _interpolate(merger: _Merger) -> list[Problem]:
     """Put values in for `${key}`. Only plain keys pass, so that OmegaConf's resolvers are never reached."""
     problems: list[Problem] = []
     wanted: list[tuple[KeyPath, str]] = []
+    expansion = Expansion(merger.values)
     for path, leaf in leaves(merger.values):
         if isinstance(leaf, str) and "${" in leaf:
-            if "${" in _REFERENCE.sub("", leaf) or "\\" in leaf:
+            if not only_plain(leaf):
                 message = f"cannot interpolate '{leaf}': only '${{key}}' is allowed, no resolver and no escape"
                 problems.append(merger.places[path].problem(message))
-            else:
-                wanted.append((path, leaf))
+                continue
+            try:
+                expansion.add(leaf)
+            except ValueError as error:
+                problems.append(merger.places[path].problem(f"cannot interpolate '{leaf}': {error}"))
+                break
+            wanted.append((path, leaf))
     if problems or not wanted:
         return problems
     config = OmegaConf.create(merger.values)

@@ -129,6 +129,9 @@ class Train(Section):
     """Optimizer steps between two checkpoints, from which `--resume` goes on; null: one after each epoch."""
     keep_checkpoints: PositiveInt = 2
     """How many of the last checkpoints are kept."""
+    parallel_trials: Annotated[int, Field(ge=1, le=64)] = 1
+    """In a search, how many trials are trained side by side on one backbone; a single run leaves it unread. Their
+    batches go through the backbone together, so activations take as much memory as so many batches."""
 
     @model_validator(mode="before")
     @classmethod

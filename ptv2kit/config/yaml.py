@@ -26,6 +26,7 @@ _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _NULL = re.compile(r"~|null|Null|NULL|")
 _INT = re.compile(r"[-+]?[0-9]{1,40}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
@@ -83,11 +84,13 @@ def load_document(path: Path) -> Document:
         ConfigError: the file cannot be read, or is no YAML.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read the file: {error.strerror or error}", location=str(path)) from error
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)  # no more, because a device has no end
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL character
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise ConfigError(f"cannot read the file: {reason or error}", location=str(path)) from error
     if len(content) > _LARGEST:
-        raise ConfigError(f"the file has {len(content):,} bytes. Expected {_LARGEST:,} or less", location=str(path))
+        raise ConfigError(f"the file has more than {_LARGEST:,} bytes", location=str(path))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -152,6 +155,9 @@ class _Reader:
             line = self._text[: error.position].count("\n") + 1
             code = f"U+{ord(self._text[error.position]):04X}"
             raise ConfigError(f"character {code} is not allowed in YAML", location=f"{self._name}:{line}") from error
+        # PyYAML turns escapes such as "\\UFFFFFFFF" and the numbers of %YAML into integers and characters unchecked.
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(f"no valid YAML: {error}", location=self._name) from error
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             message = " ".join(part for part in (error.context, error.problem) if part)
@@ -180,7 +186,14 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             return [self._build(item, (*path, index)) for index, item in enumerate(node.value)]
         assert isinstance(node, yaml.ScalarNode)
+        self._refuse_surrogates(node)
         return node.value if node.style else scalar(node.value)
+
+    def _refuse_surrogates(self, node: yaml.ScalarNode) -> None:
+        """An escaped half of a surrogate pair parses, but no file or terminal can hold it."""
+        if _SURROGATE.search(node.value):
+            self.problems.append(self._position(node.start_mark).problem("'\\u' escapes half of a surrogate pair"))
+            node.value = _SURROGATE.sub("\ufffd", node.value)
 
     def _refuse_tag(self, node: yaml.Node) -> None:
         start = node.start_mark.index
@@ -195,6 +208,7 @@ class _Reader:
                 self.problems.append(place.problem("a key must be text"))
                 continue
             self._refuse_tag(key_node)
+            self._refuse_surrogates(key_node)
             key = str(key_node.value)
             if key == "<<" and not key_node.style:
                 self.problems.append(place.problem("merge keys (<<) are not allowed", "use 'extends'"))
@@ -209,6 +223,13 @@ class _Reader:
     def _position(self, mark: Any) -> Position:
         text = self._lines[mark.line] if mark.line < len(self._lines) else ""
         return Position(self._name, mark.line + 1, mark.column + 1, text)
+
+
+def quoted(text: str) -> str:
+    """A text in double quotes as this loader reads it back: what cannot be printed is escaped."""
+    kept = {'"': '\\"', "\\": "\\\\"}
+    shown = (kept.get(letter) or (letter if letter.isprintable() else f"\\U{ord(letter):08X}") for letter in text)
+    return '"' + "".join(shown) + '"'
 
 
 def scalar(text: str) -> Any:

@@ -65,17 +65,28 @@ def token_batches(lengths: Sequence[int], inputs: Sequence[int], batch_tokens: i
 
 
 def sorted_token_batches(
-    rows: Sequence[int], lengths: Sequence[int], inputs: Sequence[int], batch_tokens: int
+    rows: Sequence[int],
+    lengths: Sequence[int],
+    inputs: Sequence[int],
+    batch_tokens: int,
+    spare_tokens: int | None = None,
 ) -> list[list[int]]:
-    """Some rows, longest first, cut wherever the next row would be too much; other arguments as of `token_batches`."""
+    """Some rows, longest first, cut wherever the next row would be too much; other arguments as of `token_batches`.
+
+    Args:
+        spare_tokens: of a batch also its padding alone may not be more; None: it may.
+    """
     batches: list[list[int]] = []
-    held = 0
+    held = padding = 0
     for row in sorted(rows, key=lambda row: -lengths[row]):
-        if not batches or lengths[batches[-1][0]] * (held + inputs[row]) > batch_tokens:
+        more = (lengths[batches[-1][0]] - lengths[row]) * inputs[row] if batches else 0
+        wasteful = spare_tokens is not None and padding + more > spare_tokens
+        if not batches or wasteful or lengths[batches[-1][0]] * (held + inputs[row]) > batch_tokens:
             batches.append([])
-            held = 0
+            held = padding = more = 0
         batches[-1].append(row)
         held += inputs[row]
+        padding += more
     return batches
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, final
 
+from ptv2kit.config.yaml import quoted
 from ptv2kit.data.rows import Row
 from ptv2kit.errors import DataError
 
@@ -150,7 +150,7 @@ def _choices(columns: Mapping[str, list[Any]]) -> Proposal | None:
     if len(numbered) < 2 or label is None or not rest:
         return None
     values = [str(value) for value in columns[label]]
-    if not all(value.isdecimal() for value in values):
+    if not all(value.isdecimal() and len(value) < 10 for value in values):
         return None
     numbered.sort()
     doubts = ()
@@ -163,7 +163,7 @@ def _choices(columns: Mapping[str, list[Any]]) -> Proposal | None:
         f"columns {', '.join(numbered)} are numbered, and '{label}' says which one is right",
         {
             "input": (
-                f"{{text: {json.dumps(text)}, choices: [{listed}], max_length: 128}}",
+                f"{{text: {quoted(text)}, choices: [{listed}], max_length: 128}}",
                 "text stands before each choice",
             ),
             "labels": (f"{{scheme: choices, column: {_key(label)}}}", ""),
@@ -185,7 +185,7 @@ def _classes(columns: Mapping[str, list[Any]]) -> Proposal | None:
     counts = Counter(_plain(value) if isinstance(value, bool) else str(value) for value in columns[label])
     names = sorted(counts, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))
     if all(name.isdecimal() for name in names):
-        shown = "{" + ", ".join(f"{json.dumps(name)}: class_{name}" for name in names) + "}"
+        shown = "{" + ", ".join(f"{quoted(name)}: class_{name}" for name in names) + "}"
         doubts = ("the classes are numbers: give them names in 'labels.names'",)
     else:
         shown, doubts = f"[{', '.join(map(_key, names))}]", ()
@@ -260,7 +260,7 @@ def _longest(words: Iterator[int] | Sequence[int], pieces: int) -> int:
 
 
 def _template(column: str) -> str:
-    return json.dumps(f"{{{column}}}", ensure_ascii=False)
+    return quoted(f"{{{column}}}")
 
 
 def _key(text: str) -> str:
@@ -272,7 +272,7 @@ def _key(text: str) -> str:
         "yes",
         "no",
     )
-    return text if simple else json.dumps(text, ensure_ascii=False)
+    return text if simple else quoted(text)
 
 
 def _plain(value: bool) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, final
 
 from ptv2kit.errors import DataError, did_you_mean
+
+# Python refuses to convert thousands of digits, and no index has as many as these.
+_MOST_DIGITS = 18
 
 
 @final
@@ -57,7 +60,7 @@ class Row:
             DataError: there is no such column, or it holds no whole number from 0 on.
         """
         value = self.value(column)
-        if isinstance(value, str) and value.strip().isdecimal():
+        if isinstance(value, str) and value.strip().isdecimal() and len(value.strip()) <= _MOST_DIGITS:
             return int(value)
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
@@ -103,6 +106,11 @@ class Row:
         return cast(list[str], items)
 
 
+def file_of(rows: Sequence[Row]) -> str:
+    """The file of the first row, for messages about all of them; empty without rows."""
+    return rows[0].location.rpartition(":")[0] if rows else ""
+
+
 def _descend(value: object, path: str) -> Any:
     head, dot, rest = path.partition(".")
     if isinstance(value, Mapping):
@@ -114,7 +122,7 @@ def _descend(value: object, path: str) -> Any:
                 return _descend(fields[name], ".".join(parts[count:])) if count < len(parts) else fields[name]
     elif isinstance(value, list) and head == "*":
         return [_descend(item, rest) if dot else item for item in cast(list[object], value)]
-    elif isinstance(value, list) and head.isdecimal():
+    elif isinstance(value, list) and head.isdecimal() and len(head) <= _MOST_DIGITS:
         items = cast(list[object], value)
         if int(head) < len(items):
             return _descend(items[int(head)], rest) if dot else items[int(head)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -45,6 +46,21 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Precision of frozen weights by the recipe's name of it."""
 _PUBLISHED: dict[str, Size] = {"THUDM/glm-2b": "2B", "THUDM/glm-10b": "10B"}
 """Backbones whose configuration is known without the hub, enough for planning."""
+
+# Libraries take the descriptions and weights of a model for what they should be, and stumble over what they are.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    EOFError,
+    SafetensorError,
+    StrictDataclassError,
+    pickle.UnpicklingError,
+)
+"""What reading a model that is damaged, or none, can raise."""
 
 
 @final
@@ -111,7 +127,7 @@ def find_backbone(settings: Backbone, *, planning: bool = False) -> BackboneSpec
     local, at_hand = published is not None, True
     try:
         config = _read_config(source, settings.revision, local)
-    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+    except UNREADABLE as error:
         if published is None:
             raise _failed(settings.name, source, "its configuration cannot be read", error) from error
         config, at_hand = OriginalGlmConfig.of_size(published), False
@@ -186,7 +202,7 @@ def load_tokenizer(spec: BackboneSpec, *, words: bool) -> PreTrainedTokenizerBas
     """
     try:
         tokenizer = _read_tokenizer(spec)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise _failed(spec.settings.name, spec.source, "it has no usable tokenizer", error) from error
     if not tokenizer.is_fast:
         raise ConfigError(f"backbone '{spec.source}' has no fast tokenizer, which aligns sub-words with words")
@@ -242,7 +258,7 @@ def load_backbone(
                 output_loading_info=True,
                 **options,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except UNREADABLE as error:
         if "not enough memory" in str(error):
             raise
         raise _failed(spec.settings.name, spec.source, "its weights cannot be loaded", error) from error
@@ -347,7 +363,9 @@ def _source(name: str) -> str:
 
 def _failed(name: str, source: str, what: str, error: Exception) -> ConfigError | DataError:
     """A folder that is wrong is a matter of configuration; a hub that does not answer is one of the network."""
-    reason = str(error).strip().split("\n", 1)[0]
+    reason = next(iter(str(error).strip().splitlines()), "")
+    if not isinstance(error, OSError | ValueError) or not reason:
+        reason = f"{type(error).__name__}: {reason}"
     if Path(source).is_dir():
         return ConfigError(f"backbone '{name}': {what}: {reason}")
     close = did_you_mean(name, ["mini", glm_tiny.NAME])

@@ -80,6 +80,7 @@ def build_model(
     device: torch.device | None = None,
     sharding: Sharding | None = None,
     words: Words = (),
+    backbone: PreTrainedModel | None = None,
 ) -> PromptedModel:
     """Load the backbone and put a fresh prompt and head on it. Initial values come from torch's global generator.
 
@@ -91,12 +92,31 @@ def build_model(
         device: where quantized weights go; the rest is made on the CPU.
         sharding: of the frozen weights; None: whole.
         words: of a verbalizer; empty where answers differ from row to row, and without a verbalizer.
+        backbone: that was loaded for another prompt of the same backbone; None: load it.
 
     Raises:
         ConfigError: the backbone's weights do not load, `pooling: pooler` without a pooler, or a verbalizer without a
             language-model head.
     """
-    return _assemble(recipe, unit, spec, size, load_backbone(spec, device, sharding), words)
+    loaded = load_backbone(spec, device, sharding) if backbone is None else backbone
+    return _assemble(recipe, unit, spec, size, loaded, words)
+
+
+def build_beside(other: PromptedModel, recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int) -> PromptedModel:
+    """A fresh prompt and head on the backbone of a model, with the initial values that `build_model` would give them.
+
+    Args:
+        other: from `build_model`, for a recipe whose prompt has the same form; a head of it that is not trained, as of
+            a verbalizer, is shared too.
+        recipe: as of `build_model`, as are the other arguments.
+        unit: of the task.
+        spec: of the backbone.
+        size: number of logits per unit.
+    """
+    head = other.head
+    if any(parameter.requires_grad for parameter in head.parameters()):
+        head = build_head(recipe, unit, spec, size, other.backbone)
+    return other.with_prompt(_build_prompt(recipe, spec, other.backbone), head)
 
 
 def empty_model(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int) -> PromptedModel:

@@ -162,7 +162,7 @@ def _forward(
         assert relative_pos is not None
         assert rel_embeddings is not None
         bias = _relative_bias(self, query, key, relative_pos, rel_embeddings)
-    weights, value = _weights(self, query, key, value, bias, slot.prompt, attention_mask.bool())
+    weights, value = _weights(self, query, key, value, bias, slot.prompt, attention_mask.bool(), slot.visible)
     context = (weights @ value).transpose(1, 2).flatten(2)
     return context, weights if output_attentions else None
 
@@ -216,6 +216,7 @@ def _weights(
     bias: Tensor | None,
     prompt: LayerPrompt,
     visible: Tensor,
+    prompt_visible: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Attention weights over prompt and tokens, and the values that they weigh.
 
@@ -225,6 +226,7 @@ def _weights(
         bias: `[batch, heads, length, length]`.
         prompt: keys and values.
         visible: boolean `[batch, 1, length, length]`.
+        prompt_visible: boolean `[batch, prompt_length]`, or None = all.
 
     Returns:
         `[batch, heads, length, prompt_length + length]` and `[batch, heads, prompt_length + length, head_dim]`.
@@ -238,7 +240,10 @@ def _weights(
     if talking:
         scores = _mix_heads(module.get_submodule("head_logits_proj"), scores)
     real_query = visible.any(dim=-1, keepdim=True)
-    visible = torch.cat([real_query.expand(-1, -1, -1, prompt_length), visible], dim=-1)
+    of_prompt = real_query.expand(-1, -1, -1, prompt_length)
+    if prompt_visible is not None:
+        of_prompt = of_prompt & prompt_visible[:, None, None, :]
+    visible = torch.cat([of_prompt, visible], dim=-1)
     weights = scores.masked_fill(~visible, torch.finfo(scores.dtype).min).softmax(dim=-1)
     # A row that sees nothing has even weights here.
     weights = module.dropout(weights.masked_fill(~visible, 0))

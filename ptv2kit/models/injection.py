@@ -74,13 +74,15 @@ class AttentionPlan:
 class PromptSlot(nn.Module):
     """What the next forward pass of one attention module puts in front of its keys and values.
 
-    While `recording`, the module's own keys and values are kept in `recorded`.
+    `visible` tells which columns of the prompt each input of the batch sees, boolean `[batch, prompt_length]`; None:
+    all. While `recording`, the module's own keys and values are kept in `recorded`.
     """
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__()
         self.kernel: Kernel = kernel
         self.prompt: LayerPrompt | None = None
+        self.visible: Tensor | None = None
         self.recording = False
         self.recorded: LayerPrompt | None = None
 
@@ -124,7 +126,9 @@ def prompted_attention(
         batch_size = key.shape[0]
         key = torch.cat([prompt_key.to(key.dtype).expand(batch_size, -1, -1, -1), key], dim=2)
         value = torch.cat([prompt_value.to(value.dtype).expand(batch_size, -1, -1, -1), value], dim=2)
-        if attention_mask is not None:
+        if slot.visible is not None:
+            attention_mask = _mask_beside(slot.visible, attention_mask, query.shape[2])
+        elif attention_mask is not None:
             attention_mask = nn.functional.pad(attention_mask, (prompt_key.shape[2], 0), value=True)
     if slot.kernel == "sdpa":
         return sdpa_attention_forward(
@@ -138,6 +142,19 @@ def prompted_attention(
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     context, _ = eager(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     return context, None
+
+
+def _mask_beside(visible: Tensor, attention_mask: Tensor | None, length: int) -> Tensor:
+    """The mask of prompt and tokens `[batch, 1, length, prompt_length + length]` where inputs see prompts of their own.
+
+    Args:
+        visible: boolean `[batch, prompt_length]`.
+        attention_mask: boolean `[batch or 1, 1, length, length]`, or None = all visible.
+        length: of the tokens.
+    """
+    of_prompt = visible[:, None, None, :].expand(-1, -1, length, -1)
+    of_tokens = visible.new_ones(1, 1, length, length) if attention_mask is None else attention_mask
+    return torch.cat([of_prompt, of_tokens.expand(len(visible), -1, -1, -1)], dim=3)
 
 
 def explicit_mask(*args: Any, **kwargs: Any) -> Tensor | None:
@@ -241,7 +258,7 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
 
 @final
 class Injection:
-    """The slots of a backbone.
+    """The slots of a backbone; several injections of one backbone share them, and the last that was set counts.
 
     Args:
         backbone: a model loaded with `attn_implementation=IMPLEMENTATION` or `BIDIRECTIONAL`.
@@ -257,20 +274,25 @@ class Injection:
         kernel: Kernel = "sdpa",
         covered: Sequence[int] | None = None,
     ) -> None:
-        slots = [PromptSlot(kernel) for _ in layers]
-        for layer, slot in zip(layers, slots, strict=True):
-            backbone.get_submodule(layer.name).add_module(_SLOT, slot)
-        self._slots = slots if covered is None else [slots[index] for index in covered]
+        self._all = [_slot_of(backbone.get_submodule(layer.name), kernel) for layer in layers]
+        self._slots = self._all if covered is None else [self._all[index] for index in covered]
 
-    def set(self, prompts: Sequence[LayerPrompt] | None) -> None:
+    def set(self, prompts: Sequence[LayerPrompt | None] | None, visible: Sequence[Tensor | None] | None = None) -> None:
         """Let the coming forward passes put `prompts`, one for each covered layer, in front; None: nothing.
 
         They stay until the next call, because gradient checkpointing computes a layer again during backward.
+
+        Args:
+            prompts: of each covered layer; None in place of one, or of all: nothing.
+            visible: for each covered layer which columns of its prompt an input sees, boolean `[batch,
+                prompt_length]`; None in place of one, or of all: each input sees all columns.
         """
-        for slot in self._slots:
-            slot.prompt = None
+        for slot in self._all:
+            slot.prompt = slot.visible = None
         for slot, prompt in zip(self._slots, prompts, strict=True) if prompts is not None else ():
             slot.prompt = prompt
+        for slot, columns in zip(self._slots, visible, strict=True) if visible is not None else ():
+            slot.visible = columns
 
     @contextmanager
     def recording(self) -> Generator[list[LayerPrompt]]:
@@ -288,6 +310,17 @@ class Injection:
             assert slot.recorded is not None, "no forward pass was made"
             recorded.append(slot.recorded)
             slot.recorded = None
+
+
+def _slot_of(module: nn.Module, kernel: Kernel) -> PromptSlot:
+    """The slot of an attention module, which gets one if it has none."""
+    found = dict(module.named_children()).get(_SLOT)
+    if found is None:
+        found = PromptSlot(kernel)
+        module.add_module(_SLOT, found)
+    assert isinstance(found, PromptSlot)
+    assert found.kernel == kernel, "one backbone has one kernel"
+    return found
 
 
 @final

@@ -13,7 +13,6 @@ from typing import Any, cast, final
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -28,7 +27,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAtte
 
 from ptv2kit.errors import ConfigError
 from ptv2kit.models import deberta
-from ptv2kit.models.backbones import DTYPES, BackboneSpec
+from ptv2kit.models.backbones import DTYPES, UNREADABLE, BackboneSpec
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
 
 _HINT = "take a checkpoint with its pretraining head, such as roberta-large, or set head: linear in the task"
@@ -191,7 +190,7 @@ def _read_as(spec: BackboneSpec, config: PretrainedConfig) -> tuple[PreTrainedMo
             attn_implementation="eager",
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except UNREADABLE as error:
         if "not enough memory" in str(error):
             raise
         reason = str(error).strip().split("\n", 1)[0]

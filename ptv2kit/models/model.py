@@ -21,6 +21,9 @@ from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, S
 from ptv2kit.models.quantization import frozen_parameters
 from ptv2kit.models.trunk import Trunk
 
+MadePrompt = Sequence[LayerPrompt] | Tensor | None
+"""What a prompt puts in front of a batch: keys and values by layer, or vectors `[batch, length, width]`."""
+
 
 @final
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ class PromptedModel(nn.Module):
         self.head = head
         self._injection = Injection(backbone, spec.layers, spec.kernel, covered)
         self._family = spec.family
-        self._layers = spec.layers if covered is None else tuple(spec.layers[index] for index in covered)
+        self.covered = tuple(range(len(spec.layers)) if covered is None else covered)
+        self._layers = tuple(spec.layers[index] for index in self.covered)
         self._made: Sequence[LayerPrompt] | None = None
         self.shift = prompt.length if isinstance(prompt, DeepPrompt) and shift_positions else 0
         self.attention = f"{spec.kernel}, {'causal' if spec.causal else 'bidirectional'}"
@@ -96,6 +100,19 @@ class PromptedModel(nn.Module):
         other = copy.copy(self)
         other._modules = {**self._modules, "head": head}
         return other
+
+    def with_prompt(self, prompt: DeepPrompt | ShallowPrompt | None, head: Head) -> PromptedModel:
+        """A model with a prompt and a head of its own on the same backbone; the prompt is like this one's in form."""
+        other = self.with_head(head)
+        if prompt is not None:
+            assert self.prompt is not None
+            assert prompt.length == self.prompt.length
+            other._modules["prompt"] = prompt
+        return other
+
+    def made_prompt(self, rows: int) -> MadePrompt:
+        """What the prompt puts in front of a batch of so many rows, with its dropout while training."""
+        return None if self.prompt is None else self.prompt(rows)
 
     def forward(
         self,
@@ -133,17 +150,41 @@ class PromptedModel(nn.Module):
         **cloze: Tensor,
     ) -> BackboneOutput:
         """Hidden states of a batch under the prompt; arguments as in `forward`."""
-        if isinstance(self.prompt, ShallowPrompt):
+        made = self.made_prompt(len(input_ids)) if self._made is None else self._made
+        return self.encode_behind(made, 1, input_ids, attention_mask, token_type_ids, trunk_states, **cloze)
+
+    def encode_behind(
+        self,
+        made: MadePrompt,
+        copies: int,
+        /,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        trunk_states: Tensor | None = None,
+        **cloze: Tensor,
+    ) -> BackboneOutput:
+        """Hidden states of a batch behind what prompts have made, such as those of several models for some rows each.
+
+        Args:
+            made: what is put in front, in the form of `made_prompt`.
+            copies: how often the same rows are in the batch, one copy after the other.
+            input_ids: as in `forward`, like the other arguments.
+            attention_mask: `[batch, length]`.
+            token_type_ids: `[batch, length]`, or None.
+            trunk_states: `[batch, length, hidden]`, or None.
+            cloze: of the original GLM.
+        """
+        if isinstance(made, Tensor):
             assert trunk_states is None
-            return self._encode_behind_vectors(self.prompt, input_ids, attention_mask, token_type_ids, **cloze)
+            return self._encode_behind_vectors(made, input_ids, attention_mask, token_type_ids, **cloze)
         if self.trunk is not None:
-            self.trunk.replace_by(trunk_states)
+            self.trunk.replace_by(trunk_states, copies)
         elif trunk_states is not None:
             assert self.prompt is None, "a prompt on all layers leaves none to be replaced"
             pooled = self._family.pool(self.backbone, trunk_states)
             return BackboneOutput(trunk_states.float(), None if pooled is None else pooled.float(), attention_mask)
-        prompts = None if self.prompt is None else self.prompt(len(input_ids)) if self._made is None else self._made
-        self._injection.set(prompts)
+        self._injection.set(made)
         output = self._run_backbone(input_ids, attention_mask, token_type_ids, self.shift, **cloze)
         pooled = output.get("pooler_output")
         return BackboneOutput(
@@ -197,27 +238,32 @@ class PromptedModel(nn.Module):
 
     def _encode_behind_vectors(
         self,
-        prompt: ShallowPrompt,
+        vectors: Tensor,
         input_ids: Tensor,
         attention_mask: Tensor,
         token_type_ids: Tensor | None,
         **cloze: Tensor,
     ) -> BackboneOutput:
-        """Hidden states of the tokens alone; a pooler reads the first of them, not the first vector."""
+        """Hidden states of the tokens alone; a pooler reads the first of them, not the first vector.
+
+        `vectors`: `[batch, length, width]`.
+        """
+        self._injection.set(None)
         words: Tensor = self.backbone.get_input_embeddings()(input_ids)
-        vectors = prompt(len(input_ids)).to(words.dtype)
+        vectors = vectors.to(words.dtype)
+        length = vectors.shape[1]
         segments = {}
         if token_type_ids is not None:
-            segments = {"token_type_ids": nn.functional.pad(token_type_ids, (prompt.length, 0))}
+            segments = {"token_type_ids": nn.functional.pad(token_type_ids, (length, 0))}
         if cloze:
-            cloze = _behind_vectors(cloze["position_ids"], cloze["context_length"], prompt.length)
+            cloze = _behind_vectors(cloze["position_ids"], cloze["context_length"], length)
         output = self.backbone(
             inputs_embeds=torch.cat([vectors, words], dim=1),
-            attention_mask=nn.functional.pad(attention_mask, (prompt.length, 0), value=1),
+            attention_mask=nn.functional.pad(attention_mask, (length, 0), value=1),
             **segments,
             **cloze,
         )
-        hidden = output.last_hidden_state[:, prompt.length :]
+        hidden = output.last_hidden_state[:, length:]
         pooled = self._family.pool(self.backbone, hidden)
         return BackboneOutput(hidden.float(), None if pooled is None else pooled.float(), attention_mask)
 

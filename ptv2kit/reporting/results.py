@@ -14,6 +14,9 @@ from ptv2kit.models.model import ParameterCount
 RESULTS_VERSION = 1
 
 
+Status = Literal["finished", "interrupted", "terminated", "stopped"]
+
+
 @final
 @dataclass(frozen=True)
 class TaskOutcome:
@@ -54,7 +57,7 @@ class Outcome:
 
     recipe: Recipe
     tasks: tuple[TaskOutcome, ...]
-    status: Literal["finished", "interrupted", "terminated", "stopped"]
+    status: Status
     parameters: ParameterCount
     best_epoch: int
     epochs: int

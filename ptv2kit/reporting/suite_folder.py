@@ -15,7 +15,7 @@ from ptv2kit.config.load import ResolvedRecipe, load_recipe, resolved_yaml
 from ptv2kit.config.suite import short_names, shown
 from ptv2kit.data.schemes.base import Scores
 from ptv2kit.errors import DataError
-from ptv2kit.files import is_file, write_atomically
+from ptv2kit.files import is_file, parse_json, write_atomically
 from ptv2kit.models.model import ParameterCount
 from ptv2kit.reporting.results import Outcome, TaskOutcome
 
@@ -132,7 +132,7 @@ class SuiteFolder:
         if not is_file(path):
             return None
         try:
-            return CellRecord(**json.loads(path.read_text(encoding="utf-8")))
+            return CellRecord(**parse_json(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise DataError(
                 f"this is no record of a cell: {error}", location=str(path), hint="delete it; the cell is run again"

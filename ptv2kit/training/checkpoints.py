@@ -6,14 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ptv2kit.errors import DataError
-from ptv2kit.files import write_atomically
+from ptv2kit.files import parse_json, write_atomically
+from ptv2kit.training.tensor_files import read_tensors
 
 FORMAT = "ptv2kit-prompt"
 FORMAT_VERSION = 1
@@ -53,18 +53,42 @@ def load_prompt(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         DataError: the file is missing, is not what it should be, or does not match its checksum.
     """
     path = folder / "prompt.safetensors"
+    tensors, header = read_tensors(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(FORMAT, "{}")
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"this file holds no whole prompt: {error}", location=str(path)) from error
-    facts: dict[str, Any] = json.loads(header)
+        facts: Any = parse_json(header.get(FORMAT, "{}"))
+    except ValueError as error:
+        raise DataError(f"the header is no JSON: {error}", location=str(path)) from error
+    if not isinstance(facts, dict):
+        raise DataError(f"expected format {FORMAT} {FORMAT_VERSION}", location=str(path))
+    facts = cast(dict[str, Any], facts)
     if facts.get("format") != FORMAT or facts.get("format_version") != FORMAT_VERSION:
         raise DataError(f"expected format {FORMAT} {FORMAT_VERSION}", location=str(path))
     if facts.get("sha256") != digest(tensors):
         raise DataError("the tensors do not match the checksum in the file's header", location=str(path))
     return tensors, facts
+
+
+def require_facts(facts: Mapping[str, Any], folder: Path) -> None:
+    """Make sure that a run can be built from the facts of `load_prompt`, which no checksum covers.
+
+    Raises:
+        DataError: one of them is missing or of another kind.
+    """
+    path = folder / "prompt.safetensors"
+    for key in ("backbone", "method"):
+        if not isinstance(facts.get(key), str):
+            raise DataError(f"the header's '{key}' is no text", location=str(path))
+    task, names = facts.get("task"), facts.get("names")
+    if isinstance(task, str):
+        fits = _is_texts(names)
+    else:
+        fits = _is_texts(task) and isinstance(names, dict) and all(map(_is_texts, cast(dict[str, Any], names).values()))
+    if not fits:
+        raise DataError("the header's 'task' and 'names' are no task with a list of labels", location=str(path))
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in cast(list[object], value))
 
 
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ptv2kit.errors import DataError
-from ptv2kit.files import is_file, is_folder
+from ptv2kit.files import is_file, is_folder, read_json
+from ptv2kit.training.tensor_files import read_tensors
 
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin", "model.safetensors", "pytorch_model.bin")
 _HEADS = ("classifier", "score", "qa_outputs")
@@ -76,6 +73,17 @@ def _official(found: Mapping[str, Tensor], path: Path) -> Tensor:
         lacking = next(name for name in names if name not in found)
         raise DataError(f"the network that makes the prompt lacks 'prefix_encoder.{lacking}'", location=str(path))
     first, first_bias, second, second_bias = (found[name].float() for name in names)
+    matrices = [tuple(tensor.shape) for tensor in (embedding, first, second)]
+    fits = (
+        all(len(shape) == 2 for shape in matrices)
+        and matrices[0][1] == matrices[1][1]
+        and matrices[1][0] == matrices[2][1]
+        and tuple(first_bias.shape) == matrices[1][:1]
+        and tuple(second_bias.shape) == matrices[2][:1]
+    )
+    if not fits:
+        shown = ", ".join(map(str, matrices))
+        raise DataError(f"the network that makes the prompt has matrices that do not fit: {shown}", location=str(path))
     return torch.tanh(embedding @ first.T + first_bias) @ second.T + second_bias
 
 
@@ -103,23 +111,32 @@ def _weights_file(source: Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise DataError(f"its tensors cannot be read: {reason}", location=str(path)) from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise DataError("expected a mapping of names to tensors", location=str(path))
+    if path.suffix == ".safetensors":
+        content: Any = read_tensors(path, checked=False)[0]
+    else:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        # A pickle is a program for a small machine, and one that was not made by pickling fails in any way.
+        except Exception as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise DataError(f"its tensors cannot be read: {reason}", location=str(path)) from error
+    if not isinstance(content, dict) or not all(_is_plain(value) for value in content.values()):
+        raise DataError("expected a mapping of names to dense tensors of real numbers", location=str(path))
     return {str(name): value for name, value in content.items()}
 
 
+def _is_plain(value: object) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_complex()
+        and not value.is_quantized
+    )
+
+
 def _require_prefix_tuning(path: Path) -> None:
-    try:
-        config: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"the adapter's configuration cannot be read: {error}", location=str(path)) from error
+    config: Any = read_json(path)
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind != "PREFIX_TUNING":
         raise DataError(f"peft_type is {kind}, and only PREFIX_TUNING has a prompt in every layer", location=str(path))

@@ -16,7 +16,7 @@ from ptv2kit.files import is_file, is_folder
 from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.build import covered
 from ptv2kit.models.model import PromptedModel
-from ptv2kit.training.checkpoints import load_prompt
+from ptv2kit.training.checkpoints import load_prompt, require_facts
 from ptv2kit.training.parts import HEADS
 
 
@@ -83,6 +83,7 @@ def read_initial(recipe: Recipe, spec: BackboneSpec) -> InitialTensors | None:
             hint="it is relative to the working folder; 'ptv2kit run' prints a run's folder",
         )
     tensors, facts = load_prompt(folder / "prompt")
+    require_facts(facts, folder / "prompt")
     prompt = {name: tensor for name, tensor in tensors.items() if name.startswith("prompt.")}
     if _backbone(facts["backbone"]) != _backbone(recipe.backbone.name):
         raise ConfigError(
@@ -130,7 +131,7 @@ def _heads(
         }
         for task in facts["task"]
     }
-    return heads, facts["names"]
+    return heads, {task: names for task, names in facts["names"].items() if task in heads}
 
 
 def _require_equal_shapes(given: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], source: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ptv2kit.config.load import ResolvedRecipe, load_recipe
 from ptv2kit.config.recipe import Recipe
@@ -23,7 +24,7 @@ from ptv2kit.files import is_file
 from ptv2kit.models.backbones import BackboneSpec, load_tokenizer
 from ptv2kit.models.build import build_model
 from ptv2kit.models.model import PromptedModel
-from ptv2kit.training.checkpoints import load_prompt
+from ptv2kit.training.checkpoints import load_prompt, require_facts
 from ptv2kit.training.prepare import check_backbone, choose_device
 
 
@@ -37,6 +38,7 @@ class LoadedRun:
         recipe: of the run.
         task: the one that was asked for, with the labels that it was trained with.
         spec: the backbone's facts.
+        tokenizer: of the backbone, as the task's scheme uses it.
         scheme: of the task.
         model: with the best prompt and head, in evaluation mode.
         facts: of the prompt's file: epoch, scores and the like.
@@ -47,6 +49,7 @@ class LoadedRun:
     recipe: Recipe
     task: AnyTask
     spec: BackboneSpec
+    tokenizer: PreTrainedTokenizerBase
     scheme: LabelScheme
     model: PromptedModel
     facts: dict[str, Any]
@@ -80,38 +83,72 @@ class LoadedRun:
         return [answer.values for answer in answers if answer.values is not None]
 
 
-def load_run(folder: Path, task: str | None = None, device: str = "auto") -> LoadedRun:
+def load_run(folder: Path, task: str | None = None, device: str = "auto", beside: LoadedRun | None = None) -> LoadedRun:
     """Read a run's recipe, task, prompt and head, and load its backbone.
 
     Args:
         folder: of the run.
         task: which one of several.
         device: as `train.device`.
+        beside: a run whose backbone is taken instead, whose device, and whose tokenizer if it serves; None: load them.
 
     Raises:
-        ConfigError: this is no folder of a run, it has no head, it has several tasks and none was named, or what was
-            saved does not fit its own recipe.
+        ConfigError: this is no folder of a run, it has no head, it has several tasks and none was named, what was saved
+            does not fit its own recipe, or the run beside has another backbone.
         DataError: a file is torn, or the backbone cannot be had.
     """
     resolved = read_run(folder)
     chosen = _choose(resolved, task, folder)
     several = len(resolved.tasks) > 1
-    tensors, facts = load_prompt(folder / "prompt" / chosen.task if several else folder / "prompt")
+    prompt = folder / "prompt" / chosen.task if several else folder / "prompt"
+    tensors, facts = load_prompt(prompt)
+    require_facts(facts, prompt)
+    if facts["task"] != chosen.task:
+        raise DataError(f"this is the prompt of task '{facts['task']}', not of '{chosen.task}'", location=str(prompt))
     if not facts["names"]:
         raise ConfigError(f"the run '{folder}' has a prompt and no head", hint="init_from lets a new run start from it")
     own = _with_names(chosen, facts["names"])
     recipe = resolved.recipe
-    where = choose_device(device)
+    where = choose_device(device) if beside is None else beside.device
     spec, max_length = check_backbone(recipe, own)
-    subwords = Subwords(load_tokenizer(spec, words=isinstance(own, Iob2Task)), max_length, spec.filling)
-    scheme = build_scheme(own, subwords, ())
-    model = build_model(recipe, scheme.unit, spec, len(scheme.names), where, words=scheme.words)
+    if beside is not None:
+        _require_same_backbone(folder, recipe, spec, beside)
+    words = isinstance(own, Iob2Task)
+    shared = beside is not None and isinstance(beside.task, Iob2Task) == words
+    tokenizer = beside.tokenizer if beside is not None and shared else load_tokenizer(spec, words=words)
+    scheme = build_scheme(own, Subwords(tokenizer, max_length, spec.filling), ())
+    backbone = None if beside is None else beside.model.backbone
+    model = build_model(recipe, scheme.unit, spec, len(scheme.names), where, words=scheme.words, backbone=backbone)
     model.fold_prompt()
     try:
         model.load_trained_state(tensors)
     except ConfigError as error:
         raise DataError(str(error.problems[0].message), location=str(folder / "prompt")) from error
-    return LoadedRun(folder, recipe, own, spec, scheme, model.to(where).eval(), facts, where)
+    return LoadedRun(folder, recipe, own, spec, tokenizer, scheme, model.to(where).eval(), facts, where)
+
+
+def _require_same_backbone(folder: Path, recipe: Recipe, spec: BackboneSpec, beside: LoadedRun) -> None:
+    """Prompts of both runs belong to the same weights, computed in the same way."""
+    for run, each in ((folder, recipe), (beside.folder, beside.recipe)):
+        if each.method == "fine_tuning":
+            raise ConfigError(
+                f"the run '{run}' trained its backbone, which no other run can share",
+                hint="use 'ptv2kit predict' with it, or serve it alone",
+            )
+    own = {
+        "name": (spec.source, beside.spec.source),
+        "revision": (recipe.backbone.revision, beside.recipe.backbone.revision),
+        "dtype": (recipe.backbone.dtype, beside.recipe.backbone.dtype),
+        "quantization": (recipe.backbone.quantization, beside.recipe.backbone.quantization),
+        "bidirectional": (recipe.backbone.bidirectional, beside.recipe.backbone.bidirectional),
+        "attention": (spec.kernel, beside.spec.kernel),
+    }
+    for key, (here, there) in own.items():
+        if here != there:
+            raise ConfigError(
+                f"the run '{folder}' has backbone.{key} {here}, but '{beside.folder}' has {there}",
+                hint="prompts share a backbone only if they were trained on the same; serve this run apart",
+            )
 
 
 def read_run(folder: Path) -> ResolvedRecipe:

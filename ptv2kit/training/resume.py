@@ -10,17 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
-from safetensors import SafetensorError, safe_open
+from pydantic import TypeAdapter
 from safetensors.torch import save
 from torch import Tensor
 
 from ptv2kit.errors import DataError, Problem
-from ptv2kit.files import write_atomically
+from ptv2kit.files import parse_json, write_atomically
 from ptv2kit.training.checkpoints import digest
 from ptv2kit.training.state import Generators, Progress, TrainingState
+from ptv2kit.training.tensor_files import read_tensors
 
 FORMAT = "ptv2kit-checkpoint"
 FORMAT_VERSION = 1
+_PROGRESS = TypeAdapter(Progress)
+_EXTRA = TypeAdapter(dict[str, Any])
 
 
 @final
@@ -37,7 +40,9 @@ class Checkpoints:
         self._keep = keep
 
     def save(self, state: TrainingState, extra: Mapping[str, Any]) -> Path:
-        """Write a checkpoint, then remove those that are too old.
+        """Write a checkpoint, then remove those that are too old, and those of later steps.
+
+        Later ones are damaged: a training that goes on does so from the newest that is whole.
 
         Args:
             state: of the training.
@@ -62,8 +67,10 @@ class Checkpoints:
         header = {FORMAT: text, "sha256": digest(tensors, text)}
         path = self._folder / f"step-{state.progress.step:08d}.safetensors"
         write_atomically(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, header))
-        for old in self._files()[: -self._keep]:
-            old.unlink()
+        files = self._files()
+        end = files.index(path) + 1
+        for other in (*files[: max(0, end - self._keep)], *files[end:]):
+            other.unlink()
         return path
 
     def latest(self) -> tuple[TrainingState, dict[str, Any], list[Problem]] | None:
@@ -91,17 +98,24 @@ class Checkpoints:
 
 def _load(path: Path) -> tuple[TrainingState, dict[str, Any]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            header: dict[str, str] = file.metadata() or {}
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"this checkpoint is torn: {error}", location=str(path)) from error
+        tensors, header = read_tensors(path)
+    except DataError as error:
+        raise DataError(f"this checkpoint is torn: {error.problems[0].message}", location=str(path)) from error
     text = header.get(FORMAT, "")
     if header.get("sha256") != digest(tensors, text):
         raise DataError("this checkpoint does not match the checksum in its header", location=str(path))
-    description: dict[str, Any] = json.loads(text)
+    try:
+        return _parse(parse_json(text), tensors)
+    # The checksum keeps out accidents. Who writes another file with its checksum can put anything anywhere.
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        message = f"expected a checkpoint of format {FORMAT_VERSION}: {type(error).__name__}: {error}"
+        raise DataError(message, location=str(path)) from error
+
+
+def _parse(description: Any, tensors: Mapping[str, Tensor]) -> tuple[TrainingState, dict[str, Any]]:
+    """A checkpoint from its header and tensors; what is not there or of another kind raises whatever it does."""
     if description["format_version"] != FORMAT_VERSION:
-        raise DataError(f"expected a checkpoint of format {FORMAT_VERSION}", location=str(path))
+        raise ValueError(f"format {description['format_version']}")
     generators = tuple(
         Generators(python=each["python"], numpy=each["numpy"], torch=tuple(_under(tensors, f"generators/{rank}/")))
         for rank, each in enumerate(description["generators"])
@@ -112,7 +126,8 @@ def _load(path: Path) -> tuple[TrainingState, dict[str, Any]]:
         optimizer=_named(tensors, "optimizer/"),
         generators=generators,
     )
-    return state, description["extra"]
+    _PROGRESS.validate_json(json.dumps(description["progress"]))
+    return state, dict(_EXTRA.validate_python(description["extra"]))
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

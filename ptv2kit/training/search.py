@@ -16,35 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
-from ptv2kit.config.suite import Parameter, Search
+from ptv2kit.config.suite import Search
 from ptv2kit.errors import ConfigError
 from ptv2kit.training.owners import is_gone, this_process
-from ptv2kit.training.trainer import StopTraining, TrainingEvents
+from ptv2kit.training.trainer import TrainingEvents
+from ptv2kit.training.trial_outcome import FACTS, STATUS, TrialOutcome, chosen_value
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-_OWNER, _STATUS, _FACTS, _RETRY_OF = "owner", "status", "facts", "retry_of"
-_WITHDRAWN, _ABANDONED = "withdrawn", "abandoned"
+    from ptv2kit.training.open_trials import OpenTrial
+
+_OWNER, _RETRY_OF, _WITHDRAWN = "owner", "retry_of", "withdrawn"
 
 TrialStatus = Literal["finished", "stopped", "failed", "running", "waiting"]
-
-
-@final
-@dataclass(frozen=True)
-class TrialOutcome:
-    """What came out of a trial.
-
-    Args:
-        status: `stopped` by the pruner; `interrupted` by the user: it is tried again.
-        score: what is searched for, higher is better; None if nothing was measured.
-        facts: what else to keep; plain values.
-    """
-
-    status: Literal["finished", "stopped", "failed", "interrupted"]
-    score: float | None
-    facts: Mapping[str, Any]
 
 
 @final
@@ -69,6 +55,9 @@ class TrialRecord:
 
 Objective = Callable[[int, Mapping[str, Any], TrainingEvents], TrialOutcome]
 """Trains a trial: its number, its settings, and a watcher that ends the training if the pruner says so."""
+
+Together = Callable[[Sequence["OpenTrial"]], None]
+"""Trains several trials and closes each of them as soon as it has ended."""
 
 
 def require_optuna() -> None:
@@ -107,11 +96,12 @@ class SharedSearch:
 
         self._search = search
         self._points = search.points() if search.sampler == "grid" else []
+        self._storage = open_storage(search.storage, journal)
         with _quiet():
             pruners = optuna.pruners
             self._study = optuna.create_study(
                 study_name=name,
-                storage=open_storage(search.storage, journal),
+                storage=self._storage,
                 direction="maximize",
                 load_if_exists=True,
                 pruner=pruners.NopPruner()
@@ -128,14 +118,40 @@ class SharedSearch:
         Returns:
             Whether it came to this end, and was not interrupted.
         """
+
+        def one_by_one(trials: Sequence[OpenTrial]) -> None:
+            for trial in trials:
+                trial.close(objective(trial.number, trial.settings, trial.watcher))
+
+        return self.run_together(one_by_one, most=1)
+
+    def run_together(self, objective: Together, most: int) -> bool:
+        """As `run`, with up to `most` trials at a time, which are chosen before any of them has ended.
+
+        Args:
+            objective: trains them; those that it has not closed when it returns or raises are tried again next time.
+            most: how many at a time, at least 1.
+
+        Returns:
+            Whether it came to this end, and was not interrupted.
+        """
+        from ptv2kit.training.heartbeat import signs_of_life
+
         with _quiet():
             self._recover()
             while self._has_work():
-                attempt = _Attempt(self._study, self._search, self._points, objective)
-                self._study.sampler = attempt.sampler()
-                self._study.optimize(attempt, n_trials=1, catch=(_WithdrawnError, _FailedError))
+                opened: list[OpenTrial] = []
+                try:
+                    self._open(opened, most)
+                    numbers = [trial.number_in_study for trial in opened]
+                    with signs_of_life(self._storage, self._study.study_name, numbers):
+                        if opened:
+                            objective(opened)
+                finally:
+                    for trial in opened:
+                        trial.abandon()
                 self._recover()
-                if attempt.interrupted:
+                if any(trial.interrupted for trial in opened):
                     return False
         return True
 
@@ -152,16 +168,51 @@ class SharedSearch:
                 TrialRecord(
                     number=rank,
                     settings={
-                        key: _chosen(parameter, last.params[key])
+                        key: chosen_value(parameter, last.params[key])
                         for key, parameter in self._search.space.items()
                         if key in last.params
                     },
                     status=status,
                     score=last.value if last.state.name == "COMPLETE" else None,
-                    facts=json.loads(last.user_attrs.get(_FACTS, "{}")),
+                    facts=json.loads(last.user_attrs.get(FACTS, "{}")),
                 )
             )
         return tuple(records)
+
+    def _open(self, opened: list[OpenTrial], most: int) -> None:
+        """Begin trials that are waiting or still to be made, and add them to `opened`, up to `most`."""
+        import optuna
+
+        from ptv2kit.training.open_trials import OpenTrial
+        from ptv2kit.training.samplers import PointSampler, SeededSampler
+
+        while len(opened) < most and self._has_work():
+            sampler = self._search.sampler
+            self._study.sampler = PointSampler() if sampler == "grid" else SeededSampler(sampler, self._search.seed)
+            with warnings.catch_warnings():
+                # The signs of life that `Study.optimize` would give are given by `signs_of_life`.
+                warnings.filterwarnings("ignore", message="Heartbeat of storage")
+                trial = self._study.ask()
+            trial.set_user_attr(_OWNER, this_process())
+            rank = self._rank(trial)
+            if rank is None:
+                trial.set_user_attr(STATUS, _WITHDRAWN)
+                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            else:
+                opened.append(OpenTrial(self._study, trial, rank, self._search, self._points))
+
+    def _rank(self, trial: optuna.Trial) -> int | None:
+        """The trial's rank; None if it is one too many: another process had the last one, or tries the same again."""
+        frozen = self._study.get_trials(deepcopy=False)
+        own = next(each for each in frozen if each.number == trial.number)
+        first = own
+        while _RETRY_OF in first.user_attrs:
+            earlier = [each for each in frozen if each.number < first.number]
+            if any(each.user_attrs.get(_RETRY_OF) == first.user_attrs[_RETRY_OF] for each in earlier):
+                return None
+            first = next(each for each in frozen if each.number == first.user_attrs[_RETRY_OF])
+        rank = [each.number for each in _fresh(frozen)].index(first.number)
+        return rank if rank < self._search.budget else None
 
     def _has_work(self) -> bool:
         frozen = self._study.get_trials(deepcopy=False)
@@ -184,7 +235,7 @@ class SharedSearch:
                     self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
                 except ValueError:
                     continue  # its process, or another one that recovers it, was faster
-            elif trial.state.name != "FAIL" or _STATUS in trial.user_attrs:
+            elif trial.state.name != "FAIL" or STATUS in trial.user_attrs:
                 continue
             if trial.number in retried:
                 continue
@@ -198,136 +249,10 @@ class SharedSearch:
             )
 
 
-@final
-class _WithdrawnError(Exception):
-    """The trial is one too many: another process had the last one, or tries the same one again."""
-
-
-@final
-class _FailedError(Exception):
-    """The trial failed; its facts say why."""
-
-
-@final
-class _Attempt:
-    """One call of the objective.
-
-    Args:
-        study: of Optuna.
-        search: what is searched.
-        points: of the grid, if it is one.
-        objective: trains a trial.
-    """
-
-    def __init__(
-        self, study: optuna.Study, search: Search, points: Sequence[Mapping[str, Any]], objective: Objective
-    ) -> None:
-        self._study = study
-        self._search = search
-        self._points = points
-        self._objective = objective
-        self.interrupted = False
-
-    def sampler(self) -> optuna.samplers.BaseSampler:
-        """The sampler of the next trial."""
-        from ptv2kit.training.samplers import PointSampler, SeededSampler
-
-        if self._search.sampler == "grid":
-            return PointSampler()
-        return SeededSampler(self._search.sampler, self._search.seed)
-
-    def __call__(self, trial: optuna.Trial) -> float:
-        trial.set_user_attr(_OWNER, this_process())
-        rank = self._rank(trial)
-        if rank is None:
-            trial.set_user_attr(_STATUS, _WITHDRAWN)
-            raise _WithdrawnError
-        if self._points:
-            from ptv2kit.training.samplers import PointSampler
-
-            point = {key: json.dumps(value) for key, value in self._points[rank].items()}
-            self._study.sampler = PointSampler(point)
-        settings = {
-            key: _suggest(trial, key, parameter, listed=bool(self._points))
-            for key, parameter in self._search.space.items()
-        }
-        watcher = _PruningWatcher(trial)
-        outcome = self._objective(rank, settings, watcher)
-        if outcome.status == "interrupted":
-            self.interrupted = True
-            raise _FailedError  # without a status it is as one whose process is gone
-        trial.set_user_attr(_FACTS, json.dumps(dict(outcome.facts), ensure_ascii=False))
-        trial.set_user_attr(_STATUS, outcome.status)
-        if outcome.status == "stopped":
-            import optuna
-
-            raise optuna.TrialPruned
-        if outcome.status == "failed" or outcome.score is None:
-            raise _FailedError
-        return outcome.score
-
-    def _rank(self, trial: optuna.Trial) -> int | None:
-        """The trial's rank; None if it is one too many."""
-        frozen = self._study.get_trials(deepcopy=False)
-        own = next(each for each in frozen if each.number == trial.number)
-        first = own
-        while _RETRY_OF in first.user_attrs:
-            earlier = [each for each in frozen if each.number < first.number]
-            if any(each.user_attrs.get(_RETRY_OF) == first.user_attrs[_RETRY_OF] for each in earlier):
-                return None
-            first = next(each for each in frozen if each.number == first.user_attrs[_RETRY_OF])
-        rank = [each.number for each in _fresh(frozen)].index(first.number)
-        return rank if rank < self._search.budget else None
-
-
-@final
-class _PruningWatcher:
-    """Reports each epoch's score to the study and ends the training if the pruner says so."""
-
-    def __init__(self, trial: optuna.Trial) -> None:
-        self._trial = trial
-        self._last = False
-
-    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
-        """Note whether the last epoch is over: a training that is done is not stopped."""
-        self._last = step >= total_steps
-
-    def on_evaluating(self, done: int, total: int) -> None:
-        """Nothing to report."""
-
-    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
-        """Report the first metric."""
-        self._trial.report(next(iter(values.values())), epoch)
-        if not self._last and self._trial.should_prune():
-            raise StopTraining
-
-
-def _suggest(trial: optuna.Trial, key: str, parameter: Parameter, *, listed: bool) -> Any:
-    """What the sampler chooses. Listed values are kept as JSON, so that any value of YAML can be one."""
-    values = parameter.listed() if listed else parameter.values
-    if values is not None:
-        return json.loads(trial.suggest_categorical(key, [json.dumps(value) for value in values]))
-    assert parameter.low is not None
-    assert parameter.high is not None
-    if parameter.integer:
-        step = 1 if parameter.step is None else int(parameter.step)
-        return trial.suggest_int(key, int(parameter.low), int(parameter.high), log=parameter.log, step=step)
-    return _chosen(
-        parameter, trial.suggest_float(key, parameter.low, parameter.high, log=parameter.log, step=parameter.step)
-    )
-
-
-def _chosen(parameter: Parameter, kept: Any) -> Any:
-    """A value of the recipe from what Optuna keeps."""
-    if isinstance(kept, str):
-        return json.loads(kept)
-    return parameter.number(kept)
-
-
 def _fresh(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Trials that count."""
     return [
-        trial for trial in trials if _RETRY_OF not in trial.user_attrs and trial.user_attrs.get(_STATUS) != _WITHDRAWN
+        trial for trial in trials if _RETRY_OF not in trial.user_attrs and trial.user_attrs.get(STATUS) != _WITHDRAWN
     ]
 
 
@@ -335,7 +260,7 @@ def _last_attempt(first: FrozenTrial, trials: Sequence[FrozenTrial]) -> FrozenTr
     """The trial itself, or the retry of its retry, and so on."""
     last = first
     for trial in trials:
-        if trial.user_attrs.get(_RETRY_OF) == last.number and trial.user_attrs.get(_STATUS) != _WITHDRAWN:
+        if trial.user_attrs.get(_RETRY_OF) == last.number and trial.user_attrs.get(STATUS) != _WITHDRAWN:
             last = trial
     return last
 
@@ -348,7 +273,7 @@ def _status(trial: FrozenTrial) -> TrialStatus:
             return "stopped"
         case "RUNNING":
             return "running"
-        case "FAIL" if _STATUS in trial.user_attrs:
+        case "FAIL" if STATUS in trial.user_attrs:
             return "failed"
         case _:
             return "waiting"

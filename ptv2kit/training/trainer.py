@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Literal, Protocol, final
@@ -17,12 +16,13 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from ptv2kit.config.recipe import MEAN, Train
-from ptv2kit.errors import TrainingError
+from ptv2kit.errors import DataError, TrainingError
 from ptv2kit.evaluation.evaluate import Evaluation, evaluate
 from ptv2kit.training.mixing import batch_stream, batches_per_epoch, pass_seed, turns
 from ptv2kit.training.optimization import build_optimizer, build_scheduler
 from ptv2kit.training.parts import HEADS, TaskPart, trained_parameters
 from ptv2kit.training.processes import Alone, Processes
+from ptv2kit.training.requests import Answer, EvaluationRequest, GradientRequest, Request, Steps, TrainingResult
 from ptv2kit.training.state import Best, Generators, Progress, TrainingState
 from ptv2kit.training.strategy import Replicated, Strategy
 
@@ -42,28 +42,6 @@ class TrainingEvents(Protocol):
 
 class StopTraining(Exception):  # noqa: N818 - no error: whoever watches has seen enough
     """Raised by a receiver of `on_evaluation` to end the training after this epoch."""
-
-
-@final
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a training ended.
-
-    Args:
-        tasks: the best epoch of each task by its own first metric.
-        best_epoch: the best epoch; of several tasks by the mean of their first metrics.
-        history: the metrics of each epoch.
-        epochs: epochs that were finished.
-        seconds: wall time of training and evaluation, since the start or the last checkpoint that it went on from.
-        ending: whether it ran to its end, the user interrupted it, or whoever watches stopped it.
-    """
-
-    tasks: tuple[Best, ...]
-    best_epoch: int
-    history: tuple[dict[str, float], ...]
-    epochs: int
-    seconds: float
-    ending: Literal["finished", "interrupted", "stopped"]
 
 
 class Keeper(Protocol):
@@ -160,12 +138,26 @@ class Trainer:
         Raises:
             TrainingError: loss or gradient is no longer a number; the best tensors so far are kept.
         """
+        steps = self.steps()
+        proceed: Callable[[], Request] = partial(next, steps)
+        while True:
+            try:
+                request = proceed()
+            except StopIteration as end:
+                return end.value
+            try:
+                proceed = partial(steps.send, self._answer(request))
+            except (KeyboardInterrupt, TrainingError) as error:
+                proceed = partial(steps.throw, error)
+
+    def steps(self) -> Steps:
+        """`train`, driven from outside: whoever calls it answers the requests, or throws what went wrong with one."""
         started = time.monotonic()
         ending: Literal["finished", "interrupted", "stopped"] = "finished"
         try:
             while self._epoch <= self._settings.epochs and not self._out_of_patience():
-                self._train_epoch()
-                self._evaluate()
+                yield from self._train_epoch()
+                yield from self._evaluate()
                 if self._settings.checkpoint_steps is None:
                     self._keeper.checkpoint(self._state())
         except StopTraining:
@@ -194,7 +186,22 @@ class Trainer:
         patience = self._settings.patience
         return patience is not None and len(self._history) - self._best_epoch >= patience
 
-    def _train_epoch(self) -> None:
+    def _answer(self, request: Request) -> Answer:
+        """What the training asks for, computed by itself."""
+        if isinstance(request, GradientRequest):
+            return self._add_gradients(request.task, request.features)
+        part = self._parts[request.task]
+        return evaluate(
+            part.model,
+            part.scheme,
+            part.validation_split,
+            self._settings.eval_batch_size,
+            self._device,
+            self.on_evaluating,
+            self._processes,
+        )
+
+    def _train_epoch(self) -> Generator[Request, Answer]:
         """The rest of the epoch."""
         for part in self._parts:
             part.model.train()
@@ -202,7 +209,9 @@ class Trainer:
         for task in order[self._turn :]:
             batch = next(self._streams[task])
             self._between_steps = False
-            loss = self._optimize(task, batch)
+            loss = yield GradientRequest(task, tuple(batch))
+            assert isinstance(loss, float)
+            self._optimize(task, loss)
             rate = float(self._scheduler.get_last_lr()[0])
             self._scheduler.step()
             self._step += 1
@@ -216,8 +225,15 @@ class Trainer:
             if every is not None and self._step % every == 0:
                 self._keeper.checkpoint(self._state())
 
-    def _optimize(self, task: int, features: list[int]) -> float:
-        """One optimizer step; the loss is the mean over the whole batch, however it is cut into micro-batches."""
+    def _optimize(self, task: int, loss: float) -> None:
+        """One optimizer step with the gradient that was added."""
+        self._require_finite("loss", loss)
+        last_good = self._trained_tensors()
+        self._require_finite("gradient norm", self._strategy.step(task, self._settings.max_gradient_norm or math.inf))
+        self._last_good = last_good
+
+    def _add_gradients(self, task: int, features: Sequence[int]) -> float:
+        """The mean loss over the whole batch, however it is cut into micro-batches."""
         part, processes = self._parts[task], self._processes
         size = len(features) if self._settings.micro_batch_size == "auto" else self._settings.micro_batch_size
         own = features[processes.rank :: processes.size]
@@ -237,12 +253,7 @@ class Trainer:
             loss = loss if weight else loss * 0.0
             self._strategy.backward(loss)
             total += float(loss.detach())
-        total = processes.total(total)
-        self._require_finite("loss", total)
-        last_good = self._trained_tensors()
-        self._require_finite("gradient norm", self._strategy.step(task, self._settings.max_gradient_norm or math.inf))
-        self._last_good = last_good
-        return total
+        return processes.total(total)
 
     def _require_finite(self, what: str, value: float) -> None:
         if math.isfinite(value):
@@ -253,21 +264,14 @@ class Trainer:
             hint=f"lower train.learning_rate (now {self._settings.learning_rate:g}), or raise train.warmup_ratio",
         )
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> Generator[Request, Answer]:
         started = time.monotonic()
         values: dict[str, float] = {}
         firsts: list[float] = []
         bests: list[tuple[TaskPart, Evaluation]] = []
         for index, part in enumerate(self._parts):
-            evaluation = evaluate(
-                part.model,
-                part.scheme,
-                part.validation_split,
-                self._settings.eval_batch_size,
-                self._device,
-                self._on_evaluating,
-                self._processes,
-            )
+            evaluation = yield EvaluationRequest(index)
+            assert isinstance(evaluation, Evaluation)
             own = evaluation.scores.values
             metric = next(iter(own))
             previous = self._best[index].scores
@@ -286,7 +290,12 @@ class Trainer:
         epoch, self._epoch, self._turn = self._epoch, self._epoch + 1, 0
         self._events.on_evaluation(epoch, values, best, time.monotonic() - started)
 
-    def _on_evaluating(self, done: int, total: int) -> None:
+    def on_evaluating(self, done: int, total: int) -> None:
+        """Tell how far an evaluation has come.
+
+        Raises:
+            KeyboardInterrupt: the user wants to end.
+        """
         self._events.on_evaluating(done, total)
         if self._processes.size == 1 and self._stop():
             raise KeyboardInterrupt
@@ -343,9 +352,15 @@ class Trainer:
         self._best_epoch = progress.best_epoch
         self._best_mean = -math.inf if progress.best_mean is None else progress.best_mean
         self._history = list(progress.history)
-        with torch.no_grad():
-            for name, tensor in state.trained.items():
-                self._trained[name].copy_(tensor)
-        self._strategy.load_optimizer_state(state.optimizer)
-        if self._processes.rank < len(state.generators):
-            state.generators[self._processes.rank].restore()
+        try:
+            with torch.no_grad():
+                for name, tensor in state.trained.items():
+                    if tensor.shape != self._trained[name].shape:
+                        raise ValueError(f"'{name}' has shape {tuple(tensor.shape)}")
+                    self._trained[name].copy_(tensor)
+            self._strategy.load_optimizer_state(state.optimizer)
+            if self._processes.rank < len(state.generators):
+                state.generators[self._processes.rank].restore()
+        except (LookupError, RuntimeError, TypeError, ValueError, OverflowError) as error:
+            message = f"the checkpoint does not fit this run: {type(error).__name__}: {error}"
+            raise DataError(message, hint="delete the newest file in the run's 'checkpoints', or start anew") from error

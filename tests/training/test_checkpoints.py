@@ -33,7 +33,7 @@ def test_only_trained_tensors_are_saved(backbone: Path, task_file: Path, tmp_pat
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"prompt\.safetensors: error: this file holds no whole prompt"):
+    with pytest.raises(DataError, match=r"prompt\.safetensors: error: this file holds no whole tensors"):
         load_prompt(tmp_path)
 
 
@@ -41,7 +41,7 @@ def test_a_torn_file_is_refused(tmp_path: Path) -> None:
     save_prompt(tmp_path, TENSORS, {})
     path = tmp_path / "prompt.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match="this file holds no whole prompt"):
+    with pytest.raises(DataError, match="this file holds no whole tensors"):
         load_prompt(tmp_path)
 
 

@@ -97,3 +97,18 @@ def test_the_last_ones_are_kept_and_damaged_ones_passed_over(backbone: Path, tas
     oldest.write_bytes(b"")
     with pytest.raises(DataError, match="no checkpoint of this run is whole"):
         checkpoints.latest()
+
+
+def test_a_new_one_is_kept_though_a_later_one_is_damaged(backbone: Path, task_file: Path, tmp_path: Path) -> None:
+    """Who goes on from step 3, because step 9 is damaged, may next write step 6."""
+    recorder = Recorder()
+    train(prepare_with(backbone, task_file), recorder)
+    first, second, third = recorder.keeper.states[:3]
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(third, {}).write_bytes(b"torn")
+    path = checkpoints.save(second, {})
+    assert list(tmp_path.iterdir()) == [path]
+    checkpoints.save(first, {})
+    found = checkpoints.latest()
+    assert found is not None
+    assert found[0].progress.step == first.progress.step

@@ -41,6 +41,7 @@ def prepare_with(
     prompt: dict[str, object] | None = None,
     dtype: str = "fp32",
     method: str = "p_tuning_v2",
+    dropout: float | None = None,
     **train: object,
 ) -> Prepared:
     """The tiny task with settings of the test's choice."""
@@ -57,7 +58,7 @@ def prepare_with(
         {
             "recipe": "tiny",
             "task": "tiny",
-            "backbone": {"name": str(backbone), "dtype": dtype},
+            "backbone": {"name": str(backbone), "dtype": dtype, "dropout": dropout, "attention_dropout": dropout},
             "method": method,
             "prompt": {"length": 4, **(prompt or {})},
             "train": {"epochs": 3, "batch_size": 4, "learning_rate": 0.05, **train},

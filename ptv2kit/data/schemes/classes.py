@@ -14,7 +14,7 @@ from ptv2kit.config.task import ClassesTask, Grouping
 from ptv2kit.config.template import parse_template
 from ptv2kit.data.cloze_inputs import ClozeInputs, cloze_tensors
 from ptv2kit.data.metrics.grouped import multirc_scores, record_scores
-from ptv2kit.data.rows import Row
+from ptv2kit.data.rows import Row, file_of
 from ptv2kit.data.schemes.base import (
     IGNORED,
     Batch,
@@ -197,6 +197,7 @@ class ClassesScheme(LabelScheme):
         if len(found) < 2:
             raise DataError(
                 f"column '{self._task.labels.column}' of the training split holds only one class, '{found[0]}'",
+                location=file_of(train_rows),
                 hint="list the classes in labels.names",
             )
         return tuple(found)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ptv2kit.config.task import Iob2Task
 from ptv2kit.data.metrics.srl import srl_scores
-from ptv2kit.data.rows import Row
+from ptv2kit.data.rows import Row, file_of
 from ptv2kit.data.schemes.base import (
     IGNORED,
     Batch,
@@ -207,6 +207,7 @@ class Iob2Scheme(LabelScheme):
         if not found:
             raise DataError(
                 f"column '{column}' of the training split holds no span",
+                location=file_of(train_rows),
                 hint="expected tags such as B-PER and I-PER; or list the types in labels.names",
             )
         return tuple(found)
@@ -224,7 +225,7 @@ class Iob2Scheme(LabelScheme):
             try:
                 tags = iob2_from_iob1(tags) if labels.encoding == "iob1" else iob2_from_iobes(tags)
             except ValueError as error:
-                raise DataError(f"not {labels.encoding}: {error}", location=row.location) from error
+                raise DataError(f"the tags are not {labels.encoding}: {error}", location=row.location) from error
         previous = OUTSIDE
         for position, tag in enumerate(tags):
             self._check_tag(row, tag, previous, f"tag {position + 1} of {len(tags)}")

@@ -7,6 +7,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from io import BufferedReader
+from itertools import count
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +15,8 @@ from ptv2kit.errors import DataError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_MAGIC = b"\x1f\x8b"
+_LONGEST_LINE = 1 << 28
+"""Bytes; SQuAD is one line of 40 MB. A gzip file of a megabyte can hold a line of a gigabyte."""
 
 Fault = Callable[[DataError], None]
 """Told of a row that cannot be read; raises if that shall be the end."""
@@ -23,12 +26,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Line numbers from 1, and lines with their line ends. A byte order mark is dropped; only `\\n` ends a line.
 
     Raises:
-        DataError: the file cannot be read, its gzip data is damaged, or a line is not UTF-8.
+        DataError: the file cannot be read, its gzip data is damaged, or a line is not UTF-8 or longer than 256 MiB.
     """
     number = 0
     try:
         with _open(path) as file:
-            for number, line in decoded_lines(file, path):
+            for number, line in decoded_lines(_bounded(file, path), path):
                 yield number, line
     # BadGzipFile is an OSError without strerror, so it has to come first.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -74,6 +77,20 @@ def fingerprint_of_file(path: Path) -> str:
 
 def _open(path: Path) -> gzip.GzipFile | BufferedReader:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _bounded(file: gzip.GzipFile | BufferedReader, path: Path) -> Iterator[bytes]:
+    for number in count(1):
+        line = file.readline(_LONGEST_LINE + 1)
+        if not line:
+            return
+        if len(line) > _LONGEST_LINE:
+            raise DataError(
+                f"the line is longer than {_LONGEST_LINE >> 20} MiB",
+                location=f"{path}:{number}",
+                hint="give each row a line of its own",
+            )
+        yield line
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:

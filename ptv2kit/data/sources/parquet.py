@@ -35,8 +35,8 @@ def read_parquet(path: Path) -> Iterator[Row]:
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(values, f"{path}: row {number}")
-    # pyarrow tells damaged pages by a plain OSError.
-    except (pyarrow.ArrowException, OSError) as error:
+    # pyarrow tells damaged pages by a plain OSError, and values that Python has no name for by the other two.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(
             f"not a readable Parquet file; it could be read up to row {number}: {cause}", location=str(path)

@@ -32,12 +32,14 @@ from ptv2kit.data.sources.gold_conll import read_gold_conll
 from ptv2kit.data.sources.hub import fingerprint_of_rows, hub_address, read_hub
 from ptv2kit.data.sources.jsonl import read_jsonl
 from ptv2kit.data.sources.lines import fingerprint_of_file
+from ptv2kit.data.sources.outside import tell_outside
 from ptv2kit.data.sources.parquet import read_parquet
 from ptv2kit.data.sources.squad import read_squad
 from ptv2kit.data.sources.srl_lines import read_srl_lines
 from ptv2kit.data.sources.table import read_table
 from ptv2kit.data.templates import task_rows
 from ptv2kit.errors import ConfigError, DataError
+from ptv2kit.files import is_folder
 
 _ROOT_HINT = "give the folder of the data with --data-root or the environment variable PTV2KIT_DATA"
 _PATTERN = frozenset("*?[")
@@ -104,10 +106,15 @@ def read_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path |
         assert isinstance(task.data, HubSource)
         hub_split = _file_of(task, split, task_path)
         source = hub_address(task.data, hub_split)
+        if is_folder(Path(task.data.path)):  # the library reads one just as well
+            folder = [Path(task.data.path)]
+            tell_outside(folder, task=task.task, split=split, task_path=task_path, data_root=data_root)
         plain = tuple(read_hub(task.data, hub_split, task.data.mirror or task.task, split))
         fingerprint = fingerprint_of_rows(plain)
     else:
         source = str(located.pattern)
+        files = _files_read(located, task.data)
+        tell_outside(files, task=task.task, split=split, task_path=task_path, data_root=data_root)
         plain = tuple(row for path in located.files for row in read_rows(path, task.data))
         fingerprint = _fingerprint(located, task.data)
     rows = tuple(task_rows(task, plain))
@@ -200,11 +207,13 @@ def read_rows(path: Path, source: DataSource) -> Iterator[Row]:
 
 
 def _fingerprint(located: Located, source: DataSource) -> str:
-    files = list(located.files)
-    if isinstance(source, Conll05Source):
-        files += [words_path(path) for path in located.files]
-    prints = [fingerprint_of_file(path) for path in files]
+    prints = [fingerprint_of_file(path) for path in _files_read(located, source)]
     return prints[0] if len(prints) == 1 else hashlib.sha256("\n".join(prints).encode()).hexdigest()
+
+
+def _files_read(located: Located, source: DataSource) -> list[Path]:
+    words = [words_path(path) for path in located.files] if isinstance(source, Conll05Source) else []
+    return [*located.files, *words]
 
 
 def _matching(root: Path, name: str) -> Iterable[Path]:
@@ -214,7 +223,10 @@ def _matching(root: Path, name: str) -> Iterable[Path]:
     pattern = Path(name)
     if pattern.is_absolute():
         root, name = Path(pattern.anchor), str(pattern.relative_to(pattern.anchor))
-    return sorted(path for path in root.glob(name) if path.is_file())
+    try:
+        return sorted(path for path in root.glob(name) if path.is_file())
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise DataError(f"no pattern of files: {error}", location=f"'{name}'") from error
 
 
 def _file_of(task: TaskBase, split: str, task_path: Path) -> str:

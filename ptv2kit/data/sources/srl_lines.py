@@ -11,6 +11,7 @@ from ptv2kit.data.sources.sentences import WHITESPACE
 from ptv2kit.errors import DataError
 
 _BAR = "|||"
+_MOST_DIGITS = 18  # Python refuses to convert thousands of them
 
 
 def read_srl_lines(path: Path) -> Iterator[Row]:
@@ -31,9 +32,9 @@ def read_srl_lines(path: Path) -> Iterator[Row]:
         tags = _fields(right)
         if len(tokens) != len(tags):
             raise DataError(f"{len(tokens)} tokens but {len(tags)} tags", location=location)
-        if not index.isdecimal() or int(index) >= len(tokens):
+        if not index.isdecimal() or len(index) > _MOST_DIGITS or int(index) >= len(tokens):
             raise DataError(
-                f"the line must begin with the index of its predicate, below {len(tokens)}. Got '{index}'",
+                f"the line must begin with the index of its predicate, below {len(tokens)}. Got '{index[:40]}'",
                 location=location,
                 hint="indices count from 0",
             )

@@ -6,7 +6,6 @@ training code (see `megatron`). Finding a checkpoint reads names, shapes and typ
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ptv2kit.errors import ConfigError, DataError, Problem
+from ptv2kit.files import read_json as read_file
 from ptv2kit.models.glm import megatron
 
 HEADS = {(12, 768): 12, (24, 1024): 16, (36, 2048): 32, (48, 4096): 64}
@@ -186,10 +186,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it is something else.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"it is not valid JSON: {error}", location=str(path)) from error
+    content = read_file(path)
     if not isinstance(content, dict):
         raise DataError("expected one JSON object", location=str(path))
     return cast("dict[str, Any]", content)

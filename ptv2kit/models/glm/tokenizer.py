@@ -6,7 +6,6 @@ Du et al. 2022 (https://aclanthology.org/2022.acl-long.26) and the GPT2BPETokeni
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +13,7 @@ from tokenizers import Tokenizer, processors
 from transformers import AddedToken, GPT2Tokenizer
 
 from ptv2kit.errors import DataError
+from ptv2kit.files import read_json
 
 END_OF_TEXT = "<|endoftext|>"
 """Ends every context, and pads."""
@@ -136,10 +136,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
 
 
 def _read_ids(path: Path) -> dict[str, int]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"it is not valid JSON: {error}", location=str(path)) from error
+    content = read_json(path)
     if not isinstance(content, dict) or not all(type(number) is int for number in content.values()):
         raise DataError("expected one JSON object from tokens to ids", location=str(path))
     return cast("dict[str, int]", content)

@@ -1,0 +1,207 @@
+"""`ptv2kit serve`: trained prompts over HTTP, any number of them on one backbone."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ptv2kit.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ptv2kit.serving.settings import Settings
+    from ptv2kit.training.load_together import LoadedRuns
+
+EXAMPLES = """examples:
+  ptv2kit serve runs/mini-sst2/20261123-130443-1f2e3d4c
+  ptv2kit serve mood=runs/mini-sst2/20261123-130443-1f2e3d4c who=runs/mini-wikigold/20261123-140501-9c0ffee1
+  ptv2kit serve runs/mini-sst2/20261123-130443-1f2e3d4c --manage runs --port 9000
+  ptv2kit serve hub:ada/wikigold-prompt --host 0.0.0.0 --token-file token.txt
+
+  curl localhost:8000/predict --json '{"rows": [{"prompt": "mood", "row": "a joy from start to end"}]}'
+"""
+TOKEN = "PTV2KIT_TOKEN"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_NAMED = re.compile(r"([\w.-]{1,100})=(.+)")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "serve",
+        help="answer rows over HTTP with the prompts of runs",
+        description="Load the backbone once, the prompts of all runs beside it, and answer rows over HTTP. Rows of "
+        "different tasks share forward passes. /docs describes the routes. It listens on this machine only unless "
+        "--host says otherwise, and ends with Ctrl-C.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "runs",
+        metavar="[NAME=]RUN",
+        nargs="+",
+        help="folder of a run, or hub:USER/NAME; NAME is what clients call its prompt (default: the task)",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
+    parser.add_argument(
+        "--token-file", metavar="FILE", help=f"clients must send this token; {TOKEN} in the environment does the same"
+    )
+    parser.add_argument("--manage", metavar="DIR", help="let clients add prompts of runs in DIR, and remove prompts")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-wait", type=float, default=2.0, metavar="MS", help="a row waits so long for others")
+    limits.add_argument("--batch-tokens", type=int, default=8192, metavar="N", help="per pass, padding included")
+    limits.add_argument("--queue", type=int, default=1024, metavar="ROWS", help="may wait for an answer; more: 429")
+    limits.add_argument("--max-rows", type=int, default=256, metavar="N", help="of a request; more: 422")
+    limits.add_argument("--max-characters", type=int, default=100_000, metavar="N", help="of a row; more: 422")
+    limits.add_argument("--max-body", type=int, default=4_000_000, metavar="BYTES", help="of a request; more: 413")
+    limits.add_argument("--timeout", type=float, default=60.0, metavar="S", help="for an answer; then 503")
+    parser.add_argument("--quiet", action="store_true", help="only errors on stderr")
+    parser.set_defaults(handler=run, trailing="")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal comes.
+
+    Raises:
+        ConfigError: an option or a run cannot be used, the port is taken, or FastAPI is not installed.
+        DataError: a file of a run is torn, or the backbone cannot be had.
+    """
+    from rich.console import Console
+
+    messages = Console(stderr=True, quiet=args.quiet, highlight=False, markup=False, emoji=False)
+    settings = _settings(args)
+    try:
+        import uvicorn
+
+        from ptv2kit.serving.app import build_app
+    except ImportError as error:
+        raise ConfigError(
+            f"a server needs {error.name}", hint="pip install 'ptv2kit[serve]' where ptv2kit is installed"
+        ) from error
+    # The port is taken first: it is cheaper to find out than a backbone is to load.
+    with _listen(args.host, args.port) as listening:
+        runs = _load(args.runs, args.device, messages)
+        app = build_app(runs, settings, debug=args.debug)
+        host, port = listening.getsockname()[:2]
+        where = f"[{host}]" if ":" in host else host
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
+        server = uvicorn.Server(config)
+        if args.host not in _LOOPBACK and settings.token is None:
+            Console(stderr=True, highlight=False, markup=False).print(
+                f"warning: {where} can be reached from other machines, and no token is asked for: set --token-file",
+                soft_wrap=True,
+            )
+        messages.print(
+            f"{', '.join(runs.names)}: http://{where}:{port}/predict, described at http://{where}:{port}/docs",
+            soft_wrap=True,
+        )
+        try:
+            server.run(sockets=[listening])
+        except KeyboardInterrupt:
+            messages.print("stopped")
+            return 130
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """The limits.
+
+    Raises:
+        ConfigError: one is out of range, or the token or the folder is not there.
+    """
+    from ptv2kit.cli.subject import positive
+    from ptv2kit.serving.settings import Settings
+
+    for option in ("batch_tokens", "queue", "max_rows", "max_characters", "max_body"):
+        positive(f"--{option.replace('_', '-')}", getattr(args, option))
+    if not 0 <= args.max_wait <= 10_000:
+        raise ConfigError(f"--max-wait must be from 0 to 10000 milliseconds. Got {args.max_wait:g}")
+    if not args.timeout > 0:
+        raise ConfigError(f"--timeout must be above 0. Got {args.timeout:g}")
+    if not 0 <= args.port <= 65535:
+        raise ConfigError(f"--port must be from 0 to 65535. Got {args.port}")
+    manage = None if args.manage is None else Path(args.manage)
+    if manage is not None and not manage.is_dir():
+        raise ConfigError(f"--manage: there is no folder '{manage}'")
+    token = _token(args.token_file)
+    return Settings(
+        batch_tokens=args.batch_tokens,
+        max_wait=args.max_wait / 1000,
+        queue=args.queue,
+        max_rows=args.max_rows,
+        max_characters=args.max_characters,
+        max_body=args.max_body,
+        timeout=args.timeout,
+        token=token,
+        manage=manage,
+        local_only=token is None and args.host in _LOOPBACK,
+    )
+
+
+def _token(file: str | None) -> str | None:
+    """The token that clients must send, from a file or the environment.
+
+    Raises:
+        ConfigError: it is empty, or no plain characters.
+        DataError: the file cannot be read.
+    """
+    where = f"the file '{file}'" if file is not None else f"the variable {TOKEN}"
+    if file is not None:
+        try:
+            text = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"the token cannot be read: {error}", location=file) from error
+    elif (given := os.environ.get(TOKEN)) is not None:
+        text = given.strip()
+    else:
+        return None
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigError(
+            f"{where} holds no token", hint="make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
+    return text
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections.
+
+    Raises:
+        ConfigError: the address is none of this machine, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}, port {port}: {error.strerror or error}", hint="choose another --port or --host"
+        ) from error
+
+
+def _load(words: list[str], device: str, messages: Console) -> LoadedRuns:
+    """All runs, the backbone once.
+
+    Raises:
+        ConfigError: a run cannot be used, or two have the same name or different backbones.
+        DataError: a file of a run is torn, or the backbone cannot be had.
+    """
+    from ptv2kit.cli.subject import silence_libraries
+    from ptv2kit.training.hub_runs import find_run
+    from ptv2kit.training.load_together import LoadedRuns
+
+    silence_libraries()
+    runs = LoadedRuns(device)
+    for word in words:
+        named = None if Path(word).exists() else _NAMED.fullmatch(word)
+        name, folder = (None, word) if named is None else (named[1], named[2])
+        for added in runs.add(find_run(folder), name):
+            task = runs.prompted(added).task
+            messages.print(f"{added}: {task.labels.scheme}, of {folder}", soft_wrap=True)
+    messages.print(f"backbone: {runs.backbone}", soft_wrap=True)
+    return runs

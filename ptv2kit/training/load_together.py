@@ -1,0 +1,177 @@
+"""Several trained runs beside one backbone, which is loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from ptv2kit.config.task import AnyTask, Iob2Task
+from ptv2kit.data.rows import Row
+from ptv2kit.data.unlabelled import given_columns
+from ptv2kit.errors import ConfigError, DataError, did_you_mean
+from ptv2kit.evaluation.mixed import MixedPredictor, Prompted, encode
+from ptv2kit.models.mixed import MixedModel
+from ptv2kit.training.load_run import LoadedRun, load_run, read_run
+
+BATCH_TOKENS = 8192
+"""Tokens per forward pass unless said otherwise, padding included."""
+
+
+@final
+class LoadedRuns:
+    """Prompts by name, all on the same backbone; they can be added and removed at any time.
+
+    Args:
+        device: where the backbone goes: `auto`, `cpu` or `cuda`.
+    """
+
+    def __init__(self, device: str = "auto") -> None:
+        self._device = device
+        self._first: LoadedRun | None = None
+        self._runs: dict[str, tuple[Prompted, LoadedRun]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Of the prompts, in the order in which they were added."""
+        return list(self._runs)
+
+    @property
+    def backbone(self) -> str | None:
+        """Name of the backbone, None before the first run is there."""
+        return None if self._first is None else self._first.recipe.backbone.name
+
+    def add(self, folder: Path, name: str | None = None) -> list[str]:
+        """Load a run, each of its tasks as a prompt.
+
+        Args:
+            folder: of the run.
+            name: of the prompt; of a run with several tasks, each is called `name.task`. None: as the task.
+
+        Returns:
+            The names that were added; none of them if one cannot be loaded.
+
+        Raises:
+            ConfigError: a name is taken, this is no folder of a run, or it has another backbone than the others.
+            DataError: a file of it is torn, or its backbone cannot be had.
+        """
+        resolved = [each.task for each in read_run(folder).tasks]
+        tasks = [task.task for task in resolved]
+        names = tasks if name is None else [name] if len(tasks) == 1 else [f"{name}.{task}" for task in tasks]
+        for each in names:
+            if each in self._runs:
+                raise ConfigError(
+                    f"there already is a prompt '{each}', of the run '{self._runs[each][1].folder}'",
+                    hint=f"give this one another name: NAME={folder}",
+                )
+        loaded: list[LoadedRun] = []
+        for task in resolved:
+            loaded.append(load_run(folder, task.task, self._device, beside=self._beside(task, loaded)))
+        if self._first is None:
+            self._first = loaded[0]
+        for each, run in zip(names, loaded, strict=True):
+            self._runs[each] = (Prompted(each, run.task, run.scheme, run.model), run)
+        return names
+
+    def _beside(self, task: AnyTask, loaded: Sequence[LoadedRun]) -> LoadedRun | None:
+        """Whose backbone a task takes: of a run that reads its rows with the same tokenizer, if there is one."""
+        known = [*loaded, *(run for _, run in self._runs.values()), *([] if self._first is None else [self._first])]
+        like = [run for run in known if isinstance(run.task, Iob2Task) == isinstance(task, Iob2Task)]
+        return next(iter(like or known), None)
+
+    def remove(self, name: str) -> None:
+        """Forget a prompt; the backbone stays.
+
+        Raises:
+            ConfigError: there is no prompt of that name.
+        """
+        self.run(name)
+        del self._runs[name]
+
+    def prompted(self, name: str) -> Prompted:
+        """The prompt of that name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        self.run(name)
+        return self._runs[name][0]
+
+    def run(self, name: str) -> LoadedRun:
+        """The run that a prompt is from.
+
+        Raises:
+            ConfigError: there is no prompt of that name.
+        """
+        if name not in self._runs:
+            hint = did_you_mean(name, self.names) or f"there are: {', '.join(self.names) or 'none'}"
+            raise ConfigError(f"there is no prompt '{name}'", hint=hint)
+        return self._runs[name][1]
+
+    def predictor(self, batch_tokens: int = BATCH_TOKENS) -> MixedPredictor:
+        """What answers questions to all of them; it knows those that are added later too.
+
+        Raises:
+            ConfigError: no run has been added yet.
+        """
+        if self._first is None:
+            raise ConfigError("there is no run, and so no backbone yet", hint="add one first")
+        model = MixedModel(self._first.spec, self._first.model.backbone)
+        return MixedPredictor(model, self._first.device, batch_tokens)
+
+    def predict(
+        self, rows: Iterable[tuple[str, Mapping[str, Any] | str]], batch_tokens: int = BATCH_TOKENS
+    ) -> list[dict[str, Any]]:
+        """The answer to each row, whatever its task; as of `LoadedRun.predict`.
+
+        Args:
+            rows: the prompt's name and the row, or the text if its task reads one column only.
+            batch_tokens: tokens per forward pass, padding included.
+
+        Raises:
+            ConfigError: there is no such prompt, or a row is a text, but its task reads several columns.
+            DataError: rows cannot be answered; all of them are named.
+        """
+        questions = []
+        problems = []
+        for number, (name, row) in enumerate(rows, start=1):
+            prompted = self.prompted(name)
+            try:
+                questions += encode(prompted, as_row(prompted, row, f"row {number}"))
+            except DataError as error:
+                problems += error.problems
+        answers = [] if problems else self.predictor(batch_tokens).answers(questions)
+        problems += [problem for answer in answers if answer.error is not None for problem in answer.error.problems]
+        if problems:
+            raise DataError(problems)
+        return [answer.values for answer in answers if answer.values is not None]
+
+
+def as_row(prompted: Prompted, row: Mapping[str, Any] | str, location: str) -> Row:
+    """What was asked, as a row.
+
+    Raises:
+        ConfigError: it is a text, but the task reads several columns.
+    """
+    if not isinstance(row, str):
+        return Row(row, location)
+    columns = given_columns(prompted.task)
+    if len(columns) > 1:
+        raise ConfigError(
+            f"{location}: a text is one column, but prompt '{prompted.name}' reads {', '.join(columns)}",
+            hint="give these columns by name",
+        )
+    return Row({columns[0]: row}, location)
+
+
+def load_together(runs: Mapping[str, Path], device: str = "auto") -> LoadedRuns:
+    """Load runs by the names that they are to have.
+
+    Raises:
+        ConfigError: one of them cannot be loaded, or has another backbone than the others.
+        DataError: a file of one is torn, or the backbone cannot be had.
+    """
+    loaded = LoadedRuns(device)
+    for name, folder in runs.items():
+        loaded.add(folder, name)
+    return loaded

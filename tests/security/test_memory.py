@@ -1,0 +1,85 @@
+"""Bombs in a process with little memory: they end with an error, not with the machine."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ptv2kit.config.expansion import Expansion
+from tests.security.test_yaml_files import BOMBS, doubling
+
+ROOT = Path(__file__).parents[2]
+_LIMIT = 6 << 30
+"""Of addresses, of which torch and its libraries take a good part without touching them."""
+
+
+def limited(*words: str, memory: int = _LIMIT) -> subprocess.CompletedProcess[str]:
+    """A command with a limit of memory and of time."""
+    return subprocess.run(
+        [sys.executable, "-m", "ptv2kit", *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (memory, memory)),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_bombs_in_yaml_need_no_memory(tmp_path: Path, bomb: str) -> None:
+    path = tmp_path / "bomb.yaml"
+    path.write_text(f"recipe: x\n{BOMBS[bomb][0]}")
+    ending = limited("validate", str(path), memory=1 << 30)
+    assert ending.returncode == 2, ending.stderr
+    assert "bomb.yaml" in ending.stderr
+    assert "Traceback" not in ending.stderr
+
+
+@pytest.mark.slow
+def test_a_gzip_bomb_of_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b'{"text": "')
+        for _ in range(512):
+            file.write(b"x" * (1 << 22))
+    assert path.stat().st_size < 1 << 24
+    (tmp_path / "task.yaml").write_text(
+        "task: t\ndata: {source: jsonl, splits: {train: rows.jsonl.gz, validation: rows.jsonl.gz}}\n"
+        "input: {text: '{text}', max_length: 16}\nlabels: {scheme: classes, column: label, names: [no, yes]}\n"
+    )
+    ending = limited("validate", str(tmp_path / "task.yaml"), "--data")
+    assert ending.returncode == 3, ending.stderr
+    assert "rows.jsonl.gz:1: error: the line is longer than 256 MiB" in ending.stderr
+
+
+@pytest.mark.slow
+def test_more_rows_than_memory_end_with_a_message(tmp_path: Path) -> None:
+    row = json.dumps({"text": "x" * 1000, "label": "no"}).encode() + b"\n"
+    with gzip.open(tmp_path / "rows.jsonl.gz", "wb", compresslevel=1) as file:
+        for _ in range(3000):
+            file.write(row * 1000)
+    (tmp_path / "task.yaml").write_text(
+        "task: t\ndata: {source: jsonl, splits: {train: rows.jsonl.gz, validation: rows.jsonl.gz}}\n"
+        "input: {text: '{text}', max_length: 16}\nlabels: {scheme: classes, column: label, names: [no, yes]}\n"
+    )
+    ending = limited("validate", str(tmp_path / "task.yaml"), "--data", memory=4 << 30)
+    assert ending.returncode == 4, ending.stderr
+    assert "error: out of memory" in ending.stderr
+    assert "Traceback" not in ending.stderr
+
+
+def test_references_are_counted_before_they_are_put_in() -> None:
+    values = {key: value for key, _, value in (line.partition(": ") for line in doubling(20).splitlines())}
+    with pytest.raises(ValueError, match=r"more than 1,000,000 characters"):
+        Expansion(values).add("${a0}")
+    Expansion(values).add("${a10}")
