@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -24,11 +25,13 @@ def template(node: ast.expr) -> str | None:
     return None
 
 
+@cache
 def nodes() -> list[tuple[str, ast.AST]]:
     files = sorted((ROOT / "ptv2kit").rglob("*.py"))
     return [(path.name, node) for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
 
 
+@cache
 def messages() -> dict[str, str]:
     """Every message of an error, and where it is raised."""
     found: dict[str, str] = {}
