@@ -33,7 +33,7 @@ from ptv2kit.serving.bodies import (
     Rows,
     characters,
 )
-from ptv2kit.serving.guard import Guard
+from ptv2kit.serving.guard import INTERNAL, Guard
 from ptv2kit.serving.meters import CONTENT_TYPE, Meters
 from ptv2kit.serving.settings import Settings
 from ptv2kit.training.load_together import LoadedRuns, as_row
@@ -80,6 +80,7 @@ def build_app(runs: LoadedRuns, settings: Settings, *, debug: bool = False) -> A
     )
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ProjectError, _refused)
+    app.add_exception_handler(Exception, _failed)
     add = app.add_api_route
     add("/predict", endpoints.predict, methods=["POST"], response_model=Answers, responses=_RESPONSES)
     add("/prompts", endpoints.prompts, methods=["GET"], response_model=Prompts)
@@ -241,6 +242,10 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProjectError)
     status = 422 if isinstance(error, ConfigError | DataError) else 500
     return JSONResponse({"detail": _detail(error)}, status)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": INTERNAL}, 500)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -17,6 +17,7 @@ from ptv2kit.serving.meters import Meters
 from ptv2kit.serving.settings import Settings
 
 _NOTES = logging.getLogger("ptv2kit.serving")
+INTERNAL = "internal error; the server's log tells more"
 _OPEN = ("/health",)
 """What needs no token: whoever watches over the process asks it."""
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
@@ -79,12 +80,13 @@ class Guard:
             self._meters.request_seconds.labels(route).observe(time.monotonic() - began)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
+        started = finished = False
 
         async def sending(message: Message) -> None:
-            nonlocal started
+            nonlocal started, finished
             started = True
             await send(message)
+            finished = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -97,9 +99,11 @@ class Guard:
         except Exception as error:
             traced = "\n" + "".join(traceback.format_exception(error)) if self._debug else ""
             _NOTES.warning("error: internal error: %s: %s%s", type(error).__name__, error, traced)
+            if finished:  # Starlette has answered 500; raising would cut the connection that the client goes on using
+                return
             if started:
                 raise
-            await _send_fault(send, _RefusedError(500, "internal error; the server's log tells more"))
+            await _send_fault(send, _RefusedError(500, INTERNAL))
 
     def _check_host(self, headers: Mapping[str, str]) -> None:
         """Web pages reach a server of this machine through a name of their own; such a name is no local one."""

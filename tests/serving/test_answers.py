@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import ptv2kit
@@ -122,12 +123,14 @@ def test_a_batch_that_fails_is_tried_row_by_row(serve: Serve, monkeypatch: pytes
     good, bad = [{"row": "ada", "prompt": "mood"}], [{"row": "alan", "prompt": "mood"}]
     barrier = threading.Barrier(2)
 
-    def ask(rows: list[Any]) -> int:
+    def ask(rows: list[Any]) -> httpx.Response:
         barrier.wait()
-        return client.post("/predict", json={"rows": rows}).status_code
+        return client.post("/predict", json={"rows": rows})
 
     with ThreadPoolExecutor(2) as threads:
-        assert list(threads.map(ask, [good, bad])) == [200, 500]
+        answered, failed = threads.map(ask, [good, bad])
+    assert (answered.status_code, failed.status_code) == (200, 500)
+    assert failed.json() == {"detail": "internal error; the server's log tells more"}
     assert client.get("/health").status_code == 200
     assert client.post("/predict", json={"rows": good}).status_code == 200
 
