@@ -90,6 +90,10 @@ class Train(Section):
     """Most tokens per optimizer step, padding included, in place of `batch_size`: short examples come in larger
     batches. A step's loss is the mean over what is scored in its batch, so how many examples share a step's weight
     changes from step to step."""
+    packing: bool = False
+    """Give the backbone a batch's real tokens in one row, without padding, each example's attention within itself. The
+    numbers are the same up to rounding; with dropout in the backbone other values are dropped. It gains where examples
+    of a batch differ much in length."""
     micro_batch_size: PositiveInt | Literal["auto"] = "auto"
     """Examples per forward pass; gradients are accumulated over the whole batch. `auto`: all of it at once."""
     eval_batch_size: PositiveInt = 64

@@ -245,6 +245,11 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
         for split in located
     }
     scheme = build_scheme(task, subwords, data["train"].rows)
+    if recipe.train.packing and scheme.unit == "start_end":
+        raise ConfigError(
+            "train.packing is true, but of answers in a context padding is part of the softmax, as in the official code",
+            hint="set train.packing to false",
+        )
     splits: dict[str, EncodedSplit] = {}
     problems: list[Problem] = []
     for split in data:
