@@ -247,7 +247,7 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
     scheme = build_scheme(task, subwords, data["train"].rows)
     if recipe.train.packing and scheme.unit == "start_end":
         raise ConfigError(
-            "train.packing is true, but of answers in a context padding is part of the softmax, as in the official code",
+            "train.packing is true, but padding is part of the softmax of answers in a text, as in the official code",
             hint="set train.packing to false",
         )
     splits: dict[str, EncodedSplit] = {}

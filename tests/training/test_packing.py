@@ -44,7 +44,7 @@ def test_losses_and_scores_are_those_of_padded_batches(folder: Path, scheme: str
 
 
 def test_answers_in_a_context_are_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="padding is part of the softmax"):
+    with pytest.raises(ConfigError, match="padding is part of the softmax of answers"):
         prepared_for(folder, "start_end", packing=True)
 
 

@@ -85,18 +85,26 @@ class Batch:
         return {name: tensor for name, tensor in given.items() if tensor is not None} | dict(self.cloze)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`."""
+        """The same batch on `device`; from page-locked memory it is brought there while other things are computed."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device)
+    def pinned(self) -> Batch:
+        """The same batch in page-locked memory, which needs a GPU."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """A batch of changed tensors."""
+
+        def changed(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
 
         return Batch(
-            self.input_ids.to(device),
-            self.attention_mask.to(device),
-            moved(self.token_type_ids),
-            self.labels.to(device),
-            {name: tensor.to(device) for name, tensor in self.cloze.items()},
-            moved(self.trunk_states),
+            change(self.input_ids),
+            change(self.attention_mask),
+            changed(self.token_type_ids),
+            change(self.labels),
+            {name: change(tensor) for name, tensor in self.cloze.items()},
+            changed(self.trunk_states),
         )
 
 
