@@ -43,6 +43,13 @@ def _keep_name(folder: Path) -> None:
         os.close(descriptor)
 
 
+def cache_folder() -> Path:
+    """What may be deleted and is then made again: `$PTV2KIT_CACHE`, else `ptv2kit` in the user's cache folder."""
+    own = os.environ.get("PTV2KIT_CACHE")
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ptv2kit"
+    return Path(own).expanduser() if own else user
+
+
 def parse_json(text: str) -> Any:
     """JSON as plain values.
 

@@ -95,7 +95,7 @@ def _feature(extra: str, modules: tuple[str, ...]) -> str:
 def _folders(data_root: Path | None) -> dict[str, str]:
     from huggingface_hub import constants
 
-    from ptv2kit.training.trunk_files import cache_folder
+    from ptv2kit.files import cache_folder
 
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     folders = {"this folder": f"{Path.cwd()}, {free:.1f} GiB free"}
@@ -103,9 +103,13 @@ def _folders(data_root: Path | None) -> dict[str, str]:
         folders["data root"] = "not set: --data-root, or PTV2KIT_DATA; files are looked up beside their task"
     else:
         folders["data root"] = f"{data_root}{'' if data_root.is_dir() else ', which does not exist'}"
-    kept = cache_folder()
-    size = sum(file.stat().st_size for file in kept.rglob("*") if file.is_file())
-    folders["kept outputs"] = f"{kept}, {size / 2**20:.1f} MiB (train.cache_trunk: disk)"
+    for name, part, key in (
+        ("kept outputs", "trunk", "train.cache_trunk: disk"),
+        ("kept tokens", "tokens", "train.cache_tokens"),
+    ):
+        kept = cache_folder() / part
+        size = sum(file.stat().st_size for file in kept.rglob("*") if file.is_file())
+        folders[name] = f"{kept}, {size / 2**20:.1f} MiB ({key})"
     folders["hub's cache"] = constants.HF_HUB_CACHE
     if constants.HF_HUB_OFFLINE:
         folders["hub"] = "not asked: HF_HUB_OFFLINE is set"

@@ -123,6 +123,8 @@ class Train(Section):
     """Seed of initial values, shuffling and dropout."""
     gradient_checkpointing: bool = False
     """Compute each layer again in the backward pass: less memory, about a third more time."""
+    cache_tokens: bool = True
+    """Keep the sub-words of large splits on the disk, for later runs with the same rows, template and tokenizer."""
     cache_trunk: Literal["auto", "memory", "disk", "off"] = "auto"
     """Whether the outputs of the layers below the lowest prompt, of linear_probe those of all layers, are computed once
     for each example and kept: in memory, on disk for later runs too, or not. They are computed without dropout, so

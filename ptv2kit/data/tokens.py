@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
@@ -117,6 +118,22 @@ class Subwords:
         added = tokenizer.num_special_tokens_to_add
         # A tokenizer of a decoder puts nothing between two texts; they must not run into each other.
         self._joint = "" if added(pair=True) > added(pair=False) else "\n"
+
+    def description(self) -> dict[str, Any]:
+        """All that decides what a text is cut into, in plain values."""
+        tokenizer = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        # These two change with each call.
+        content = {key: value for key, value in tokenizer.items() if key not in ("truncation", "padding")}
+        return {
+            "tokenizer": content,
+            "kind": type(self._tokenizer).__name__,
+            "special": {key: str(value) for key, value in self._tokenizer.special_tokens_map.items()},
+            "sides": (self._tokenizer.truncation_side, self._tokenizer.padding_side),
+            "given": list(self._tokenizer.model_input_names),
+            "max_length": self._max_length,
+            "filling": self.filling,
+            "joint": self._joint,
+        }
 
     @property
     def pad_id(self) -> int:

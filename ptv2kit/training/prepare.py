@@ -15,10 +15,11 @@ from ptv2kit.config.merge import merge_file
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.sources import HubSource, JsonlSource, Splits
 from ptv2kit.config.task import AnyTask, Iob2Task
-from ptv2kit.data.dataset import EncodedSplit, Progress, encode_split
+from ptv2kit.data.dataset import EncodedSplit, Progress
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import Feature, LabelScheme
 from ptv2kit.data.sources import Located, locate_split, read_split
+from ptv2kit.data.token_cache import encoded_split
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.verbalizer import check_task_words
 from ptv2kit.errors import ConfigError, DataError, Problem
@@ -254,7 +255,7 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
     problems: list[Problem] = []
     for split in data:
         try:
-            splits[split] = encode_split(scheme, data[split], progress)
+            splits[split] = encoded_split(scheme, task, subwords, data[split], progress, keep=recipe.train.cache_tokens)
         except DataError as error:
             problems += error.problems
     if problems:

@@ -17,7 +17,7 @@ from ptv2kit.models.backbones import DTYPES, BackboneSpec
 from ptv2kit.models.build import trunk_depth
 from ptv2kit.models.families import dropouts
 from ptv2kit.training.parts import TaskPart
-from ptv2kit.training.trunk_files import cache_folder, kept_on_disk, trunk_key
+from ptv2kit.training.trunk_files import kept_on_disk, trunk_folder, trunk_key
 from ptv2kit.training.trunk_room import free_disk, free_memory
 
 _MEMORY_SHARE = 0.25
@@ -64,7 +64,7 @@ def choose_place(recipe: Recipe, spec: BackboneSpec, parts: Sequence[TaskPart], 
     without = f", computed without dropout (the backbone has {dropout})" if dropout else ""
     kept = f"the outputs of {which} are kept {{}}: {_size(needed)}{without}"
     if wanted == "disk":
-        return TrunkChoice("disk", kept.format(f"in {cache_folder()}"))
+        return TrunkChoice("disk", kept.format(f"in {trunk_folder()}"))
     room = free_memory()
     if wanted == "memory":
         if room is not None and needed * processes > room:
@@ -83,7 +83,7 @@ def choose_place(recipe: Recipe, spec: BackboneSpec, parts: Sequence[TaskPart], 
         )
     if room is not None and needed * processes <= _MEMORY_SHARE * room:
         return TrunkChoice("memory", kept.format("in memory"))
-    folder = cache_folder()
+    folder = trunk_folder()
     disk = free_disk(folder)
     if processes == 1 and needed <= _DISK_SHARE * disk:
         return TrunkChoice("disk", kept.format(f"in {folder}"))

@@ -213,6 +213,11 @@ class LabelScheme(ABC):
         differ from row to row."""
         return ()
 
+    @property
+    def notes_type(self) -> Any:
+        """The type of its features' `notes`."""
+        return None
+
     @abstractmethod
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """One row as the model's input; several features if it is read in windows.

@@ -95,6 +95,11 @@ class ClassesScheme(LabelScheme):
         """The classes."""
         return self._names
 
+    @property
+    def notes_type(self) -> Any:
+        """See `LabelScheme.notes_type`."""
+        return _Member | None
+
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """The rendered texts as sub-words; see `LabelScheme.encode`."""
         name = self._class_of(row) if labelled else ""

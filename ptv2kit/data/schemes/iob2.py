@@ -67,6 +67,11 @@ class Iob2Scheme(LabelScheme):
         """The tags: `O`, then `B-` and `I-` of each type."""
         return self._names
 
+    @property
+    def notes_type(self) -> Any:
+        """See `LabelScheme.notes_type`."""
+        return tuple[int, ...]
+
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """The words as sub-words, the appended word behind them; see `LabelScheme.encode`.
 
