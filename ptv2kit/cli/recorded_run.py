@@ -108,6 +108,14 @@ class RecordedRun:
             for part in self.parts:
                 check_packing(part, first.device)
 
+    def compile(self) -> None:
+        """Compile the backbone in the first passes, if the recipe says so."""
+        from ptv2kit.training.compilation import compile_backbone
+
+        if self._prepared[0].recipe.train.compile:
+            self._messages.print("the backbone is compiled in the first steps, which take longer")
+            compile_backbone(self._models[0])
+
     def take_splits(self, other: RecordedRun) -> None:
         """Train on the splits of a run with the same data, which may hold what the lower layers give."""
         self.parts = [

@@ -119,6 +119,7 @@ def train_recipe(
             run = RecordedRun(prepared, models, recipe.train, folder, messages, request, start, strategy, processes)
             run.check_packing(placement.strategy)
             run.keep_trunk(placement.strategy)
+            run.compile()
             return folder, run.train(watchers)
 
 

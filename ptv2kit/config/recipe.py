@@ -123,6 +123,9 @@ class Train(Section):
     """Seed of initial values, shuffling and dropout."""
     gradient_checkpointing: bool = False
     """Compute each layer again in the backward pass: less memory, about a third more time."""
+    compile: bool = False
+    """Compile the frozen backbone with torch.compile, for inputs of any length; the first steps then take minutes. The
+    numbers are the same up to rounding."""
     cache_tokens: bool = True
     """Keep the sub-words of large splits on the disk, for later runs with the same rows, template and tokenizer."""
     cache_trunk: Literal["auto", "memory", "disk", "off"] = "auto"

@@ -30,6 +30,7 @@ from ptv2kit.models.language_head import check_language_model, require_language_
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.quantization import check_quantization
 from ptv2kit.models.sharding import Sharding
+from ptv2kit.training.compilation import require_compiler
 
 
 @final
@@ -232,6 +233,8 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
     device = choose_device(recipe.train.device)
     located = locate_data(task, task_path, data_root)
     spec, max_length = check_backbone(recipe, task)
+    if recipe.train.compile:
+        require_compiler(device)
     if recipe.backbone.quantization is not None:
         check_quantization(recipe.backbone.quantization, spec.config, device.type)
     subwords = Subwords(load_tokenizer(spec, words=isinstance(task, Iob2Task)), max_length, spec.filling)
