@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: the disk is full or the folder is not writable; the old content is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not the process's number alone: two machines may share a folder.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -41,6 +43,24 @@ def _keep_name(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def cache_folder(kind: str) -> Path:
+    """Where what can be made again is kept: `$PTV2KIT_CACHE/<kind>`, else `ptv2kit/<kind>` in the user's cache folder.
+
+    Raises:
+        OSError: neither is set, and nobody knows where home is.
+    """
+    own = os.environ.get("PTV2KIT_CACHE")
+    try:
+        user = Path(own).expanduser() if own else _user_cache() / "ptv2kit"
+    except RuntimeError as error:
+        raise FileNotFoundError(errno.ENOENT, "there is no home folder") from error
+    return user / kind
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def parse_json(text: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 from ptv2kit import __version__
 from ptv2kit.cli.data_root import add_data_root
 from ptv2kit.cli.subject import silence_libraries
+from ptv2kit.files import cache_folder
 
 EXAMPLES = """examples:
   ptv2kit doctor
@@ -95,7 +96,8 @@ def _feature(extra: str, modules: tuple[str, ...]) -> str:
 def _folders(data_root: Path | None) -> dict[str, str]:
     from huggingface_hub import constants
 
-    from ptv2kit.training.trunk_files import cache_folder
+    from ptv2kit.data.kept_splits import ENCODED
+    from ptv2kit.training.trunk_files import TRUNK
 
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     folders = {"this folder": f"{Path.cwd()}, {free:.1f} GiB free"}
@@ -103,10 +105,19 @@ def _folders(data_root: Path | None) -> dict[str, str]:
         folders["data root"] = "not set: --data-root, or PTV2KIT_DATA; files are looked up beside their task"
     else:
         folders["data root"] = f"{data_root}{'' if data_root.is_dir() else ', which does not exist'}"
-    kept = cache_folder()
-    size = sum(file.stat().st_size for file in kept.rglob("*") if file.is_file())
-    folders["kept outputs"] = f"{kept}, {size / 2**20:.1f} MiB (train.cache_trunk: disk)"
+    folders["kept outputs"] = _kept(TRUNK, "train.cache_trunk: disk")
+    folders["kept encodings"] = _kept(ENCODED, "train.cache_tokens")
     folders["hub's cache"] = constants.HF_HUB_CACHE
     if constants.HF_HUB_OFFLINE:
         folders["hub"] = "not asked: HF_HUB_OFFLINE is set"
     return folders
+
+
+def _kept(kind: str, key: str) -> str:
+    """A folder of the cache, its size, and the key of a recipe that fills it."""
+    try:
+        folder = cache_folder(kind)
+    except OSError as error:
+        return f"{error.strerror}: set PTV2KIT_CACHE"
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return f"{folder}, {size / 2**20:.1f} MiB ({key})"

@@ -123,6 +123,9 @@ class Train(Section):
     """Whether the outputs of the layers below the lowest prompt, of linear_probe those of all layers, are computed once
     for each example and kept: in memory, on disk for later runs too, or not. They are computed without dropout, so
     `auto` keeps them only where the backbone has none, which changes no number, and where they fit."""
+    cache_tokens: bool = True
+    """Whether encoded splits are kept on disk for later runs; small ones never are. It changes the time, not the
+    numbers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; `auto` takes a GPU if there is one."""
     checkpoint_steps: PositiveInt | None = None

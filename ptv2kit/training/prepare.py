@@ -16,6 +16,7 @@ from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.sources import HubSource, JsonlSource, Splits
 from ptv2kit.config.task import AnyTask, Iob2Task
 from ptv2kit.data.dataset import EncodedSplit, Progress, encode_split
+from ptv2kit.data.kept_splits import kept_split
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import Feature, LabelScheme
 from ptv2kit.data.sources import Located, locate_split, read_split
@@ -215,7 +216,7 @@ def first_words(recipe: Recipe, scheme: LabelScheme, subwords: Subwords) -> tupl
 
 
 def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | None, progress: Progress) -> Prepared:
-    """Find the backbone, read and encode all splits.
+    """Find the backbone, read all splits, and encode them or read what was kept of an earlier run.
 
     Args:
         recipe: how it is trained.
@@ -249,7 +250,10 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
     problems: list[Problem] = []
     for split in data:
         try:
-            splits[split] = encode_split(scheme, data[split], progress)
+            if recipe.train.cache_tokens:
+                splits[split] = kept_split(task, scheme, subwords, data[split], progress)
+            else:
+                splits[split] = encode_split(scheme, data[split], progress)
         except DataError as error:
             problems += error.problems
     if problems:

@@ -23,6 +23,7 @@ from torch import Tensor
 from ptv2kit.data.dataset import EncodedSplit
 from ptv2kit.data.kept_states import StatesLayout
 from ptv2kit.errors import TrainingError
+from ptv2kit.files import cache_folder
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.trunk_room import free_disk
 
@@ -31,11 +32,8 @@ _NUMBERS, _DESCRIPTION = "states.bin", "states.json"
 _BLOCK = 2**24
 
 
-def cache_folder() -> Path:
-    """Where outputs are kept: `$PTV2KIT_CACHE/trunk`, else `ptv2kit/trunk` in the user's cache folder."""
-    own = os.environ.get("PTV2KIT_CACHE")
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ptv2kit"
-    return (Path(own).expanduser() if own else user) / "trunk"
+TRUNK = "trunk"
+"""Name of the folder in the cache."""
 
 
 def trunk_key(part: TaskPart, split: EncodedSplit, layout: StatesLayout) -> str:
@@ -89,7 +87,7 @@ def kept_on_disk(
     Raises:
         TrainingError: the disk is full or the folder cannot be written.
     """
-    target = cache_folder() / key
+    target = cache_folder(TRUNK) / key
     note = ""
     if target.is_dir():
         fault = _fault(target, layout, form)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from ptv2kit.data.rows import Row
@@ -204,6 +205,11 @@ class LabelScheme(ABC):
         """The words of each class that a language-model head compares; empty without a verbalizer, and where answers
         differ from row to row."""
         return ()
+
+    @property
+    @abstractmethod
+    def notes_form(self) -> TypeAdapter[tuple[Any, ...]]:
+        """What the `notes` of features are, so that they can be written and read again."""
 
     @abstractmethod
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
+from pydantic import TypeAdapter
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 from torch import Tensor
 
@@ -46,6 +47,9 @@ class _Member:
     group: str
     candidate: str
     golds: tuple[str, ...]
+
+
+_NOTES: TypeAdapter[tuple[Any, ...]] = TypeAdapter(tuple[_Member | None, ...])
 
 
 @final
@@ -94,6 +98,11 @@ class ClassesScheme(LabelScheme):
     def names(self) -> tuple[str, ...]:
         """The classes."""
         return self._names
+
+    @property
+    def notes_form(self) -> TypeAdapter[tuple[Any, ...]]:
+        """Parts in groups, where rows are grouped."""
+        return _NOTES
 
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """The rendered texts as sub-words; see `LabelScheme.encode`."""

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any, final
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from ptv2kit.config.task import StartEndTask
@@ -42,6 +43,9 @@ class _Passage:
     spans: tuple[tuple[int, int] | None, ...]
 
 
+_NOTES: TypeAdapter[tuple[Any, ...]] = TypeAdapter(tuple[_Passage, ...])
+
+
 @final
 class StartEndScheme(LabelScheme):
     """Reads a long passage in windows and takes the best answer over all of them.
@@ -69,6 +73,11 @@ class StartEndScheme(LabelScheme):
     def names(self) -> tuple[str, ...]:
         """The two logits of a token."""
         return ("start", "end")
+
+    @property
+    def notes_form(self) -> TypeAdapter[tuple[Any, ...]]:
+        """Passages."""
+        return _NOTES
 
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """A feature for each window; the target of a window without the whole answer is its first token."""
