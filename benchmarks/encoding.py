@@ -17,7 +17,6 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +24,12 @@ from ptv2kit.config.load import load_task
 from ptv2kit.config.recipe import Backbone
 from ptv2kit.config.task import Iob2Task
 from ptv2kit.data import kept_splits
-from ptv2kit.data.dataset import EncodedSplit, encode_split
+from ptv2kit.data.dataset import encode_split
 from ptv2kit.data.schemes import build_scheme
+from ptv2kit.data.schemes.base import Feature
 from ptv2kit.data.sources import read_split
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.models.backbones import find_backbone, load_tokenizer
-
-
-def timed(work: Callable[[], EncodedSplit]) -> tuple[EncodedSplit, float]:
-    gc.collect()  # what others left behind is not this way's to sweep
-    started = time.process_time()
-    split = work()
-    return split, time.process_time() - started
 
 
 def measure(path: Path, backbone: str, data_root: Path | None, repeats: int) -> dict[str, Any]:
@@ -44,9 +37,18 @@ def measure(path: Path, backbone: str, data_root: Path | None, repeats: int) -> 
     spec = find_backbone(Backbone(name=backbone))
     data = read_split(task, "train", task_path=path, data_root=data_root)
 
-    def subwords() -> Subwords:
-        """As a run begins: nothing is known of the tokenizer yet."""
-        return Subwords(load_tokenizer(spec, words=isinstance(task, Iob2Task)), task.input.max_length, spec.filling)
+    def timed(*, kept: bool) -> tuple[tuple[Feature, ...], float]:
+        """The features and the seconds; as a run begins, nothing is known of the tokenizer yet."""
+        tokenizer = load_tokenizer(spec, words=isinstance(task, Iob2Task))
+        subwords = Subwords(tokenizer, task.input.max_length, spec.filling)
+        scheme = build_scheme(task, subwords, data.rows)
+        gc.collect()  # what others left behind is not this way's to sweep
+        started = time.process_time()
+        if kept:
+            split = kept_splits.kept_split(task, scheme, subwords, data, silent)
+        else:
+            split = encode_split(scheme, data, silent)
+        return split.features, time.process_time() - started
 
     seconds: dict[str, list[float]] = {"encoded": [], "encoded and kept": [], "read": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -54,16 +56,11 @@ def measure(path: Path, backbone: str, data_root: Path | None, repeats: int) -> 
         for _ in range(repeats):
             for file in Path(folder).rglob("*.gz"):
                 file.unlink()
-            fresh = None
+            expected: tuple[Feature, ...] = ()
             for name, times in seconds.items():
-                words = subwords()
-                scheme = build_scheme(task, words, data.rows)
-                if name == "encoded":
-                    fresh, taken = timed(lambda: encode_split(scheme, data, lambda *_: None))
-                else:
-                    kept, taken = timed(lambda: kept_splits.kept_split(task, scheme, words, data, lambda *_: None))
-                    assert fresh is not None
-                    assert kept.features == fresh.features
+                features, taken = timed(kept=name != "encoded")
+                expected = expected or features
+                assert features == expected
                 times.append(taken)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*.gz"))
     medians = {name: statistics.median(times) for name, times in seconds.items()}
@@ -77,6 +74,9 @@ def measure(path: Path, backbone: str, data_root: Path | None, repeats: int) -> 
         "ratio": round(medians["encoded"] / medians["read"], 1),
         "file_mb": round(size / 1e6, 2),
     }
+
+
+def silent(*_: object) -> None: ...
 
 
 def main() -> None:
