@@ -23,7 +23,7 @@ from typing import Any
 from ptv2kit.config.load import load_task
 from ptv2kit.config.recipe import Backbone
 from ptv2kit.config.task import Iob2Task
-from ptv2kit.data import kept_splits
+from ptv2kit.data import token_cache
 from ptv2kit.data.dataset import encode_split
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import Feature
@@ -45,7 +45,7 @@ def measure(path: Path, backbone: str, data_root: Path | None, repeats: int) -> 
         gc.collect()  # what others left behind is not this way's to sweep
         started = time.process_time()
         if kept:
-            split = kept_splits.kept_split(task, scheme, subwords, data, silent)
+            split = token_cache.encoded_split(scheme, task, subwords, data, silent, keep=True)
         else:
             split = encode_split(scheme, data, silent)
         return split.features, time.process_time() - started
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="mini")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    kept_splits.LEAST_BYTES = 0
+    token_cache.LEAST_BYTES = 0
     for path in arguments.tasks:
         print(json.dumps(measure(path, arguments.backbone, arguments.data_root, arguments.repeats)), flush=True)
 

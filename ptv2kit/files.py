@@ -45,22 +45,17 @@ def _keep_name(folder: Path) -> None:
         os.close(descriptor)
 
 
-def cache_folder(kind: str) -> Path:
-    """Where what can be made again is kept: `$PTV2KIT_CACHE/<kind>`, else `ptv2kit/<kind>` in the user's cache folder.
+def cache_folder() -> Path:
+    """What may be deleted and is then made again: `$PTV2KIT_CACHE`, else `ptv2kit` in the user's cache folder.
 
     Raises:
         OSError: neither is set, and nobody knows where home is.
     """
-    own = os.environ.get("PTV2KIT_CACHE")
+    own, user = os.environ.get("PTV2KIT_CACHE"), os.environ.get("XDG_CACHE_HOME")
     try:
-        user = Path(own).expanduser() if own else _user_cache() / "ptv2kit"
+        return Path(own).expanduser() if own else Path(user or Path.home() / ".cache") / "ptv2kit"
     except RuntimeError as error:
         raise FileNotFoundError(errno.ENOENT, "there is no home folder") from error
-    return user / kind
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def parse_json(text: str) -> Any:

@@ -94,7 +94,7 @@ def really_kept(model: PromptedModel, shape: TaskShape, examples: int) -> float:
 def _tensors() -> list[torch.Tensor]:
     """All that Python knows of, states of random generators aside; autograd's own references are not among them."""
     found = [item for item in gc.get_objects() if type(item) in (torch.Tensor, torch.nn.Parameter)]
-    return [tensor for tensor in found if tensor.dtype != torch.uint8]
+    return [tensor for tensor in found if tensor.dtype != torch.uint8 and tensor.layout == torch.strided]
 
 
 def kept(cost: PassCost, checkpointing: bool) -> float:

@@ -102,7 +102,7 @@ def test_the_environment_names_what_decides_a_result() -> None:
 
 
 def test_expectations() -> None:
-    from ptv2kit.models.model import ParameterCount
+    from ptv2kit.models.counts import ParameterCount
     from ptv2kit.reporting.results import Outcome, TaskOutcome
 
     recipe = Recipe.model_validate(

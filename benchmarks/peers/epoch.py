@@ -55,12 +55,14 @@ class EpochTimes:
     Args:
         rows: that were trained on in each epoch.
         validation_rows: that were predicted.
+        real_tokens: of the rows that were trained on.
         tokens: computed in an epoch of training, padding included, by method.
         epochs: by method.
     """
 
     rows: int
     validation_rows: int
+    real_tokens: int
     tokens: dict[str, int]
     epochs: dict[str, list[Epoch]]
 
@@ -84,11 +86,15 @@ def epoch_times(
             else random_batches(train, BATCH_SIZE, setting.seed)
         )
         tokens[name] = padded_tokens(train, batches, fixed if name == "official" else None)
+    real_tokens = sum(prepared.splits["train"].lengths)
+    if "ptv2kit-packed" in names:
+        tokens["ptv2kit-packed"] = real_tokens
     done: dict[str, list[Epoch]] = {name: [] for name in names}
     for _ in range(setting.rounds):
         for name in names:
             done[name].append(next(streams[name]))
-    return EpochTimes(len(prepared.splits["train"].features), len(prepared.splits["validation"].features), tokens, done)
+    split, validation = prepared.splits["train"], prepared.splits["validation"]
+    return EpochTimes(len(split.features), len(validation.features), real_tokens, tokens, done)
 
 
 def epochs(

@@ -70,4 +70,9 @@ def spread(values: Sequence[float]) -> Spread:
 
 def ratios(values: Sequence[float], reference: Sequence[float]) -> Spread:
     """Of each turn's value to the reference's value of the same turn."""
-    return spread([value / other for value, other in zip(values, reference, strict=True)])
+    return spread(ratios_of(values, reference))
+
+
+def ratios_of(values: Sequence[float], reference: Sequence[float]) -> list[float]:
+    """Each turn's value by the reference's value of the same turn."""
+    return [value / other for value, other in zip(values, reference, strict=True)]

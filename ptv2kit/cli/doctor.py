@@ -96,27 +96,24 @@ def _feature(extra: str, modules: tuple[str, ...]) -> str:
 def _folders(data_root: Path | None) -> dict[str, str]:
     from huggingface_hub import constants
 
-    from ptv2kit.data.kept_splits import ENCODED
-    from ptv2kit.training.trunk_files import TRUNK
-
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     folders = {"this folder": f"{Path.cwd()}, {free:.1f} GiB free"}
     if data_root is None:
         folders["data root"] = "not set: --data-root, or PTV2KIT_DATA; files are looked up beside their task"
     else:
         folders["data root"] = f"{data_root}{'' if data_root.is_dir() else ', which does not exist'}"
-    folders["kept outputs"] = _kept(TRUNK, "train.cache_trunk: disk")
-    folders["kept encodings"] = _kept(ENCODED, "train.cache_tokens")
+    folders["kept outputs"] = _kept("trunk", "train.cache_trunk: disk")
+    folders["kept tokens"] = _kept("tokens", "train.cache_tokens")
     folders["hub's cache"] = constants.HF_HUB_CACHE
     if constants.HF_HUB_OFFLINE:
         folders["hub"] = "not asked: HF_HUB_OFFLINE is set"
     return folders
 
 
-def _kept(kind: str, key: str) -> str:
+def _kept(part: str, key: str) -> str:
     """A folder of the cache, its size, and the key of a recipe that fills it."""
     try:
-        folder = cache_folder(kind)
+        folder = cache_folder() / part
     except OSError as error:
         return f"{error.strerror}: set PTV2KIT_CACHE"
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -136,6 +136,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _unraisable(fault: sys.UnraisableHookArgs) -> None:
+    """Without memory a half-read file cannot even be closed in order; what ran out is told by the error itself."""
+    if not isinstance(fault.exc_value, MemoryError):
+        sys.__unraisablehook__(fault)
+
+
 @final
 class _Notes(logging.Handler):
     """Shows what the package's own modules warn of."""
@@ -152,6 +158,8 @@ def entry_point() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show '→' is no reason to fail
     if "_ARGCOMPLETE" in os.environ:
         completion.complete(build_parser())
+    if "--debug" not in sys.argv:
+        sys.unraisablehook = _unraisable
     code = main()
     if "WORLD_SIZE" in os.environ:
         # Threads of a process group that outlive the interpreter abort now and then while it shuts down.

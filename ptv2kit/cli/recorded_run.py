@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from ptv2kit.config.recipe import Train
     from ptv2kit.data.schemes.base import Scores
-    from ptv2kit.models.model import ParameterCount, PromptedModel
+    from ptv2kit.models.counts import ParameterCount
+    from ptv2kit.models.model import PromptedModel
     from ptv2kit.reporting.results import Outcome, Status
     from ptv2kit.reporting.run_folder import RunFolder
     from ptv2kit.reporting.trackers import TrackerEvents
@@ -97,6 +98,23 @@ class RecordedRun:
             self.parts = keep_trunk(
                 recipe, first.spec, self.parts, first.device, rows.on_rows, say, strategy=chosen, processes=size
             )
+
+    def check_packing(self, chosen: Chosen) -> None:
+        """Make sure that batches without padding give the same, if the recipe has them; ZeRO is not asked."""
+        from ptv2kit.training.packing_check import check_packing
+
+        first = self._prepared[0]
+        if first.recipe.train.packing and not chosen.startswith("zero"):
+            for part in self.parts:
+                check_packing(part, first.device)
+
+    def compile(self) -> None:
+        """Compile the backbone in the first passes, if the recipe says so."""
+        from ptv2kit.training.compilation import compile_backbone
+
+        if self._prepared[0].recipe.train.compile:
+            self._messages.print("the backbone is compiled in the first steps, which take longer")
+            compile_backbone(self._models[0])
 
     def take_splits(self, other: RecordedRun) -> None:
         """Train on the splits of a run with the same data, which may hold what the lower layers give."""

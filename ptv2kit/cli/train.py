@@ -17,7 +17,8 @@ from ptv2kit.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
     from ptv2kit.config.load import ResolvedRecipe
-    from ptv2kit.models.model import ParameterCount, PromptedModel
+    from ptv2kit.models.counts import ParameterCount
+    from ptv2kit.models.model import PromptedModel
     from ptv2kit.reporting.results import Outcome
     from ptv2kit.reporting.run_folder import RunFolder
     from ptv2kit.training.distributed import Workers
@@ -116,7 +117,9 @@ def train_recipe(
                     update={"train": recipe.train.model_copy(update={"micro_batch_size": placement.micro_batch})}
                 )
             run = RecordedRun(prepared, models, recipe.train, folder, messages, request, start, strategy, processes)
+            run.check_packing(placement.strategy)
             run.keep_trunk(placement.strategy)
+            run.compile()
             return folder, run.train(watchers)
 
 

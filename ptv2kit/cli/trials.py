@@ -175,6 +175,7 @@ def _set_up(
         if done:
             run.take_splits(done[0].run)
         else:
+            run.check_packing(placement.strategy)
             run.keep_trunk(placement.strategy, epochs=sum(each.recipe.train.epochs for each in prepared))
         done.append(_SetUp(run, stream))
     return done

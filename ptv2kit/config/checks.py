@@ -75,7 +75,7 @@ def check_recipe(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged) -> li
         message = "'method' linear_probe trains the head alone, but a verbalizer has nothing to train"
         problems.append(merged.place(("method",)).problem(message, "set a method with a prompt, or head: linear"))
     problems += _check_first_words(recipe, tasks, merged) + _check_trunk_cache(recipe, merged)
-    problems += _check_batch(recipe, merged) + _check_parallel_trials(recipe, merged)
+    problems += _check_batch(recipe, merged) + _check_parallel_trials(recipe, merged) + _check_compile(recipe, merged)
     return problems + _check_start(recipe, merged) + _check_expectations(recipe, tasks, merged)
 
 
@@ -130,6 +130,29 @@ def _check_parallel_trials(recipe: Recipe, merged: Merged) -> list[Problem]:
     place = merged.place(("train", "parallel_trials"))
     message = f"'train.parallel_trials' is {recipe.train.parallel_trials}, but {reason}"
     return [place.problem(message, "set train.parallel_trials to 1")]
+
+
+def _check_compile(recipe: Recipe, merged: Merged) -> list[Problem]:
+    """Only passes that are the same for all lengths can be compiled once."""
+    train = recipe.train
+    if not train.compile:
+        return []
+    if recipe.method == "fine_tuning":
+        reason = "'method' fine_tuning trains the backbone, and what is compiled is a frozen one"
+    elif train.packing:
+        reason = "'train.packing' is true, whose passes differ from batch to batch"
+    elif train.gradient_checkpointing:
+        reason = "'train.gradient_checkpointing' is true, which is not compiled with every backbone"
+    elif train.parallel_trials > 1:
+        reason = "'train.parallel_trials' has several models in one pass"
+    elif recipe.backbone.quantization is not None:
+        reason = f"'backbone.quantization' is {recipe.backbone.quantization}"
+    elif recipe.distributed.strategy.startswith("zero"):
+        reason = f"'distributed.strategy' is {recipe.distributed.strategy}, which gathers weights within a pass"
+    else:
+        return []
+    place = merged.place(("train", "compile"))
+    return [place.problem(f"'train.compile' is true, but {reason}", "set train.compile to false")]
 
 
 def _check_trunk_cache(recipe: Recipe, merged: Merged) -> list[Problem]:

@@ -90,6 +90,10 @@ class Train(Section):
     """Most tokens per optimizer step, padding included, in place of `batch_size`: short examples come in larger
     batches. A step's loss is the mean over what is scored in its batch, so how many examples share a step's weight
     changes from step to step."""
+    packing: bool = False
+    """Give the backbone a batch's real tokens in one row, without padding, each example's attention within itself. The
+    numbers are the same up to rounding; with dropout in the backbone other values are dropped. It gains where examples
+    of a batch differ much in length."""
     micro_batch_size: PositiveInt | Literal["auto"] = "auto"
     """Examples per forward pass; gradients are accumulated over the whole batch. `auto`: all of it at once."""
     eval_batch_size: PositiveInt = 64
@@ -119,13 +123,16 @@ class Train(Section):
     """Seed of initial values, shuffling and dropout."""
     gradient_checkpointing: bool = False
     """Compute each layer again in the backward pass: less memory, about a third more time."""
+    compile: bool = False
+    """Compile the frozen backbone with torch.compile, for inputs of any length; the first steps then take minutes. The
+    numbers are the same up to rounding."""
+    cache_tokens: bool = True
+    """Keep the sub-words of large splits on the disk, for later runs with the same rows, template and tokenizer. It
+    changes the time, not the numbers."""
     cache_trunk: Literal["auto", "memory", "disk", "off"] = "auto"
     """Whether the outputs of the layers below the lowest prompt, of linear_probe those of all layers, are computed once
     for each example and kept: in memory, on disk for later runs too, or not. They are computed without dropout, so
     `auto` keeps them only where the backbone has none, which changes no number, and where they fit."""
-    cache_tokens: bool = True
-    """Whether encoded splits are kept on disk for later runs; small ones never are. It changes the time, not the
-    numbers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; `auto` takes a GPU if there is one."""
     checkpoint_steps: PositiveInt | None = None

@@ -11,7 +11,8 @@ import torch
 
 from ptv2kit.data.batching import sorted_batches
 from ptv2kit.data.dataset import EncodedSplit
-from ptv2kit.data.schemes.base import LabelScheme, Prediction, Scores
+from ptv2kit.data.prefetch import OneAhead, ready_for
+from ptv2kit.data.schemes.base import Batch, LabelScheme, Prediction, Scores
 from ptv2kit.errors import TrainingError
 from ptv2kit.models.model import PromptedModel
 
@@ -78,13 +79,19 @@ def evaluate(
     predictions: dict[int, list[Prediction]] = {}
     bad: float | None = None
     done = 0
+
+    def make(number: int) -> Batch:
+        return ready_for(split.batch(scheme, batches[number if number < len(batches) else 0]), device)
+
+    made = OneAhead(make, ahead=device.type == "cuda")
     # What DeepSpeed gathers within inference mode could not be used for training again.
     with torch.inference_mode() if size == 1 else torch.no_grad(), model.prompt_made_once():
-        for number in range(rank, size * math.ceil(len(batches) / size), size):
+        numbers = range(rank, size * math.ceil(len(batches) / size), size)
+        for number in numbers:
             # All processes make equally many forward passes, for they exchange weights in them.
             rows = batches[number] if number < len(batches) else batches[0]
             features = [split.features[row] for row in rows]
-            logits = model(**split.batch(scheme, rows).to(device).inputs())
+            logits = model(**made.take(number, number + size if number + size in numbers else None).to(device).inputs())
             if not bool(logits.isfinite().all()):
                 bad = float(logits.sum())
                 if size == 1:

@@ -13,10 +13,11 @@ from ptv2kit.config.layers import covered_layers
 from ptv2kit.config.recipe import DEEP_METHODS, SHALLOW_METHODS, Recipe
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, empty_backbone, load_backbone
+from ptv2kit.models.counts import ParameterCount
 from ptv2kit.models.families import hidden_dropout
 from ptv2kit.models.heads import ChoicesHead, Head, Pooling, SequenceHead, StartEndHead, TokenHead
 from ptv2kit.models.language_head import language_head
-from ptv2kit.models.model import ParameterCount, PromptedModel
+from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
 from ptv2kit.models.sharding import Sharding
 from ptv2kit.models.verbalizer import AnswersHead, WordsHead
@@ -49,9 +50,11 @@ def check_model(recipe: Recipe, spec: BackboneSpec, max_length: int) -> None:
 
     Raises:
         ConfigError: `max_length` plus the shift by the prompt exceeds the backbone's positions, `prompt.layers` its
-            layers, or the backbone does not support gradient checkpointing.
+            layers, or the backbone does not support gradient checkpointing, or packing.
     """
     covered(recipe, spec)
+    if recipe.train.packing:
+        _check_packing(spec)
     shift = recipe.prompt.length if shifts_positions(recipe, spec) else 0
     other = ", or prompt.positions: unshifted" if shift and recipe.method in DEEP_METHODS else ""
     limit = spec.family.longest_input
@@ -70,6 +73,20 @@ def check_model(recipe: Recipe, spec: BackboneSpec, max_length: int) -> None:
             f"this trains {recipe.trained(head=True)}",
             hint=f"set prompt.layers to the upper ones, such as {len(spec.layers) // 2 + 1}.., or cache_trunk to off",
         )
+
+
+def _check_packing(spec: BackboneSpec) -> None:
+    """Make sure that inputs in one row can be told apart by positions and attention alone."""
+    kind = spec.family.model_type
+    if spec.family.positions == "own":
+        why = "count their tokens themselves"
+    elif spec.kernel != "sdpa":
+        why = "compute attention in a way of their own"
+    elif not spec.attention.unlimited:
+        why = "have layers whose tokens see only some of the others"
+    else:
+        return
+    raise ConfigError(f"train.packing is true, but models of type '{kind}' {why}", hint="set train.packing to false")
 
 
 def build_model(
@@ -149,6 +166,7 @@ def _assemble(
         head,
         shift_positions=shifts_positions(recipe, spec),
         covered=covered(recipe, spec),
+        packing=recipe.train.packing,
     )
 
 

@@ -22,12 +22,15 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
 
 from ptv2kit.errors import ConfigError
+from ptv2kit.models.packing import Packing, packed_attention
 
 IMPLEMENTATION = "ptv2kit"  # a name with "sdpa" or "flash" in it would trigger checks of transformers' own
 BIDIRECTIONAL = "ptv2kit_bidirectional"
 """The same attention under a mask that lets every token of a causal model see all others."""
 _PROBE = "ptv2kit_probe"
 _SLOT = "prompt_slot"
+_FAR = 1 << 24
+"""Tokens, more than any window has."""
 
 LayerPrompt = tuple[Tensor, Tensor]
 """Keys and values of one layer's prompt, each `[batch or 1, kv_heads, prompt_length, head_dim]`."""
@@ -62,12 +65,14 @@ class AttentionPlan:
         causal: whether a token sees only those before it.
         kernels: what can compute it, the best first.
         checkpoints: whether the model supports gradient checkpointing.
+        unlimited: whether a token sees all of those before it, however far away.
     """
 
     layers: tuple[AttentionLayer, ...]
     causal: bool
     kernels: tuple[Kernel, ...]
     checkpoints: bool
+    unlimited: bool = False
 
 
 @final
@@ -75,7 +80,8 @@ class PromptSlot(nn.Module):
     """What the next forward pass of one attention module puts in front of its keys and values.
 
     `visible` tells which columns of the prompt each input of the batch sees, boolean `[batch, prompt_length]`; None:
-    all. While `recording`, the module's own keys and values are kept in `recorded`.
+    all. `packing` says where the inputs of a batch without padding lie. While `recording`, the module's own keys and
+    values are kept in `recorded`.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -83,6 +89,7 @@ class PromptSlot(nn.Module):
         self.kernel: Kernel = kernel
         self.prompt: LayerPrompt | None = None
         self.visible: Tensor | None = None
+        self.packing: Packing | None = None
         self.recording = False
         self.recorded: LayerPrompt | None = None
 
@@ -121,6 +128,10 @@ def prompted_attention(
     assert attention_mask is None or attention_mask.dtype == torch.bool
     if slot.recording:
         slot.recorded = (key.detach(), value.detach())
+    if slot.packing is not None:
+        own = (module, query, key, value, slot.prompt, slot.packing)
+        context = packed_attention(*own, dropout=dropout, scaling=scaling, **kwargs)
+        return context, None
     if slot.prompt is not None:
         prompt_key, prompt_value = slot.prompt
         batch_size = key.shape[0]
@@ -203,6 +214,7 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
     calls: list[_Call] = []
     names: dict[nn.Module, str] = {}
     sees_ahead: list[bool | None] = []
+    sees_far: list[bool | None] = []
 
     def record(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
@@ -218,7 +230,8 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
         return query.new_empty(query.shape).transpose(1, 2), None
 
     def mask(*args: Any, mask_function: Callable[..., Any] = causal_mask_function, **kwargs: Any) -> Tensor | None:
-        sees_ahead.append(_first_sees_second(mask_function))
+        sees_ahead.append(_sees(mask_function, 0, 1))
+        sees_far.append(_sees(mask_function, _FAR, 0))
         kwargs["allow_is_bidirectional_skip"] = False
         return explicit_mask(*args, mask_function=mask_function, **kwargs)
 
@@ -253,6 +266,7 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
         causal=False in sees_ahead or (None in sees_ahead and any(_is_causal(call.module) for call in calls)),
         kernels=kernels,
         checkpoints=model.supports_gradient_checkpointing,
+        unlimited=all(sees_far),
     )
 
 
@@ -277,7 +291,12 @@ class Injection:
         self._all = [_slot_of(backbone.get_submodule(layer.name), kernel) for layer in layers]
         self._slots = self._all if covered is None else [self._all[index] for index in covered]
 
-    def set(self, prompts: Sequence[LayerPrompt | None] | None, visible: Sequence[Tensor | None] | None = None) -> None:
+    def set(
+        self,
+        prompts: Sequence[LayerPrompt | None] | None,
+        visible: Sequence[Tensor | None] | None = None,
+        packing: Packing | None = None,
+    ) -> None:
         """Let the coming forward passes put `prompts`, one for each covered layer, in front; None: nothing.
 
         They stay until the next call, because gradient checkpointing computes a layer again during backward.
@@ -286,9 +305,12 @@ class Injection:
             prompts: of each covered layer; None in place of one, or of all: nothing.
             visible: for each covered layer which columns of its prompt an input sees, boolean `[batch,
                 prompt_length]`; None in place of one, or of all: each input sees all columns.
+            packing: of the inputs, if they are given without padding; it excludes `visible`.
         """
+        assert packing is None or visible is None
         for slot in self._all:
             slot.prompt = slot.visible = None
+            slot.packing = packing
         for slot, prompt in zip(self._slots, prompts, strict=True) if prompts is not None else ():
             slot.prompt = prompt
         for slot, columns in zip(self._slots, visible, strict=True) if visible is not None else ():
@@ -341,11 +363,11 @@ class _Call:
     beyond_sdpa: bool
 
 
-def _first_sees_second(mask_function: Callable[..., Any]) -> bool | None:
-    """Whether a token sees the next one; None if that depends on tensors, which have no values on the meta device."""
-    first, second = (torch.tensor(index, device="cpu") for index in (0, 1))
+def _sees(mask_function: Callable[..., Any], query: int, key: int) -> bool | None:
+    """Whether one token sees another; None if that depends on tensors, which have no values on the meta device."""
+    first, of_query, of_key = (torch.tensor(index, device="cpu") for index in (0, query, key))
     try:
-        return bool(mask_function(first, first, first, second))
+        return bool(mask_function(first, first, of_query, of_key))
     except RuntimeError:
         return None
 

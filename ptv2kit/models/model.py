@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Any, final
 
@@ -15,47 +15,16 @@ from transformers import PreTrainedModel
 
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec
+from ptv2kit.models.counts import ParameterCount
 from ptv2kit.models.heads import BackboneOutput, Head
 from ptv2kit.models.injection import Injection, LayerPrompt
+from ptv2kit.models.packing import Packing
 from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
 from ptv2kit.models.quantization import frozen_parameters
 from ptv2kit.models.trunk import Trunk
 
 MadePrompt = Sequence[LayerPrompt] | Tensor | None
 """What a prompt puts in front of a batch: keys and values by layer, or vectors `[batch, length, width]`."""
-
-
-@final
-@dataclass(frozen=True)
-class ParameterCount:
-    """Parameters of a model.
-
-    Args:
-        backbone: of the backbone.
-        prompt: trained, of the prompt.
-        head: trained, of the head.
-        tuned: whether the backbone is trained too.
-    """
-
-    backbone: int
-    prompt: int
-    head: int
-    tuned: bool = False
-
-    @property
-    def frozen(self) -> int:
-        """What is not trained."""
-        return 0 if self.tuned else self.backbone
-
-    @property
-    def trained(self) -> int:
-        """All that is trained."""
-        return self.prompt + self.head + (self.backbone if self.tuned else 0)
-
-    @property
-    def share(self) -> float:
-        """Trained parameters as a share of the backbone's, between 0 and a little more than 1."""
-        return self.trained / self.backbone
 
 
 @final
@@ -69,6 +38,7 @@ class PromptedModel(nn.Module):
         head: from hidden states to logits.
         shift_positions: whether tokens are counted from after a deep prompt.
         covered: indices of the layers that a deep prompt covers; None: all.
+        packing: whether batches are given to the backbone without padding.
     """
 
     def __init__(
@@ -80,9 +50,12 @@ class PromptedModel(nn.Module):
         *,
         shift_positions: bool,
         covered: Sequence[int] | None = None,
+        packing: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.packing = packing
+        self._causal = spec.causal
         self.prompt: DeepPrompt | ShallowPrompt | None = prompt
         self.head = head
         self._injection = Injection(backbone, spec.layers, spec.kernel, covered)
@@ -178,13 +151,20 @@ class PromptedModel(nn.Module):
         if isinstance(made, Tensor):
             assert trunk_states is None
             return self._encode_behind_vectors(made, input_ids, attention_mask, token_type_ids, **cloze)
+        packing = Packing.of(attention_mask, causal=self._causal) if self.packing else None
+        if packing is not None and trunk_states is not None:
+            trunk_states, copies = packing.pack(trunk_states), 1
         if self.trunk is not None:
             self.trunk.replace_by(trunk_states, copies)
         elif trunk_states is not None:
             assert self.prompt is None, "a prompt on all layers leaves none to be replaced"
-            pooled = self._family.pool(self.backbone, trunk_states)
-            return BackboneOutput(trunk_states.float(), None if pooled is None else pooled.float(), attention_mask)
-        self._injection.set(made)
+            hidden = trunk_states if packing is None else packing.unpack(trunk_states)
+            return self._pooled(hidden, attention_mask)
+        self._injection.set(made, packing=packing)
+        if packing is not None:
+            assert not cloze
+            inputs = {"input_ids": input_ids, "token_type_ids": token_type_ids}
+            return self._pooled(self._packed_hidden(packing, attention_mask, self.shift, inputs), attention_mask)
         output = self._run_backbone(input_ids, attention_mask, token_type_ids, self.shift, **cloze)
         pooled = output.get("pooler_output")
         return BackboneOutput(
@@ -255,15 +235,43 @@ class PromptedModel(nn.Module):
         segments = {}
         if token_type_ids is not None:
             segments = {"token_type_ids": nn.functional.pad(token_type_ids, (length, 0))}
+        mask = nn.functional.pad(attention_mask, (length, 0), value=1)
+        packing = Packing.of(mask, causal=self._causal) if self.packing else None
+        if packing is not None:
+            self._injection.set(None, packing=packing)
+            inputs = {"inputs_embeds": torch.cat([vectors, words], dim=1), **segments}
+            return self._pooled(self._packed_hidden(packing, mask, 0, inputs)[:, length:], attention_mask)
         if cloze:
             cloze = _behind_vectors(cloze["position_ids"], cloze["context_length"], length)
         output = self.backbone(
             inputs_embeds=torch.cat([vectors, words], dim=1),
-            attention_mask=nn.functional.pad(attention_mask, (length, 0), value=1),
+            attention_mask=mask,
             **segments,
             **cloze,
         )
-        hidden = output.last_hidden_state[:, length:]
+        return self._pooled(output.last_hidden_state[:, length:], attention_mask)
+
+    def _packed_hidden(
+        self, packing: Packing, attention_mask: Tensor, shift: int, inputs: Mapping[str, Tensor | None]
+    ) -> Tensor:
+        """Hidden states `[batch, length, hidden]`, 0 at padding, computed of real tokens only.
+
+        Args:
+            packing: of the batch, which the injection was told of.
+            attention_mask: `[batch, length]`.
+            shift: of the positions.
+            inputs: of the backbone, each `[batch, length, …]`; None: it has no such.
+        """
+        given = {name: packing.pack(tensor) for name, tensor in inputs.items() if tensor is not None}
+        positions = self._family.position_ids(attention_mask, shift)
+        assert positions is not None, "the model counts its tokens itself"
+        # A mask of this form is handed on to the layers as it is; theirs do not look at it.
+        unread = attention_mask.new_ones(1, 1, 1, 1, dtype=torch.bool)
+        output = self.backbone(**given, attention_mask=unread, position_ids=packing.pack(positions))
+        return packing.unpack(output.last_hidden_state)
+
+    def _pooled(self, hidden: Tensor, attention_mask: Tensor) -> BackboneOutput:
+        """What a head reads of hidden states `[batch, length, hidden]`."""
         pooled = self._family.pool(self.backbone, hidden)
         return BackboneOutput(hidden.float(), None if pooled is None else pooled.float(), attention_mask)
 

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from ptv2kit.config.recipe import Distributed, Recipe
 from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.build import build_head, empty_model
-from ptv2kit.models.model import ParameterCount
+from ptv2kit.models.counts import ParameterCount
 from ptv2kit.planning.depth import layers_are_alike, passes_by_depth
 from ptv2kit.planning.hardware import GIB
 from ptv2kit.planning.passes import DTYPES, PassCosts, TaskShape, count_passes

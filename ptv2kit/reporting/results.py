@@ -9,7 +9,7 @@ from typing import Any, Literal, final
 from ptv2kit.config.recipe import MEAN, Expectation, Recipe
 from ptv2kit.config.task import TaskBase
 from ptv2kit.data.schemes.base import Scores
-from ptv2kit.models.model import ParameterCount
+from ptv2kit.models.counts import ParameterCount
 
 RESULTS_VERSION = 1
 

@@ -16,7 +16,7 @@ from ptv2kit.config.suite import short_names, shown
 from ptv2kit.data.schemes.base import Scores
 from ptv2kit.errors import DataError
 from ptv2kit.files import is_file, parse_json, write_atomically
-from ptv2kit.models.model import ParameterCount
+from ptv2kit.models.counts import ParameterCount
 from ptv2kit.reporting.results import Outcome, TaskOutcome
 
 SUITE_VERSION = 1

@@ -161,6 +161,11 @@ def check_strategy(recipe: Recipe, spec: BackboneSpec, chosen: Chosen, size: int
             f"distributed.strategy is {chosen}, whose optimizer moves the heads of all tasks in every step",
             hint="set it to ddp, which needs hardly more memory, or to zero3",
         )
+    if recipe.train.compile and chosen.startswith("zero"):
+        raise ConfigError(
+            f"train.compile is true, but distributed.strategy is {chosen}, which gathers weights within a pass",
+            hint="set train.compile to false, or distributed.strategy to ddp",
+        )
     if chosen == "zero3":
         _check_sharding(recipe, spec)
 

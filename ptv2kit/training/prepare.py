@@ -15,11 +15,11 @@ from ptv2kit.config.merge import merge_file
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.sources import HubSource, JsonlSource, Splits
 from ptv2kit.config.task import AnyTask, Iob2Task
-from ptv2kit.data.dataset import EncodedSplit, Progress, encode_split
-from ptv2kit.data.kept_splits import kept_split
+from ptv2kit.data.dataset import EncodedSplit, Progress
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import Feature, LabelScheme
 from ptv2kit.data.sources import Located, locate_split, read_split
+from ptv2kit.data.token_cache import encoded_split
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.verbalizer import check_task_words
 from ptv2kit.errors import ConfigError, DataError, Problem
@@ -30,6 +30,7 @@ from ptv2kit.models.language_head import check_language_model, require_language_
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.quantization import check_quantization
 from ptv2kit.models.sharding import Sharding
+from ptv2kit.training.compilation import require_compiler
 
 
 @final
@@ -216,7 +217,7 @@ def first_words(recipe: Recipe, scheme: LabelScheme, subwords: Subwords) -> tupl
 
 
 def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | None, progress: Progress) -> Prepared:
-    """Find the backbone, read all splits, and encode them or read what was kept of an earlier run.
+    """Find the backbone, read and encode all splits.
 
     Args:
         recipe: how it is trained.
@@ -232,6 +233,8 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
     device = choose_device(recipe.train.device)
     located = locate_data(task, task_path, data_root)
     spec, max_length = check_backbone(recipe, task)
+    if recipe.train.compile:
+        require_compiler(device)
     if recipe.backbone.quantization is not None:
         check_quantization(recipe.backbone.quantization, spec.config, device.type)
     subwords = Subwords(load_tokenizer(spec, words=isinstance(task, Iob2Task)), max_length, spec.filling)
@@ -246,14 +249,16 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
         for split in located
     }
     scheme = build_scheme(task, subwords, data["train"].rows)
+    if recipe.train.packing and scheme.unit == "start_end":
+        raise ConfigError(
+            "train.packing is true, but padding is part of the softmax of answers in a text, as in the official code",
+            hint="set train.packing to false",
+        )
     splits: dict[str, EncodedSplit] = {}
     problems: list[Problem] = []
     for split in data:
         try:
-            if recipe.train.cache_tokens:
-                splits[split] = kept_split(task, scheme, subwords, data[split], progress)
-            else:
-                splits[split] = encode_split(scheme, data[split], progress)
+            splits[split] = encoded_split(scheme, task, subwords, data[split], progress, keep=recipe.train.cache_tokens)
         except DataError as error:
             problems += error.problems
     if problems:

@@ -23,10 +23,12 @@ class GradientRequest:
     Args:
         task: index of the task whose batch it is.
         features: of its training split, by index.
+        coming: task and features of the request after this one; None: it is not known yet.
     """
 
     task: int
     features: tuple[int, ...]
+    coming: tuple[int, tuple[int, ...]] | None = None
 
 
 @final

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from ptv2kit.config.recipe import MEAN, Train
+from ptv2kit.data.prefetch import OneAhead, ready_for
+from ptv2kit.data.schemes.base import Batch
 from ptv2kit.errors import DataError, TrainingError
 from ptv2kit.evaluation.evaluate import Evaluation, evaluate
 from ptv2kit.training.mixing import batch_stream, batches_per_epoch, pass_seed, turns
@@ -126,6 +128,7 @@ class Trainer:
             for one_pass, taken in zip(passes, self._taken, strict=True)
         ]
         self._last_good = self._trained_tensors()
+        self._batches = OneAhead(self._make_batches, ahead=device.type == "cuda")
 
     @property
     def total_steps(self) -> int:
@@ -189,7 +192,7 @@ class Trainer:
     def _answer(self, request: Request) -> Answer:
         """What the training asks for, computed by itself."""
         if isinstance(request, GradientRequest):
-            return self._add_gradients(request.task, request.features)
+            return self._add_gradients(request)
         part = self._parts[request.task]
         return evaluate(
             part.model,
@@ -206,10 +209,10 @@ class Trainer:
         for part in self._parts:
             part.model.train()
         order = turns(self._turns, self._settings.seed * 1_000_003 + self._epoch)
-        for task in order[self._turn :]:
-            batch = next(self._streams[task])
+        left = [(task, tuple(next(self._streams[task]))) for task in order[self._turn :]]
+        for place, (task, batch) in enumerate(left, 1):
             self._between_steps = False
-            loss = yield GradientRequest(task, tuple(batch))
+            loss = yield GradientRequest(task, batch, left[place] if place < len(left) else None)
             assert isinstance(loss, float)
             self._optimize(task, loss)
             rate = float(self._scheduler.get_last_lr()[0])
@@ -232,16 +235,25 @@ class Trainer:
         self._require_finite("gradient norm", self._strategy.step(task, self._settings.max_gradient_norm or math.inf))
         self._last_good = last_good
 
-    def _add_gradients(self, task: int, features: Sequence[int]) -> float:
-        """The mean loss over the whole batch, however it is cut into micro-batches."""
-        part, processes = self._parts[task], self._processes
+    def _make_batches(self, wanted: tuple[int, tuple[int, ...]]) -> list[tuple[Batch, float]]:
+        """This process's micro-batches of a task's features, and how much each counts."""
+        part, features, processes = self._parts[wanted[0]], wanted[1], self._processes
         size = len(features) if self._settings.micro_batch_size == "auto" else self._settings.micro_batch_size
         own = features[processes.rank :: processes.size]
         longest = math.ceil(len(features) / processes.size)
         pieces = [own[at : at + size] for at in range(0, longest, size)]
         # All processes make equally many passes, for they may exchange weights in them; an idle one adds nothing.
-        batches = [part.train_split.batch(part.scheme, piece or features[:1]) for piece in pieces]
-        weights = [1.0 if piece else 0.0 for piece in pieces]
+        made = [part.train_split.batch(part.scheme, piece or features[:1]) for piece in pieces]
+        return [
+            (ready_for(batch, self._device), 1.0 if piece else 0.0) for batch, piece in zip(made, pieces, strict=True)
+        ]
+
+    def _add_gradients(self, request: GradientRequest) -> float:
+        """The mean loss over the whole batch, however it is cut into micro-batches."""
+        task, processes = request.task, self._processes
+        part = self._parts[task]
+        made = self._batches.take((task, request.features), request.coming)
+        batches, weights = [batch for batch, _ in made], [weight for _, weight in made]
         counts = [part.model.head.target_count(batch.labels) for batch in batches]
         targets = sum(count for count, weight in zip(counts, weights, strict=True) if weight)
         all_targets = max(1.0, processes.total(targets))

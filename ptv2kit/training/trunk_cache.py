@@ -13,12 +13,11 @@ from ptv2kit.config.recipe import Recipe
 from ptv2kit.data.dataset import EncodedSplit, Progress
 from ptv2kit.data.kept_states import KeptStates, StatesLayout, states_layout
 from ptv2kit.errors import ConfigError, OutOfMemoryError
-from ptv2kit.files import cache_folder
 from ptv2kit.models.backbones import DTYPES, BackboneSpec
 from ptv2kit.models.build import trunk_depth
 from ptv2kit.models.families import dropouts
 from ptv2kit.training.parts import TaskPart
-from ptv2kit.training.trunk_files import TRUNK, kept_on_disk, trunk_key
+from ptv2kit.training.trunk_files import kept_on_disk, trunk_folder, trunk_key
 from ptv2kit.training.trunk_room import free_disk, free_memory
 
 _MEMORY_SHARE = 0.25
@@ -65,7 +64,7 @@ def choose_place(recipe: Recipe, spec: BackboneSpec, parts: Sequence[TaskPart], 
     without = f", computed without dropout (the backbone has {dropout})" if dropout else ""
     kept = f"the outputs of {which} are kept {{}}: {_size(needed)}{without}"
     if wanted == "disk":
-        return TrunkChoice("disk", kept.format(f"in {cache_folder(TRUNK)}"))
+        return TrunkChoice("disk", kept.format(f"in {trunk_folder()}"))
     room = free_memory()
     if wanted == "memory":
         if room is not None and needed * processes > room:
@@ -84,7 +83,7 @@ def choose_place(recipe: Recipe, spec: BackboneSpec, parts: Sequence[TaskPart], 
         )
     if room is not None and needed * processes <= _MEMORY_SHARE * room:
         return TrunkChoice("memory", kept.format("in memory"))
-    folder = cache_folder(TRUNK)
+    folder = trunk_folder()
     disk = free_disk(folder)
     if processes == 1 and needed <= _DISK_SHARE * disk:
         return TrunkChoice("disk", kept.format(f"in {folder}"))

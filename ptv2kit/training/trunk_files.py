@@ -32,8 +32,9 @@ _NUMBERS, _DESCRIPTION = "states.bin", "states.json"
 _BLOCK = 2**24
 
 
-TRUNK = "trunk"
-"""Name of the folder in the cache."""
+def trunk_folder() -> Path:
+    """Where outputs are kept: `trunk` in the cache folder."""
+    return cache_folder() / "trunk"
 
 
 def trunk_key(part: TaskPart, split: EncodedSplit, layout: StatesLayout) -> str:
@@ -87,7 +88,7 @@ def kept_on_disk(
     Raises:
         TrainingError: the disk is full or the folder cannot be written.
     """
-    target = cache_folder(TRUNK) / key
+    target = trunk_folder() / key
     note = ""
     if target.is_dir():
         fault = _fault(target, layout, form)

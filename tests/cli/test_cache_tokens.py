@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from ptv2kit.cli.main import main
-from ptv2kit.data import kept_splits
+from ptv2kit.data import token_cache
 from ptv2kit.data.dataset import EncodedSplit
-from ptv2kit.training import prepare
 from tests.cli.test_run import Project, project, read_json
 
 __all__ = ["project"]
@@ -19,17 +18,16 @@ __all__ = ["project"]
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where splits are kept during a test, however small they are."""
-    monkeypatch.setattr(kept_splits, "LEAST_BYTES", 0)
+    monkeypatch.setattr(token_cache, "LEAST_BYTES", 0)
     monkeypatch.setenv("PTV2KIT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "encoded"
+    return tmp_path / "cache" / "tokens"
 
 
 def forbid_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def encoded(*_: object) -> EncodedSplit:
         raise AssertionError("it was encoded again")
 
-    for module in (kept_splits, prepare):
-        monkeypatch.setattr(module, "encode_split", encoded)
+    monkeypatch.setattr(token_cache, "encode_split", encoded)
 
 
 def test_a_later_run_reads_what_the_first_has_encoded(
@@ -89,7 +87,7 @@ def test_a_folder_that_cannot_be_written_does_not_stop_a_run(
     monkeypatch.setenv("PTV2KIT_CACHE", str(tmp_path / "file"))
     code, _, err = project.run()
     assert code == 0
-    assert f"{tmp_path / 'file' / 'encoded'}: warning: the encoded split 'train' cannot be kept: Not a directory" in err
+    assert f"{tmp_path / 'file' / 'tokens'}: warning: the encoded split 'train' cannot be kept: Not a directory" in err
 
 
 def test_the_doctor_says_how_much_is_kept(
@@ -99,7 +97,7 @@ def test_the_doctor_says_how_much_is_kept(
     (cache / "a.json.gz").write_bytes(bytes(3 * 2**20))
     assert main(["doctor", "--json"]) == 0
     folders = json.loads(capsys.readouterr().out)["folders"]
-    assert folders["kept encodings"] == f"{cache}, 3.0 MiB (train.cache_tokens)"
+    assert folders["kept tokens"] == f"{cache}, 3.0 MiB (train.cache_tokens)"
     assert folders["kept outputs"] == f"{cache.parent / 'trunk'}, 0.0 MiB (train.cache_trunk: disk)"
 
 
@@ -114,6 +112,4 @@ def test_the_doctor_of_who_has_no_home(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", nobody)
     assert main(["doctor", "--json"]) == 0
-    assert (
-        json.loads(capsys.readouterr().out)["folders"]["kept encodings"] == "there is no home folder: set PTV2KIT_CACHE"
-    )
+    assert json.loads(capsys.readouterr().out)["folders"]["kept tokens"] == "there is no home folder: set PTV2KIT_CACHE"

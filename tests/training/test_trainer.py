@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,12 @@ import pytest
 import torch
 
 from ptv2kit.config.recipe import Train
+from ptv2kit.data.dataset import EncodedSplit
+from ptv2kit.data.prefetch import OneAhead
+from ptv2kit.data.schemes.base import Batch
 from ptv2kit.errors import TrainingError
+from ptv2kit.evaluation import evaluate
+from ptv2kit.training import trainer
 from ptv2kit.training.optimization import build_optimizer, rate_factor
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared
@@ -195,3 +201,32 @@ def test_linear_schedule_equals_transformers() -> None:
         assert theirs.get_last_lr()[0] == pytest.approx(rate_factor(settings, step, 5))
         optimizer.step()
         theirs.step()
+
+
+@pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 2}])
+def test_batches_made_ahead_train_the_same(
+    backbone: Path, task_file: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """As on a GPU, where a thread makes the next batch."""
+    prepared = prepare_with(backbone, task_file, **settings)
+    losses: list[list[tuple[float, float]]] = []
+    threads: set[str] = set()
+    batch = EncodedSplit.batch
+
+    def noted(split: EncodedSplit, *arguments: Any) -> Batch:
+        threads.add(threading.current_thread().name)
+        return batch(split, *arguments)
+
+    monkeypatch.setattr(EncodedSplit, "batch", noted)
+    for ahead in (False, True):
+        if ahead:
+            for module in (trainer, evaluate):
+                monkeypatch.setattr(module, "OneAhead", lambda make, **_: OneAhead(make, ahead=True))
+        seed_everything(1)
+        model = prepared.build_model()
+        part = TaskPart("tiny", model, prepared.scheme, prepared.splits["train"], prepared.splits["validation"])
+        recorder = Recorder()
+        Trainer([part], prepared.recipe.train, prepared.device, recorder, recorder.keeper).train()
+        losses.append(recorder.steps)
+        assert (len(threads) > 1) == ahead
+    assert losses[0] == losses[1]

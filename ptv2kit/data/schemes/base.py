@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
 from ptv2kit.data.rows import Row
@@ -86,18 +85,26 @@ class Batch:
         return {name: tensor for name, tensor in given.items() if tensor is not None} | dict(self.cloze)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`."""
+        """The same batch on `device`; from page-locked memory it is brought there while other things are computed."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device)
+    def pinned(self) -> Batch:
+        """The same batch in page-locked memory, which needs a GPU."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """A batch of changed tensors."""
+
+        def changed(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
 
         return Batch(
-            self.input_ids.to(device),
-            self.attention_mask.to(device),
-            moved(self.token_type_ids),
-            self.labels.to(device),
-            {name: tensor.to(device) for name, tensor in self.cloze.items()},
-            moved(self.trunk_states),
+            change(self.input_ids),
+            change(self.attention_mask),
+            changed(self.token_type_ids),
+            change(self.labels),
+            {name: change(tensor) for name, tensor in self.cloze.items()},
+            changed(self.trunk_states),
         )
 
 
@@ -208,8 +215,8 @@ class LabelScheme(ABC):
 
     @property
     @abstractmethod
-    def notes_form(self) -> TypeAdapter[tuple[Any, ...]]:
-        """What the `notes` of features are, so that they can be written and read again."""
+    def notes_type(self) -> Any:
+        """The type of its features' `notes`, by which they are written to the disk and read again."""
 
     @abstractmethod
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, final
 
 import torch
-from pydantic import TypeAdapter
 from sklearn.metrics import accuracy_score
 from torch import Tensor
 
@@ -30,8 +29,6 @@ from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Encoding, Subwords
 from ptv2kit.data.verbalizer import check_text, word_ids
 from ptv2kit.errors import DataError, did_you_mean
-
-_NOTES: TypeAdapter[tuple[Any, ...]] = TypeAdapter(tuple[None, ...])
 
 
 @final
@@ -70,9 +67,9 @@ class ChoicesScheme(LabelScheme):
         return self._names
 
     @property
-    def notes_form(self) -> TypeAdapter[tuple[Any, ...]]:
+    def notes_type(self) -> Any:
         """There are none."""
-        return _NOTES
+        return None
 
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """The text with each choice; see `LabelScheme.encode`."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from pydantic import TypeAdapter
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 from torch import Tensor
 
@@ -47,9 +46,6 @@ class _Member:
     group: str
     candidate: str
     golds: tuple[str, ...]
-
-
-_NOTES: TypeAdapter[tuple[Any, ...]] = TypeAdapter(tuple[_Member | None, ...])
 
 
 @final
@@ -100,9 +96,9 @@ class ClassesScheme(LabelScheme):
         return self._names
 
     @property
-    def notes_form(self) -> TypeAdapter[tuple[Any, ...]]:
+    def notes_type(self) -> Any:
         """Parts in groups, where rows are grouped."""
-        return _NOTES
+        return _Member | None
 
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """The rendered texts as sub-words; see `LabelScheme.encode`."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, final
 
 import torch
-from pydantic import TypeAdapter
 from seqeval.metrics import accuracy_score, classification_report, f1_score
 from seqeval.scheme import IOB2
 from torch import Tensor
@@ -33,8 +32,6 @@ from ptv2kit.data.words import spans_of, split_words, word_places
 from ptv2kit.errors import DataError, did_you_mean
 
 OUTSIDE = "O"
-
-_NOTES: TypeAdapter[tuple[Any, ...]] = TypeAdapter(tuple[tuple[int, ...], ...])
 
 _seqeval_report: Any = classification_report  # its annotations want zero_division to be text
 _seqeval_f1: Any = f1_score
@@ -71,9 +68,9 @@ class Iob2Scheme(LabelScheme):
         return self._names
 
     @property
-    def notes_form(self) -> TypeAdapter[tuple[Any, ...]]:
-        """The position of each word's first sub-word, -1 if it was cut off."""
-        return _NOTES
+    def notes_type(self) -> Any:
+        """The position of each word's first sub-word."""
+        return tuple[int, ...]
 
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """The words as sub-words, the appended word behind them; see `LabelScheme.encode`.

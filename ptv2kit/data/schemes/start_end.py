@@ -9,7 +9,6 @@ from itertools import groupby
 from typing import Any, final
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
 from ptv2kit.config.task import StartEndTask
@@ -43,9 +42,6 @@ class _Passage:
     spans: tuple[tuple[int, int] | None, ...]
 
 
-_NOTES: TypeAdapter[tuple[Any, ...]] = TypeAdapter(tuple[_Passage, ...])
-
-
 @final
 class StartEndScheme(LabelScheme):
     """Reads a long passage in windows and takes the best answer over all of them.
@@ -75,9 +71,9 @@ class StartEndScheme(LabelScheme):
         return ("start", "end")
 
     @property
-    def notes_form(self) -> TypeAdapter[tuple[Any, ...]]:
+    def notes_type(self) -> Any:
         """Passages."""
-        return _NOTES
+        return _Passage
 
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """A feature for each window; the target of a window without the whole answer is its first token."""

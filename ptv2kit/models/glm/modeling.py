@@ -317,4 +317,5 @@ def attention_plan(config: OriginalGlmConfig) -> AttentionPlan:
         causal=False,
         kernels=("sdpa", "eager"),
         checkpoints=OriginalGlmPreTrainedModel.supports_gradient_checkpointing,
+        unlimited=True,
     )

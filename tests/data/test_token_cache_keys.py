@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, BertTokenizer
 
-from ptv2kit.data import kept_splits
-from ptv2kit.data.kept_splits import ENCODING_VERSION, split_key
+from ptv2kit.data import token_cache
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
+from ptv2kit.data.token_cache import ENCODING_VERSION, encoding_key
 from ptv2kit.data.tokens import Subwords
 from tests.data.small_tasks import CLASSES, ROWS, SECTIONS, data_of, subwords_of, task_of, tokenizers
 
@@ -22,13 +22,13 @@ __all__ = ["tokenizers"]
 @pytest.fixture(autouse=True)
 def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Splits have a key however small they are."""
-    monkeypatch.setattr(kept_splits, "LEAST_BYTES", 0)
+    monkeypatch.setattr(token_cache, "LEAST_BYTES", 0)
 
 
 def keyed(section: dict[str, Any], subwords: Subwords, values: list[dict[str, Any]] = ROWS, **keys: Any) -> str:
     task = task_of(section, **keys)
     data = data_of(task, values)
-    key = split_key(task, build_scheme(task, subwords, data.rows), subwords, data.rows)
+    key = encoding_key(build_scheme(task, subwords, data.rows), task, subwords, data)
     assert key is not None
     return key
 
@@ -110,7 +110,7 @@ class TestKey:
         task, subwords = task_of(section), subwords_of(tokenizers["bert"])
         data = data_of(task, ROWS)
         more = (*data.rows, Row({**ROWS[0], "label": "maybe"}, "rows.jsonl:13"))
-        keys = {split_key(task, build_scheme(task, subwords, rows), subwords, data.rows) for rows in (data.rows, more)}
+        keys = {encoding_key(build_scheme(task, subwords, rows), task, subwords, data) for rows in (data.rows, more)}
         assert len(keys) == 2
 
     def test_another_tokenizer_has_another(self, tokenizers: dict[str, Path], tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ class TestKey:
     ) -> None:
         subwords = subwords_of(tokenizers["bert"])
         key = keyed(SECTIONS["classes"], subwords)
-        monkeypatch.setattr(kept_splits, "ENCODING_VERSION", ENCODING_VERSION + 1)
+        monkeypatch.setattr(token_cache, "ENCODING_VERSION", ENCODING_VERSION + 1)
         assert keyed(SECTIONS["classes"], subwords) != key
 
     def test_columns_that_json_does_not_know_are_no_obstacle(self, tokenizers: dict[str, Path]) -> None:

@@ -10,9 +10,10 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, cast
 
 from pydantic import TypeAdapter
@@ -20,13 +21,12 @@ from pydantic_core import PydanticSerializationError
 
 from ptv2kit.config.task import AnyTask
 from ptv2kit.data.dataset import EncodedSplit, Progress, encode_split
-from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import Feature, LabelScheme
 from ptv2kit.data.sources import SplitData
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.files import cache_folder, parse_json, write_atomically
 
-ENCODED = "encoded"
+TOKENS = "tokens"
 """Name of the folder in the cache."""
 ENCODING_VERSION = 1
 """Raised whenever a change of the code makes other features of the same rows."""
@@ -45,30 +45,31 @@ _NOT_ENCODED = {
 _LOGGER = logging.getLogger(__name__)
 
 
-def kept_split(
-    task: AnyTask, scheme: LabelScheme, subwords: Subwords, data: SplitData, progress: Progress
+def encoded_split(
+    scheme: LabelScheme, task: AnyTask, subwords: Subwords, data: SplitData, progress: Progress, *, keep: bool
 ) -> EncodedSplit:
-    """What `encode_split` gives, read from the disk if it was kept there, else encoded and kept for the next time.
+    """`encode_split`, read from the disk if it was kept there.
 
     A damaged file, and a folder that cannot be written, are named in a warning of the log `ptv2kit`.
 
     Args:
-        task: of the rows.
         scheme: of the task.
-        subwords: that the scheme encodes with.
+        task: what is encoded; its template and labels count.
+        subwords: that the scheme uses.
         data: the rows.
-        progress: told about the encoding.
+        progress: told about the work.
+        keep: whether to read and write at all.
 
     Raises:
         DataError: rows are malformed, as of `encode_split`; such a split is never kept.
     """
-    key = split_key(task, scheme, subwords, data.rows)
+    key = encoding_key(scheme, task, subwords, data) if keep else None
     if key is None:
         return encode_split(scheme, data, progress)
     try:
-        path = cache_folder(ENCODED) / f"{key}.json.gz"
+        path = cache_folder() / TOKENS / f"{key}.json.gz"
     except OSError as error:
-        _tell_not_kept(ENCODED, data, error.strerror)
+        _tell_not_kept(TOKENS, data, error.strerror)
         return encode_split(scheme, data, progress)
     try:
         return EncodedSplit(data, _read(path, scheme))
@@ -86,8 +87,8 @@ def kept_split(
     return split
 
 
-def split_key(task: AnyTask, scheme: LabelScheme, subwords: Subwords, rows: Sequence[Row]) -> str | None:
-    """A name for the features of some rows: another one as soon as anything that decides them is another.
+def encoding_key(scheme: LabelScheme, task: AnyTask, subwords: Subwords, data: SplitData) -> str | None:
+    """A name for the encoded rows: another one as soon as anything that decides them is another.
 
     That is what the rows hold, input, labels and head of the task, the classes that it found, and the tokenizer with
     the longest input. Where any of them lies does not count, nor what they are called.
@@ -97,7 +98,7 @@ def split_key(task: AnyTask, scheme: LabelScheme, subwords: Subwords, rows: Sequ
     """
     facts = hashlib.sha256()
     size = 0
-    for row in rows:
+    for row in data.rows:
         line = json.dumps(row.values, default=_plain).encode() + b"\n"
         size += len(line)
         facts.update(line)
@@ -120,7 +121,7 @@ def _plain(value: object) -> Any:
 
 
 def _written(features: tuple[Feature, ...], scheme: LabelScheme) -> bytes:
-    notes = scheme.notes_form.dump_json(tuple(feature.notes for feature in features))
+    notes = _notes(scheme).dump_json(tuple(feature.notes for feature in features))
     body = _FEATURES.dump_json(features, exclude={"__all__": {"notes"}}) + b"\n" + notes
     header = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "sha256": hashlib.sha256(body).hexdigest()}
     return gzip.compress(json.dumps(header).encode() + b"\n" + body, _LEVEL, mtime=0)
@@ -138,11 +139,16 @@ def _read(path: Path, scheme: LabelScheme) -> tuple[Feature, ...]:
     if parse_json(header.decode()) != expected:
         raise ValueError("it does not match its header")
     features, _, notes = body.partition(b"\n")
-    of_features = scheme.notes_form.validate_json(notes, strict=True)
+    of_features = _notes(scheme).validate_json(notes, strict=True)
     return tuple(
         replace(feature, notes=note)
         for feature, note in zip(_FEATURES.validate_json(features, strict=True), of_features, strict=True)
     )
+
+
+def _notes(scheme: LabelScheme) -> TypeAdapter[tuple[Any, ...]]:
+    notes: Any = GenericAlias(tuple, (scheme.notes_type, ...))
+    return TypeAdapter(notes)
 
 
 def _tell_not_kept(folder: Path | str, data: SplitData, reason: str | None) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from ptv2kit.config.task import TASK_SECTIONS
-from ptv2kit.data import kept_splits
+from ptv2kit.data import token_cache
 from ptv2kit.data.dataset import EncodedSplit, encode_split
-from ptv2kit.data.kept_splits import ENCODING_VERSION, kept_split
 from ptv2kit.data.schemes import build_scheme
+from ptv2kit.data.token_cache import ENCODING_VERSION, encoded_split
 from ptv2kit.data.tokens import Filling, Subwords
 from ptv2kit.errors import DataError
 from tests.data.small_tasks import CLASSES, FILLINGS, ROWS, SECTIONS, data_of, subwords_of, task_of, tokenizers
@@ -29,9 +29,9 @@ __all__ = ["tokenizers"]
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where splits are kept during a test, however small they are."""
-    monkeypatch.setattr(kept_splits, "LEAST_BYTES", 0)
+    monkeypatch.setattr(token_cache, "LEAST_BYTES", 0)
     monkeypatch.setenv("PTV2KIT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "encoded"
+    return tmp_path / "cache" / "tokens"
 
 
 def silent(*_: object) -> None: ...
@@ -40,7 +40,7 @@ def silent(*_: object) -> None: ...
 def kept(section: dict[str, Any], subwords: Subwords, values: list[dict[str, Any]] = ROWS, **keys: Any) -> EncodedSplit:
     task = task_of(section, **keys)
     data = data_of(task, values)
-    return kept_split(task, build_scheme(task, subwords, data.rows), subwords, data, silent)
+    return encoded_split(build_scheme(task, subwords, data.rows), task, subwords, data, silent, keep=True)
 
 
 def fresh(section: dict[str, Any], subwords: Subwords) -> EncodedSplit:
@@ -62,7 +62,7 @@ def forbid_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def encoded(*_: object) -> EncodedSplit:
         raise AssertionError("it was encoded again")
 
-    monkeypatch.setattr(kept_splits, "encode_split", encoded)
+    monkeypatch.setattr(token_cache, "encode_split", encoded)
 
 
 def test_every_scheme_is_tried() -> None:
@@ -217,7 +217,7 @@ class TestFolder:
         def refuse(path: Path, content: bytes) -> None:
             raise OSError(number, os.strerror(number), str(path))
 
-        monkeypatch.setattr(kept_splits, "write_atomically", refuse)
+        monkeypatch.setattr(token_cache, "write_atomically", refuse)
         assert f"cannot be kept: {os.strerror(number)}" in self.encode(tokenizers, caplog)
 
     def test_no_home(

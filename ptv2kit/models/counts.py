@@ -1,0 +1,39 @@
+"""How many parameters a model has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+@dataclass(frozen=True)
+class ParameterCount:
+    """Parameters of a model.
+
+    Args:
+        backbone: of the backbone.
+        prompt: trained, of the prompt.
+        head: trained, of the head.
+        tuned: whether the backbone is trained too.
+    """
+
+    backbone: int
+    prompt: int
+    head: int
+    tuned: bool = False
+
+    @property
+    def frozen(self) -> int:
+        """What is not trained."""
+        return 0 if self.tuned else self.backbone
+
+    @property
+    def trained(self) -> int:
+        """All that is trained."""
+        return self.prompt + self.head + (self.backbone if self.tuned else 0)
+
+    @property
+    def share(self) -> float:
+        """Trained parameters as a share of the backbone's, between 0 and a little more than 1."""
+        return self.trained / self.backbone
