@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: the disk is full or the folder is not writable; the old content is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not the process's number alone: two machines may share a folder.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -44,10 +46,16 @@ def _keep_name(folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """What may be deleted and is then made again: `$PTV2KIT_CACHE`, else `ptv2kit` in the user's cache folder."""
-    own = os.environ.get("PTV2KIT_CACHE")
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ptv2kit"
-    return Path(own).expanduser() if own else user
+    """What may be deleted and is then made again: `$PTV2KIT_CACHE`, else `ptv2kit` in the user's cache folder.
+
+    Raises:
+        OSError: neither is set, and nobody knows where home is.
+    """
+    own, user = os.environ.get("PTV2KIT_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(own).expanduser() if own else Path(user or Path.home() / ".cache") / "ptv2kit"
+    except RuntimeError as error:
+        raise FileNotFoundError(errno.ENOENT, "there is no home folder") from error
 
 
 def parse_json(text: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 from ptv2kit import __version__
 from ptv2kit.cli.data_root import add_data_root
 from ptv2kit.cli.subject import silence_libraries
+from ptv2kit.files import cache_folder
 
 EXAMPLES = """examples:
   ptv2kit doctor
@@ -95,22 +96,25 @@ def _feature(extra: str, modules: tuple[str, ...]) -> str:
 def _folders(data_root: Path | None) -> dict[str, str]:
     from huggingface_hub import constants
 
-    from ptv2kit.files import cache_folder
-
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     folders = {"this folder": f"{Path.cwd()}, {free:.1f} GiB free"}
     if data_root is None:
         folders["data root"] = "not set: --data-root, or PTV2KIT_DATA; files are looked up beside their task"
     else:
         folders["data root"] = f"{data_root}{'' if data_root.is_dir() else ', which does not exist'}"
-    for name, part, key in (
-        ("kept outputs", "trunk", "train.cache_trunk: disk"),
-        ("kept tokens", "tokens", "train.cache_tokens"),
-    ):
-        kept = cache_folder() / part
-        size = sum(file.stat().st_size for file in kept.rglob("*") if file.is_file())
-        folders[name] = f"{kept}, {size / 2**20:.1f} MiB ({key})"
+    folders["kept outputs"] = _kept("trunk", "train.cache_trunk: disk")
+    folders["kept tokens"] = _kept("tokens", "train.cache_tokens")
     folders["hub's cache"] = constants.HF_HUB_CACHE
     if constants.HF_HUB_OFFLINE:
         folders["hub"] = "not asked: HF_HUB_OFFLINE is set"
     return folders
+
+
+def _kept(part: str, key: str) -> str:
+    """A folder of the cache, its size, and the key of a recipe that fills it."""
+    try:
+        folder = cache_folder() / part
+    except OSError as error:
+        return f"{error.strerror}: set PTV2KIT_CACHE"
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return f"{folder}, {size / 2**20:.1f} MiB ({key})"

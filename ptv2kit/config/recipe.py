@@ -127,7 +127,8 @@ class Train(Section):
     """Compile the frozen backbone with torch.compile, for inputs of any length; the first steps then take minutes. The
     numbers are the same up to rounding."""
     cache_tokens: bool = True
-    """Keep the sub-words of large splits on the disk, for later runs with the same rows, template and tokenizer."""
+    """Keep the sub-words of large splits on the disk, for later runs with the same rows, template and tokenizer. It
+    changes the time, not the numbers."""
     cache_trunk: Literal["auto", "memory", "disk", "off"] = "auto"
     """Whether the outputs of the layers below the lowest prompt, of linear_probe those of all layers, are computed once
     for each example and kept: in memory, on disk for later runs too, or not. They are computed without dropout, so

@@ -1,35 +1,48 @@
-"""Encoded splits on disk, so that the same rows are not cut into sub-words by every run.
+"""Encoded splits on disk: one file each, named by all that decides its content, whole or not there at all.
 
-A file's name is a hash of all that its content follows from: rows, template, labels, tokenizer, longest input. With any
-of them another, the name is another. The first line holds the checksum of the rest, which is plain JSON.
+A file is three lines of JSON in gzip: a header with the checksum of the other two, the features, and their notes.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import logging
+import zlib
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import GenericAlias
-from typing import Any, final
+from typing import Any, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError
 
-from ptv2kit import __version__
 from ptv2kit.config.task import AnyTask
 from ptv2kit.data.dataset import EncodedSplit, Progress, encode_split
 from ptv2kit.data.schemes.base import Feature, LabelScheme
 from ptv2kit.data.sources import SplitData
 from ptv2kit.data.tokens import Subwords
-from ptv2kit.files import cache_folder, write_atomically
+from ptv2kit.files import cache_folder, parse_json, write_atomically
 
-FORMAT_VERSION = 1
-FEWEST_ROWS = 5_000
-"""Of a split that is kept; fewer are cut into sub-words in a second or so."""
+TOKENS = "tokens"
+"""Name of the folder in the cache."""
+ENCODING_VERSION = 1
+"""Raised whenever a change of the code makes other features of the same rows."""
+LEAST_BYTES = 2**20
+"""Rows of fewer bytes, as JSON, are not kept: they are encoded in about half a second."""
 
-_NOTES = logging.getLogger("ptv2kit.data")
-_IRRELEVANT = {"task", "version", "description", "licence", "data", "where", "metrics", "head"}
-"""Keys of a task that say nothing about how its rows are encoded, or that rows and labels tell already."""
+_FORMAT = "ptv2kit-encoded"
+_FORMAT_VERSION = 1
+_LEVEL = 1  # higher ones save little and take longer
+_FEATURES = TypeAdapter(tuple[Feature, ...])
+# Their effect is in the rows, or there is none on features.
+_NOT_ENCODED = {
+    *("task", "version", "description", "licence", "metrics"),
+    *("data", "expand", "derive", "where", "distinct"),
+}
+_LOGGER = logging.getLogger(__name__)
 
 
 def encoded_split(
@@ -37,7 +50,7 @@ def encoded_split(
 ) -> EncodedSplit:
     """`encode_split`, read from the disk if it was kept there.
 
-    What cannot be read or written is a warning, not an error.
+    A damaged file, and a folder that cannot be written, are named in a warning of the log `ptv2kit`.
 
     Args:
         scheme: of the task.
@@ -48,72 +61,105 @@ def encoded_split(
         keep: whether to read and write at all.
 
     Raises:
-        DataError: as of `encode_split`; rows with faults are not kept.
+        DataError: rows are malformed, as of `encode_split`; such a split is never kept.
     """
-    if not keep or len(data.rows) < FEWEST_ROWS:
+    key = encoding_key(scheme, task, subwords, data) if keep else None
+    if key is None:
         return encode_split(scheme, data, progress)
-    path = cache_folder() / "tokens" / f"{encoding_key(scheme, task, subwords, data)}.json"
-    codec = _Codec(scheme)
     try:
-        return EncodedSplit(data, codec.read(path.read_bytes()))
-    except FileNotFoundError:
+        path = cache_folder() / TOKENS / f"{key}.json.gz"
+    except OSError as error:
+        _tell_not_kept(TOKENS, data, error.strerror)
+        return encode_split(scheme, data, progress)
+    try:
+        return EncodedSplit(data, _read(path, scheme))
+    except (FileNotFoundError, NotADirectoryError):
         pass
-    except (OSError, ValueError) as error:
-        _NOTES.warning("the encoded rows in %s are made again: %s", path, error)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        _LOGGER.warning("%s: warning: this encoded split is made again: %s", path, _first_line(error))
     split = encode_split(scheme, data, progress)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, codec.written(split.features))
+        write_atomically(path, _written(split.features, scheme))
     except OSError as error:
-        _NOTES.warning("the encoded rows are not kept in %s: %s", path.parent, error.strerror or error)
+        _tell_not_kept(path.parent, data, error.strerror)
+    except PydanticSerializationError as error:  # half of a surrogate pair, which no file in UTF-8 can hold
+        _tell_not_kept(path.parent, data, _first_line(error))
     return split
 
 
-def encoding_key(scheme: LabelScheme, task: AnyTask, subwords: Subwords, data: SplitData) -> str:
-    """A name for the encoded rows: another one as soon as anything that decides them is another."""
-    given = task.model_dump(mode="json", exclude=_IRRELEVANT)
-    facts = {
-        "format": FORMAT_VERSION,
-        "version": __version__,
-        "task": given,
-        "head": task.head,
-        "names": scheme.names,
-        "words": scheme.words,
-        "subwords": subwords.description(),
-    }
-    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for row in data.rows:
-        found.update(json.dumps(dict(row.values), default=repr).encode() + b"\n")
-    return found.hexdigest()[:32]
+def encoding_key(scheme: LabelScheme, task: AnyTask, subwords: Subwords, data: SplitData) -> str | None:
+    """A name for the encoded rows: another one as soon as anything that decides them is another.
 
+    That is what the rows hold, input, labels and head of the task, the classes that it found, and the tokenizer with
+    the longest input. Where any of them lies does not count, nor what they are called.
 
-@final
-class _Codec:
-    """Features as bytes, and back.
-
-    Args:
-        scheme: that made them; it knows what its notes are.
+    Returns:
+        32 hexadecimal digits; None if the rows are so few that they are not worth keeping.
     """
+    facts = hashlib.sha256()
+    size = 0
+    for row in data.rows:
+        line = json.dumps(row.values, default=_plain).encode() + b"\n"
+        size += len(line)
+        facts.update(line)
+    if size < LEAST_BYTES:
+        return None
+    description = {
+        "version": ENCODING_VERSION,
+        "task": task.model_dump(mode="json", exclude=_NOT_ENCODED),
+        "names": scheme.names,
+        "tokenizer": subwords.fingerprint,
+    }
+    # Keys are not sorted: the order of a task's names is that of its classes.
+    facts.update(json.dumps(description).encode())
+    return facts.hexdigest()[:32]
 
-    def __init__(self, scheme: LabelScheme) -> None:
-        self._features: TypeAdapter[tuple[Feature, ...]] = TypeAdapter(tuple[Feature, ...])
-        notes: Any = GenericAlias(tuple, (scheme.notes_type, ...))
-        self._notes: TypeAdapter[tuple[Any, ...]] = TypeAdapter(notes)
 
-    def written(self, features: tuple[Feature, ...]) -> bytes:
-        notes = self._notes.dump_json(tuple(feature.notes for feature in features))
-        plain = self._features.dump_json(tuple(replace(feature, notes=None) for feature in features))
-        body = plain + b"\n" + notes
-        return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+def _plain(value: object) -> Any:
+    """What stands for a value that JSON has no form for. Nothing but text, numbers and booleans is ever encoded."""
+    return dict(cast("Mapping[str, object]", value)) if isinstance(value, Mapping) else type(value).__name__
 
-    def read(self, content: bytes) -> tuple[Feature, ...]:
-        """Raises ValueError: it is damaged."""
-        checksum, _, body = content.partition(b"\n")
-        if hashlib.sha256(body).hexdigest().encode() != checksum:
-            raise ValueError("they do not match their checksum")
-        plain, _, notes = body.partition(b"\n")
-        try:
-            features, noted = self._features.validate_json(plain), self._notes.validate_json(notes)
-        except ValidationError as error:
-            raise ValueError("their form is another's") from error
-        return tuple(replace(feature, notes=note) for feature, note in zip(features, noted, strict=True))
+
+def _written(features: tuple[Feature, ...], scheme: LabelScheme) -> bytes:
+    notes = _notes(scheme).dump_json(tuple(feature.notes for feature in features))
+    body = _FEATURES.dump_json(features, exclude={"__all__": {"notes"}}) + b"\n" + notes
+    header = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "sha256": hashlib.sha256(body).hexdigest()}
+    return gzip.compress(json.dumps(header).encode() + b"\n" + body, _LEVEL, mtime=0)
+
+
+def _read(path: Path, scheme: LabelScheme) -> tuple[Feature, ...]:
+    """The features of a file.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        EOFError, zlib.error, ValueError: it is damaged.
+    """
+    header, _, body = gzip.decompress(path.read_bytes()).partition(b"\n")
+    expected = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "sha256": hashlib.sha256(body).hexdigest()}
+    if parse_json(header.decode()) != expected:
+        raise ValueError("it does not match its header")
+    features, _, notes = body.partition(b"\n")
+    of_features = _notes(scheme).validate_json(notes, strict=True)
+    return tuple(
+        replace(feature, notes=note)
+        for feature, note in zip(_FEATURES.validate_json(features, strict=True), of_features, strict=True)
+    )
+
+
+def _notes(scheme: LabelScheme) -> TypeAdapter[tuple[Any, ...]]:
+    notes: Any = GenericAlias(tuple, (scheme.notes_type, ...))
+    return TypeAdapter(notes)
+
+
+def _tell_not_kept(folder: Path | str, data: SplitData, reason: str | None) -> None:
+    _LOGGER.warning(
+        "%s: warning: the encoded split '%s' cannot be kept: %s; set PTV2KIT_CACHE to another folder, "
+        "or train.cache_tokens to false",
+        folder,
+        data.name,
+        reason,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, final
 
+import tokenizers
+import transformers
 from transformers import PreTrainedTokenizerBase
 
 Filling = Literal["masks", "continuation", "blank"]
@@ -119,22 +123,6 @@ class Subwords:
         # A tokenizer of a decoder puts nothing between two texts; they must not run into each other.
         self._joint = "" if added(pair=True) > added(pair=False) else "\n"
 
-    def description(self) -> dict[str, Any]:
-        """All that decides what a text is cut into, in plain values."""
-        tokenizer = json.loads(self._tokenizer.backend_tokenizer.to_str())
-        # These two change with each call.
-        content = {key: value for key, value in tokenizer.items() if key not in ("truncation", "padding")}
-        return {
-            "tokenizer": content,
-            "kind": type(self._tokenizer).__name__,
-            "special": {key: str(value) for key, value in self._tokenizer.special_tokens_map.items()},
-            "sides": (self._tokenizer.truncation_side, self._tokenizer.padding_side),
-            "given": list(self._tokenizer.model_input_names),
-            "max_length": self._max_length,
-            "filling": self.filling,
-            "joint": self._joint,
-        }
-
     @property
     def pad_id(self) -> int:
         """Id that fills up a batch."""
@@ -149,6 +137,26 @@ class Subwords:
     def mask(self) -> str | None:
         """The mask token, None if there is none."""
         return self._tokenizer.mask_token
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, of all that decides how texts are cut up; the tokenizer's name and place do not."""
+        tokenizer = self._tokenizer
+        backend = json.loads(tokenizer.backend_tokenizer.to_str())
+        for of_last_call in ("truncation", "padding"):
+            del backend[of_last_call]
+        facts = {
+            "libraries": [tokenizers.__version__, transformers.__version__],
+            "class": type(tokenizer).__name__,
+            "backend": backend,
+            "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+            "split_special": tokenizer.split_special_tokens,
+            "inputs": tokenizer.model_input_names,
+            "truncation_side": tokenizer.truncation_side,
+            "max_length": self._max_length,
+            "filling": self.filling,
+        }
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def special_id(self, token: str) -> int:
         """The id of a token that the vocabulary has as a whole."""

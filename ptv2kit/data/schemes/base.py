@@ -214,9 +214,9 @@ class LabelScheme(ABC):
         return ()
 
     @property
+    @abstractmethod
     def notes_type(self) -> Any:
-        """The type of its features' `notes`."""
-        return None
+        """The type of its features' `notes`, by which they are written to the disk and read again."""
 
     @abstractmethod
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:

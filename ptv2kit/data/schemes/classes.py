@@ -97,7 +97,7 @@ class ClassesScheme(LabelScheme):
 
     @property
     def notes_type(self) -> Any:
-        """See `LabelScheme.notes_type`."""
+        """Parts in groups, where rows are grouped."""
         return _Member | None
 
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:

@@ -69,7 +69,7 @@ class Iob2Scheme(LabelScheme):
 
     @property
     def notes_type(self) -> Any:
-        """See `LabelScheme.notes_type`."""
+        """The position of each word's first sub-word."""
         return tuple[int, ...]
 
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:

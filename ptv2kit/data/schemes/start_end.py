@@ -72,7 +72,7 @@ class StartEndScheme(LabelScheme):
 
     @property
     def notes_type(self) -> Any:
-        """See `LabelScheme.notes_type`."""
+        """Passages."""
         return _Passage
 
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
