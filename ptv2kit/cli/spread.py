@@ -261,7 +261,10 @@ class Spread:
         return self._records[name].status
 
     def _more(self) -> bool:
-        """Whether something may still become ready: a cell that waits for one that another command trains."""
+        """Whether something may still become ready: a cell that another command gave up, or one that waits for its cell."""
+        for name, record in list(self._records.items()):
+            if record.status == "running":
+                self._look_up(name)
         waiting = [self._cells[name] for name, record in self._records.items() if record.status == "waiting"]
         firsts = {cell.after for cell in waiting if cell.after is not None}
         if not any(self._records[name].status == "running" for name in firsts):
