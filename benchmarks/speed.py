@@ -29,7 +29,7 @@ from peers.step import peak_memory, step_times
 from peers.timing import Spent, ratios, ratios_of, spread
 
 PARTS = ("step", "memory", "epoch", "score", "startup")
-ON_ROWS: tuple[MethodName, ...] = ("ptv2kit", "ptv2kit-packed", "peft-prefix", "peft-lora", "official", "fine-tuning")
+ON_ROWS: tuple[MethodName, ...] = ("ptv2kit", "peft-prefix", "peft-lora", "official", "fine-tuning")
 """Methods that are measured on real rows; the others differ from these in a step only."""
 TO_SCORE: tuple[MethodName, ...] = ("ptv2kit", "peft-prefix", "peft-lora", "fine-tuning")
 EXAMPLES = """\
@@ -112,8 +112,6 @@ def report_memory(report: Report, setting: Setting, options: argparse.Namespace)
 def report_epoch(report: Report, setting: Setting, options: argparse.Namespace, data: str) -> None:
     """Rows per CPU second in training and inference, and whole epochs."""
     names = tuple(name for name in ON_ROWS if name == "ptv2kit" or name in options.methods)
-    if data == "squad":  # packing is refused for answers in a context
-        names = tuple(name for name in names if name != "ptv2kit-packed")
     found: EpochTimes = in_fresh_process(
         epoch_times, setting, names, data, options.data_root, options.rows, options.validation_rows
     )

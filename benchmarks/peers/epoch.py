@@ -87,8 +87,6 @@ def epoch_times(
         )
         tokens[name] = padded_tokens(train, batches, fixed if name == "official" else None)
     real_tokens = sum(prepared.splits["train"].lengths)
-    if "ptv2kit-packed" in names:
-        tokens["ptv2kit-packed"] = real_tokens
     done: dict[str, list[Epoch]] = {name: [] for name in names}
     for _ in range(setting.rounds):
         for name in names:

@@ -31,7 +31,6 @@ MethodName = Literal[
     "ptv2kit",
     "ptv2kit-dropout",
     "ptv2kit-upper-half",
-    "ptv2kit-packed",
     "hand-made",
     "peft-prefix",
     "peft-lora",
@@ -44,7 +43,6 @@ LEARNING_RATES: dict[MethodName, float] = {
     "ptv2kit": 3e-2,
     "ptv2kit-dropout": 3e-2,
     "ptv2kit-upper-half": 3e-2,
-    "ptv2kit-packed": 3e-2,
     "hand-made": 3e-2,
     "peft-prefix": 1e-2,
     "peft-lora": 1e-3,
@@ -218,7 +216,6 @@ def toolkit_recipe(name: str, folder: Path, prompt_length: int, *, init: str = "
                 "init": init,
                 "dropout": 0.1 if name == "ptv2kit-dropout" else 0.0,
             },
-            "train": {"epochs": 1, "learning_rate": LEARNING_RATES["ptv2kit"], "batch_size": 16, **train}
-            | {"packing": name == "ptv2kit-packed"},
+            "train": {"epochs": 1, "learning_rate": LEARNING_RATES["ptv2kit"], "batch_size": 16, **train},
         }
     )

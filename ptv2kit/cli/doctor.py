@@ -103,7 +103,6 @@ def _folders(data_root: Path | None) -> dict[str, str]:
     else:
         folders["data root"] = f"{data_root}{'' if data_root.is_dir() else ', which does not exist'}"
     folders["kept outputs"] = _kept("trunk", "train.cache_trunk: disk")
-    folders["kept tokens"] = _kept("tokens", "train.cache_tokens")
     folders["hub's cache"] = constants.HF_HUB_CACHE
     if constants.HF_HUB_OFFLINE:
         folders["hub"] = "not asked: HF_HUB_OFFLINE is set"

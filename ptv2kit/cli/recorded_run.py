@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from ptv2kit.training.distributed import Chosen, StrategyFactory
     from ptv2kit.training.prepare import Prepared
     from ptv2kit.training.processes import Processes
-    from ptv2kit.training.requests import TrainingResult
-    from ptv2kit.training.trainer import Trainer, TrainingEvents
+    from ptv2kit.training.trainer import Trainer, TrainingEvents, TrainingResult
 
 
 @final
@@ -99,15 +98,6 @@ class RecordedRun:
                 recipe, first.spec, self.parts, first.device, rows.on_rows, say, strategy=chosen, processes=size
             )
 
-    def check_packing(self, chosen: Chosen) -> None:
-        """Make sure that batches without padding give the same, if the recipe has them; ZeRO is not asked."""
-        from ptv2kit.training.packing_check import check_packing
-
-        first = self._prepared[0]
-        if first.recipe.train.packing and not chosen.startswith("zero"):
-            for part in self.parts:
-                check_packing(part, first.device)
-
     def compile(self) -> None:
         """Compile the backbone in the first passes, if the recipe says so."""
         from ptv2kit.training.compilation import compile_backbone
@@ -115,13 +105,6 @@ class RecordedRun:
         if self._prepared[0].recipe.train.compile:
             self._messages.print("the backbone is compiled in the first steps, which take longer")
             compile_backbone(self._models[0])
-
-    def take_splits(self, other: RecordedRun) -> None:
-        """Train on the splits of a run with the same data, which may hold what the lower layers give."""
-        self.parts = [
-            replace(own, train_split=part.train_split, validation_split=part.validation_split)
-            for own, part in zip(self.parts, other.parts, strict=True)
-        ]
 
     def train(self, watchers: Sequence[TrainingEvents]) -> Outcome:
         """Train, score the splits with the best prompt of each task, and write everything down."""

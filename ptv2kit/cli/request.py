@@ -23,7 +23,7 @@ _WITHOUT_EFFECT: Any = {
     "init_from": True,
     "trackers": True,
     "distributed": True,
-    "train": {"cache_tokens", "checkpoint_steps", "keep_checkpoints", "parallel_trials"},
+    "train": {"checkpoint_steps", "keep_checkpoints"},
 }
 
 

@@ -10,11 +10,9 @@ from ptv2kit.config.suite import Parameter, Search
 from ptv2kit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ptv2kit.cli.cell_job import Trained
     from ptv2kit.cli.run_suite import SuiteRunner
-    from ptv2kit.config.cells import Cell, ResolvedSuite, Study
+    from ptv2kit.config.cells import ResolvedSuite, Study
     from ptv2kit.reporting.suite_folder import CellRecord
-    from ptv2kit.training.open_trials import OpenTrial
     from ptv2kit.training.search import SharedSearch, TrialRecord
     from ptv2kit.training.trainer import TrainingEvents
     from ptv2kit.training.trial_outcome import TrialOutcome
@@ -34,10 +32,8 @@ class Searches:
         self._suite = suite
         self._runner = runner
         self._keys: dict[str, str] = {}
-        self._at_once: dict[str, int] = {}
         for cell, key in zip(suite.cells, keys, strict=True):
             self._keys.setdefault(cell.case, key)
-            self._at_once.setdefault(cell.case, cell.resolved.recipe.train.parallel_trials)
         self._shared: dict[str, SharedSearch] = {}
         self._finals: dict[str, SharedSearch] = {}
 
@@ -51,8 +47,7 @@ class Searches:
         self.show()
         for study in self._suite.studies:
             shared = self._shared[study.case]
-            together = partial(self._try_together, study)
-            if not self._run(partial(shared.run_together, together, self._at_once[study.case])):
+            if not self._run(partial(shared.run, partial(self._try, study))):
                 break
             if study.search.final is not None and not self._train_final(study, shared):
                 break
@@ -106,37 +101,16 @@ class Searches:
         self._finals[study.case] = final
         return self._run(partial(final.run, partial(self._try_final, study)))
 
-    def _try_together(self, study: Study, trials: Sequence[OpenTrial]) -> None:
-        """Train trials, side by side those that can be, and close each when it has ended."""
-        from ptv2kit.cli.trials import TrialJob
+    def _try(self, study: Study, number: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
         from ptv2kit.config.cells import cell_name
-        from ptv2kit.config.together import shared_settings
 
-        groups: dict[str, list[tuple[OpenTrial, Cell]]] = {}
-        for trial in trials:
-            try:
-                cell = study.cell(_trial_name(study, trial.number), trial.settings)
-            except ConfigError as error:
-                trial.close(_not_allowed(error))
-                continue
-            groups.setdefault(shared_settings(cell.resolved), []).append((trial, cell))
-        for group in groups.values():
-            if any(trial.interrupted for trial in trials):  # one that was trained alone
-                return
-            self._collect()
-            for trial, _ in group:
-                name = f"trial {trial.number + 1}/{study.search.budget}"
-                self._say(f"[{_within(study, name)}] {cell_name('', trial.settings)}")
-            if len(group) == 1:
-                [(trial, cell)] = group
-                trial.close(_outcome(self._runner.train(cell, [trial.watcher])))
-                continue
-            jobs = [TrialJob(cell, trial.watcher, partial(self._close, trial)) for trial, cell in group]
-            self._runner.train_together(jobs)
-
-    def _close(self, trial: OpenTrial, trained: Trained) -> None:
-        trial.close(_outcome(trained.record))
         self._collect()
+        self._say(f"[{_within(study, f'trial {number + 1}/{study.search.budget}')}] {cell_name('', settings)}")
+        try:
+            cell = study.cell(_trial_name(study, number), settings)
+        except ConfigError as error:
+            return _not_allowed(error)
+        return _outcome(self._runner.train(cell, [watcher]))
 
     def _try_final(self, study: Study, _: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
         from ptv2kit.config.cells import cell_name

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ptv2kit.cli.spread import Engine
-    from ptv2kit.cli.trials import TrialJob
     from ptv2kit.config.cells import Cell, ResolvedSuite
     from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
     from ptv2kit.training.trainer import TrainingEvents
@@ -226,19 +225,6 @@ class SuiteRunner:
         )
         self.terminated = done.stopped == signal.SIGTERM
         return done.record
-
-    def train_together(self, jobs: Sequence[TrialJob]) -> None:
-        """Train trials side by side in this process; see `train_trials`.
-
-        Raises:
-            KeyboardInterrupt: the user wants to end.
-        """
-        from ptv2kit.cli.trials import train_trials
-
-        number = train_trials(jobs, folder=self.folder.path, data_root=self._data_root, messages=self.messages)
-        self.terminated = number == signal.SIGTERM
-        if number is not None:
-            raise KeyboardInterrupt
 
     def write_tables(self) -> None:
         """Show what is known so far."""

@@ -261,7 +261,7 @@ class Spread:
         return self._records[name].status
 
     def _more(self) -> bool:
-        """Whether something may still become ready: a cell that another command gave up, or one that waits for its cell."""
+        """Whether something may still become ready: one that another command gave up, or one that waits for it."""
         for name, record in list(self._records.items()):
             if record.status == "running":
                 self._look_up(name)

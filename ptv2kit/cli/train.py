@@ -117,7 +117,6 @@ def train_recipe(
                     update={"train": recipe.train.model_copy(update={"micro_batch_size": placement.micro_batch})}
                 )
             run = RecordedRun(prepared, models, recipe.train, folder, messages, request, start, strategy, processes)
-            run.check_packing(placement.strategy)
             run.keep_trunk(placement.strategy)
             run.compile()
             return folder, run.train(watchers)

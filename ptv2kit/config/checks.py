@@ -75,7 +75,7 @@ def check_recipe(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged) -> li
         message = "'method' linear_probe trains the head alone, but a verbalizer has nothing to train"
         problems.append(merged.place(("method",)).problem(message, "set a method with a prompt, or head: linear"))
     problems += _check_first_words(recipe, tasks, merged) + _check_trunk_cache(recipe, merged)
-    problems += _check_batch(recipe, merged) + _check_parallel_trials(recipe, merged) + _check_compile(recipe, merged)
+    problems += _check_batch(recipe, merged) + _check_compile(recipe, merged)
     return problems + _check_start(recipe, merged) + _check_expectations(recipe, tasks, merged)
 
 
@@ -108,30 +108,6 @@ def _check_batch(recipe: Recipe, merged: Merged) -> list[Problem]:
     return [place.problem(message, "set train.batch_size to null, or leave it out")]
 
 
-def _check_parallel_trials(recipe: Recipe, merged: Merged) -> list[Problem]:
-    """Trials side by side share one frozen backbone in one process."""
-    if recipe.train.parallel_trials == 1:
-        return []
-    strategy, gpus = recipe.distributed.strategy, recipe.distributed.gpus
-    trackers = [name for name in recipe.trackers if name != "tensorboard"]
-    reason = ""
-    if recipe.method == "fine_tuning":
-        reason = "'method' fine_tuning trains the backbone, which trials cannot share"
-    elif len(recipe.task_names) > 1:
-        reason = "the recipe has several tasks, and trials side by side have one"
-    elif strategy not in ("auto", "none"):
-        reason = f"'distributed.strategy' is {strategy}, and trials side by side have one process"
-    elif gpus not in ("auto", 1):
-        reason = f"'distributed.gpus' is {gpus}, and trials side by side have one process"
-    elif trackers:
-        reason = f"the tracker '{trackers[0]}' knows one run at a time"
-    if not reason:
-        return []
-    place = merged.place(("train", "parallel_trials"))
-    message = f"'train.parallel_trials' is {recipe.train.parallel_trials}, but {reason}"
-    return [place.problem(message, "set train.parallel_trials to 1")]
-
-
 def _check_compile(recipe: Recipe, merged: Merged) -> list[Problem]:
     """Only passes that are the same for all lengths can be compiled once."""
     train = recipe.train
@@ -139,12 +115,8 @@ def _check_compile(recipe: Recipe, merged: Merged) -> list[Problem]:
         return []
     if recipe.method == "fine_tuning":
         reason = "'method' fine_tuning trains the backbone, and what is compiled is a frozen one"
-    elif train.packing:
-        reason = "'train.packing' is true, whose passes differ from batch to batch"
     elif train.gradient_checkpointing:
         reason = "'train.gradient_checkpointing' is true, which is not compiled with every backbone"
-    elif train.parallel_trials > 1:
-        reason = "'train.parallel_trials' has several models in one pass"
     elif recipe.backbone.quantization is not None:
         reason = f"'backbone.quantization' is {recipe.backbone.quantization}"
     elif recipe.distributed.strategy.startswith("zero"):

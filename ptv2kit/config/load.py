@@ -15,7 +15,7 @@ from ptv2kit.config.checks import check_recipe, check_task
 from ptv2kit.config.merge import Merged, Override, Setting, merge_file
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import TASK_SECTIONS, AnyTask, Task, scheme_of
-from ptv2kit.config.validate import known_keys, validate
+from ptv2kit.config.validate import known_keys, validate, without_removed
 from ptv2kit.config.yaml import KeyPath, Position, load_document, scalar
 from ptv2kit.errors import ConfigError, Problem, did_you_mean
 from ptv2kit.files import is_file
@@ -23,6 +23,8 @@ from ptv2kit.files import is_file
 if TYPE_CHECKING:
     from ptv2kit.config.cells import ResolvedSuite
 
+RESOLVED_RECIPE = "recipe.resolved.yaml"
+"""What a run's folder calls its recipe."""
 _RECIPE: TypeAdapter[Any] = TypeAdapter(Recipe)
 _TASK: TypeAdapter[Any] = TypeAdapter(Task)
 
@@ -127,6 +129,8 @@ def load_recipe(path: Path, overrides: Sequence[str | Setting] = ()) -> Resolved
         ConfigError: with every problem of all files.
     """
     merged = merge_file(path, overrides)
+    if path.name == RESOLVED_RECIPE:
+        merged = without_removed(merged)
     recipe, problems = validate(_RECIPE, merged, known_keys(Recipe))
     written = merged.values.get("task")
     names: list[tuple[KeyPath, object]] = [(("task",), written)]

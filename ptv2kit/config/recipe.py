@@ -90,10 +90,6 @@ class Train(Section):
     """Most tokens per optimizer step, padding included, in place of `batch_size`: short examples come in larger
     batches. A step's loss is the mean over what is scored in its batch, so how many examples share a step's weight
     changes from step to step."""
-    packing: bool = False
-    """Give the backbone a batch's real tokens in one row, without padding, each example's attention within itself. The
-    numbers are the same up to rounding; with dropout in the backbone other values are dropped. It gains where examples
-    of a batch differ much in length."""
     micro_batch_size: PositiveInt | Literal["auto"] = "auto"
     """Examples per forward pass; gradients are accumulated over the whole batch. `auto`: all of it at once."""
     eval_batch_size: PositiveInt = 64
@@ -126,9 +122,6 @@ class Train(Section):
     compile: bool = False
     """Compile the frozen backbone with torch.compile, for inputs of any length; the first steps then take minutes. The
     numbers are the same up to rounding."""
-    cache_tokens: bool = True
-    """Keep the sub-words of large splits on the disk, for later runs with the same rows, template and tokenizer. It
-    changes the time, not the numbers."""
     cache_trunk: Literal["auto", "memory", "disk", "off"] = "auto"
     """Whether the outputs of the layers below the lowest prompt, of linear_probe those of all layers, are computed once
     for each example and kept: in memory, on disk for later runs too, or not. They are computed without dropout, so
@@ -139,9 +132,6 @@ class Train(Section):
     """Optimizer steps between two checkpoints, from which `--resume` goes on; null: one after each epoch."""
     keep_checkpoints: PositiveInt = 2
     """How many of the last checkpoints are kept."""
-    parallel_trials: Annotated[int, Field(ge=1, le=64)] = 1
-    """In a search, how many trials are trained side by side on one backbone; a single run leaves it unread. Their
-    batches go through the backbone together, so activations take as much memory as so many batches."""
 
     @model_validator(mode="before")
     @classmethod

@@ -11,8 +11,6 @@ from ptv2kit.config.suite import LONGEST_LIST, Parameter, Search, Suite
 from ptv2kit.config.yaml import KeyPath
 from ptv2kit.errors import Problem
 
-PARALLEL = "train.parallel_trials"
-
 
 def varied_keys(suite: Suite) -> list[str]:
     """Every key that differs between cells, dotted."""
@@ -33,7 +31,7 @@ def check_suite(suite: Suite, merged: Merged) -> list[Problem]:
         for key in keys:
             if key in ("recipe", "extends") or key.startswith("extends."):
                 problems.append(merged.key((*path, key)).problem(f"'{key}' cannot be set in a suite"))
-    problems += _check_grids(suite, merged) + _check_parallel_trials(suite, merged)
+    problems += _check_grids(suite, merged)
     if suite.search is not None:
         if suite.grid:
             hint = "put the lists into search.space as {values: […]}; sampler: grid tries all of them"
@@ -92,20 +90,6 @@ def _check_grids(suite: Suite, merged: Merged) -> list[Problem]:
             problems += _twice(("cases", index, "set", key), {**suite.grid, **searched}, merged)
     for key in suite.search.space if suite.search else {}:
         problems += _twice(("search", "space", key), suite.set, merged)
-    return problems
-
-
-def _check_parallel_trials(suite: Suite, merged: Merged) -> list[Problem]:
-    """How many trials are trained side by side is said once for a search, and is of no use without one."""
-    problems: list[Problem] = []
-    for path, keys in _sections(suite):
-        if PARALLEL not in keys or (suite.search is not None and path[-1] == "set"):
-            continue
-        message = f"'{PARALLEL}' is for the trials of a search, and this suite has none"
-        hint = "leave it out; --jobs trains several cells at one time"
-        if suite.search is not None:
-            message, hint = f"'{PARALLEL}' is the same for all trials of a search", "put it into 'set'"
-        problems.append(merged.key((*path, PARALLEL)).problem(message, hint))
     return problems
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
@@ -41,6 +43,13 @@ UPSTREAM: Mapping[str, str] = {
     "num_labels": "labels.names of the task",
 }
 """Names of the official scripts, of transformers' Trainer and of PEFT, and what they are here."""
+
+REMOVED: Mapping[KeyPath, str] = {
+    ("train", "cache_tokens"): "sub-words are made anew by each run",
+    ("train", "packing"): "batches are sorted by length, which leaves about 2 % of padding",
+    ("train", "parallel_trials"): "--jobs trains several trials at one time",
+}
+"""Keys of earlier versions, and what to do without them. The resolved recipe of an old run may still have them."""
 
 _EXPECTED = {
     "int_type": "an integer",
@@ -79,6 +88,18 @@ def validate(adapter: TypeAdapter[Any], merged: Merged, known: Iterable[str]) ->
         said = {problem.location for problem in merged.problems if problem.location != "command line"}
         found = _problems(error.errors(include_url=False), merged, list(known))
         return None, [*merged.problems, *(problem for problem in found if problem.location not in said)]
+
+
+def without_removed(merged: Merged) -> Merged:
+    """Drop the keys that an earlier version wrote into a run's resolved recipe and that mean nothing any more."""
+    values = copy.deepcopy(merged.values)
+    for *above, leaf in REMOVED:
+        section: Any = values
+        for part in above:
+            section = section.get(part, {}) if isinstance(section, dict) else {}
+        if isinstance(section, dict):
+            section.pop(leaf, None)
+    return replace(merged, values=values)
 
 
 def known_keys(annotation: Any, prefix: str = "") -> list[str]:
@@ -244,6 +265,8 @@ def _unknown_key_hint(path: KeyPath, known: list[str]) -> str:
     leaf = str(path[-1])
     if leaf == "trust_remote_code":
         return "code from a model repository is never run; there is no such key"
+    if path in REMOVED:
+        return f"'{dotted(path)}' is gone since 0.2: {REMOVED[path]}; leave it out"
     if leaf in UPSTREAM:
         return f"here it is {UPSTREAM[leaf]}"
     above = [str(part) for part in path[:-1] if not isinstance(part, int)]

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Literal, final
 
-import tokenizers
-import transformers
 from transformers import PreTrainedTokenizerBase
 
 Filling = Literal["masks", "continuation", "blank"]
@@ -137,26 +132,6 @@ class Subwords:
     def mask(self) -> str | None:
         """The mask token, None if there is none."""
         return self._tokenizer.mask_token
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256, in hexadecimal, of all that decides how texts are cut up; the tokenizer's name and place do not."""
-        tokenizer = self._tokenizer
-        backend = json.loads(tokenizer.backend_tokenizer.to_str())
-        for of_last_call in ("truncation", "padding"):
-            del backend[of_last_call]
-        facts = {
-            "libraries": [tokenizers.__version__, transformers.__version__],
-            "class": type(tokenizer).__name__,
-            "backend": backend,
-            "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
-            "split_special": tokenizer.split_special_tokens,
-            "inputs": tokenizer.model_input_names,
-            "truncation_side": tokenizer.truncation_side,
-            "max_length": self._max_length,
-            "filling": self.filling,
-        }
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def special_id(self, token: str) -> int:
         """The id of a token that the vocabulary has as a whole."""

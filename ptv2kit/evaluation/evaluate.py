@@ -104,15 +104,10 @@ def evaluate(
     found = [(bad, predictions)] if processes is None else processes.gather((bad, predictions))
     faults = [value for value, _ in found if value is not None]
     if faults:
-        raise no_number(split, faults[0])
+        raise TrainingError(
+            f"the logits became {faults[0]} while the {split.data.name} split was predicted",
+            hint="lower train.learning_rate, or raise train.warmup_ratio",
+        )
     by_batch = {number: decoded for _, part in found for number, decoded in part.items()}
     joined = scheme.join([prediction for number in sorted(by_batch) for prediction in by_batch[number]])
     return Evaluation(scheme.score(joined), tuple(joined))
-
-
-def no_number(split: EncodedSplit, logit: float) -> TrainingError:
-    """The error of a logit that is no finite number."""
-    return TrainingError(
-        f"the logits became {logit} while the {split.data.name} split was predicted",
-        hint="lower train.learning_rate, or raise train.warmup_ratio",
-    )

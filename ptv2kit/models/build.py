@@ -50,11 +50,9 @@ def check_model(recipe: Recipe, spec: BackboneSpec, max_length: int) -> None:
 
     Raises:
         ConfigError: `max_length` plus the shift by the prompt exceeds the backbone's positions, `prompt.layers` its
-            layers, or the backbone does not support gradient checkpointing, or packing.
+            layers, or the backbone does not support gradient checkpointing.
     """
     covered(recipe, spec)
-    if recipe.train.packing:
-        _check_packing(spec)
     shift = recipe.prompt.length if shifts_positions(recipe, spec) else 0
     other = ", or prompt.positions: unshifted" if shift and recipe.method in DEEP_METHODS else ""
     limit = spec.family.longest_input
@@ -73,20 +71,6 @@ def check_model(recipe: Recipe, spec: BackboneSpec, max_length: int) -> None:
             f"this trains {recipe.trained(head=True)}",
             hint=f"set prompt.layers to the upper ones, such as {len(spec.layers) // 2 + 1}.., or cache_trunk to off",
         )
-
-
-def _check_packing(spec: BackboneSpec) -> None:
-    """Make sure that inputs in one row can be told apart by positions and attention alone."""
-    kind = spec.family.model_type
-    if spec.family.positions == "own":
-        why = "count their tokens themselves"
-    elif spec.kernel != "sdpa":
-        why = "compute attention in a way of their own"
-    elif not spec.attention.unlimited:
-        why = "have layers whose tokens see only some of the others"
-    else:
-        return
-    raise ConfigError(f"train.packing is true, but models of type '{kind}' {why}", hint="set train.packing to false")
 
 
 def build_model(
@@ -119,23 +103,6 @@ def build_model(
     return _assemble(recipe, unit, spec, size, loaded, words)
 
 
-def build_beside(other: PromptedModel, recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int) -> PromptedModel:
-    """A fresh prompt and head on the backbone of a model, with the initial values that `build_model` would give them.
-
-    Args:
-        other: from `build_model`, for a recipe whose prompt has the same form; a head of it that is not trained, as of
-            a verbalizer, is shared too.
-        recipe: as of `build_model`, as are the other arguments.
-        unit: of the task.
-        spec: of the backbone.
-        size: number of logits per unit.
-    """
-    head = other.head
-    if any(parameter.requires_grad for parameter in head.parameters()):
-        head = build_head(recipe, unit, spec, size, other.backbone)
-    return other.with_prompt(_build_prompt(recipe, spec, other.backbone), head)
-
-
 def empty_model(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int) -> PromptedModel:
     """What `build_model` would build, without weights, on the meta device; arguments and errors as of `build_model`."""
     with torch.device("meta"):
@@ -166,7 +133,6 @@ def _assemble(
         head,
         shift_positions=shifts_positions(recipe, spec),
         covered=covered(recipe, spec),
-        packing=recipe.train.packing,
     )
 
 

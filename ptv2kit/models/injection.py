@@ -22,7 +22,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
 
 from ptv2kit.errors import ConfigError
-from ptv2kit.models.packing import Packing, packed_attention
 
 IMPLEMENTATION = "ptv2kit"  # a name with "sdpa" or "flash" in it would trigger checks of transformers' own
 BIDIRECTIONAL = "ptv2kit_bidirectional"
@@ -65,14 +64,12 @@ class AttentionPlan:
         causal: whether a token sees only those before it.
         kernels: what can compute it, the best first.
         checkpoints: whether the model supports gradient checkpointing.
-        unlimited: whether a token sees all of those before it, however far away.
     """
 
     layers: tuple[AttentionLayer, ...]
     causal: bool
     kernels: tuple[Kernel, ...]
     checkpoints: bool
-    unlimited: bool = False
 
 
 @final
@@ -80,8 +77,7 @@ class PromptSlot(nn.Module):
     """What the next forward pass of one attention module puts in front of its keys and values.
 
     `visible` tells which columns of the prompt each input of the batch sees, boolean `[batch, prompt_length]`; None:
-    all. `packing` says where the inputs of a batch without padding lie. While `recording`, the module's own keys and
-    values are kept in `recorded`.
+    all. While `recording`, the module's own keys and values are kept in `recorded`.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -89,7 +85,6 @@ class PromptSlot(nn.Module):
         self.kernel: Kernel = kernel
         self.prompt: LayerPrompt | None = None
         self.visible: Tensor | None = None
-        self.packing: Packing | None = None
         self.recording = False
         self.recorded: LayerPrompt | None = None
 
@@ -128,10 +123,6 @@ def prompted_attention(
     assert attention_mask is None or attention_mask.dtype == torch.bool
     if slot.recording:
         slot.recorded = (key.detach(), value.detach())
-    if slot.packing is not None:
-        own = (module, query, key, value, slot.prompt, slot.packing)
-        context = packed_attention(*own, dropout=dropout, scaling=scaling, **kwargs)
-        return context, None
     if slot.prompt is not None:
         prompt_key, prompt_value = slot.prompt
         batch_size = key.shape[0]
@@ -214,7 +205,6 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
     calls: list[_Call] = []
     names: dict[nn.Module, str] = {}
     sees_ahead: list[bool | None] = []
-    sees_far: list[bool | None] = []
 
     def record(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
@@ -231,7 +221,6 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
 
     def mask(*args: Any, mask_function: Callable[..., Any] = causal_mask_function, **kwargs: Any) -> Tensor | None:
         sees_ahead.append(_sees(mask_function, 0, 1))
-        sees_far.append(_sees(mask_function, _FAR, 0))
         kwargs["allow_is_bidirectional_skip"] = False
         return explicit_mask(*args, mask_function=mask_function, **kwargs)
 
@@ -266,7 +255,6 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
         causal=False in sees_ahead or (None in sees_ahead and any(_is_causal(call.module) for call in calls)),
         kernels=kernels,
         checkpoints=model.supports_gradient_checkpointing,
-        unlimited=all(sees_far),
     )
 
 
@@ -295,7 +283,6 @@ class Injection:
         self,
         prompts: Sequence[LayerPrompt | None] | None,
         visible: Sequence[Tensor | None] | None = None,
-        packing: Packing | None = None,
     ) -> None:
         """Let the coming forward passes put `prompts`, one for each covered layer, in front; None: nothing.
 
@@ -305,12 +292,9 @@ class Injection:
             prompts: of each covered layer; None in place of one, or of all: nothing.
             visible: for each covered layer which columns of its prompt an input sees, boolean `[batch,
                 prompt_length]`; None in place of one, or of all: each input sees all columns.
-            packing: of the inputs, if they are given without padding; it excludes `visible`.
         """
-        assert packing is None or visible is None
         for slot in self._all:
             slot.prompt = slot.visible = None
-            slot.packing = packing
         for slot, prompt in zip(self._slots, prompts, strict=True) if prompts is not None else ():
             slot.prompt = prompt
         for slot, columns in zip(self._slots, visible, strict=True) if visible is not None else ():

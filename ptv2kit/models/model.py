@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -18,13 +18,9 @@ from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.counts import ParameterCount
 from ptv2kit.models.heads import BackboneOutput, Head
 from ptv2kit.models.injection import Injection, LayerPrompt
-from ptv2kit.models.packing import Packing
 from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
 from ptv2kit.models.quantization import frozen_parameters
 from ptv2kit.models.trunk import Trunk
-
-MadePrompt = Sequence[LayerPrompt] | Tensor | None
-"""What a prompt puts in front of a batch: keys and values by layer, or vectors `[batch, length, width]`."""
 
 
 @final
@@ -38,7 +34,6 @@ class PromptedModel(nn.Module):
         head: from hidden states to logits.
         shift_positions: whether tokens are counted from after a deep prompt.
         covered: indices of the layers that a deep prompt covers; None: all.
-        packing: whether batches are given to the backbone without padding.
     """
 
     def __init__(
@@ -50,19 +45,16 @@ class PromptedModel(nn.Module):
         *,
         shift_positions: bool,
         covered: Sequence[int] | None = None,
-        packing: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.packing = packing
-        self._causal = spec.causal
         self.prompt: DeepPrompt | ShallowPrompt | None = prompt
         self.head = head
         self._injection = Injection(backbone, spec.layers, spec.kernel, covered)
         self._family = spec.family
         self.covered = tuple(range(len(spec.layers)) if covered is None else covered)
         self._layers = tuple(spec.layers[index] for index in self.covered)
-        self._made: Sequence[LayerPrompt] | None = None
+        self._made: Sequence[LayerPrompt] | Tensor | None = None
         self.shift = prompt.length if isinstance(prompt, DeepPrompt) and shift_positions else 0
         self.attention = f"{spec.kernel}, {'causal' if spec.causal else 'bidirectional'}"
         lowest = min(covered, default=0) if covered is not None and isinstance(prompt, DeepPrompt) else 0
@@ -73,19 +65,6 @@ class PromptedModel(nn.Module):
         other = copy.copy(self)
         other._modules = {**self._modules, "head": head}
         return other
-
-    def with_prompt(self, prompt: DeepPrompt | ShallowPrompt | None, head: Head) -> PromptedModel:
-        """A model with a prompt and a head of its own on the same backbone; the prompt is like this one's in form."""
-        other = self.with_head(head)
-        if prompt is not None:
-            assert self.prompt is not None
-            assert prompt.length == self.prompt.length
-            other._modules["prompt"] = prompt
-        return other
-
-    def made_prompt(self, rows: int) -> MadePrompt:
-        """What the prompt puts in front of a batch of so many rows, with its dropout while training."""
-        return None if self.prompt is None else self.prompt(rows)
 
     def forward(
         self,
@@ -123,48 +102,18 @@ class PromptedModel(nn.Module):
         **cloze: Tensor,
     ) -> BackboneOutput:
         """Hidden states of a batch under the prompt; arguments as in `forward`."""
-        made = self.made_prompt(len(input_ids)) if self._made is None else self._made
-        return self.encode_behind(made, 1, input_ids, attention_mask, token_type_ids, trunk_states, **cloze)
-
-    def encode_behind(
-        self,
-        made: MadePrompt,
-        copies: int,
-        /,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        token_type_ids: Tensor | None = None,
-        trunk_states: Tensor | None = None,
-        **cloze: Tensor,
-    ) -> BackboneOutput:
-        """Hidden states of a batch behind what prompts have made, such as those of several models for some rows each.
-
-        Args:
-            made: what is put in front, in the form of `made_prompt`.
-            copies: how often the same rows are in the batch, one copy after the other.
-            input_ids: as in `forward`, like the other arguments.
-            attention_mask: `[batch, length]`.
-            token_type_ids: `[batch, length]`, or None.
-            trunk_states: `[batch, length, hidden]`, or None.
-            cloze: of the original GLM.
-        """
+        made = self._made
+        if made is None and self.prompt is not None:
+            made = self.prompt(len(input_ids))
         if isinstance(made, Tensor):
             assert trunk_states is None
             return self._encode_behind_vectors(made, input_ids, attention_mask, token_type_ids, **cloze)
-        packing = Packing.of(attention_mask, causal=self._causal) if self.packing else None
-        if packing is not None and trunk_states is not None:
-            trunk_states, copies = packing.pack(trunk_states), 1
         if self.trunk is not None:
-            self.trunk.replace_by(trunk_states, copies)
+            self.trunk.replace_by(trunk_states)
         elif trunk_states is not None:
             assert self.prompt is None, "a prompt on all layers leaves none to be replaced"
-            hidden = trunk_states if packing is None else packing.unpack(trunk_states)
-            return self._pooled(hidden, attention_mask)
-        self._injection.set(made, packing=packing)
-        if packing is not None:
-            assert not cloze
-            inputs = {"input_ids": input_ids, "token_type_ids": token_type_ids}
-            return self._pooled(self._packed_hidden(packing, attention_mask, self.shift, inputs), attention_mask)
+            return self._pooled(trunk_states, attention_mask)
+        self._injection.set(made)
         output = self._run_backbone(input_ids, attention_mask, token_type_ids, self.shift, **cloze)
         pooled = output.get("pooler_output")
         return BackboneOutput(
@@ -236,11 +185,6 @@ class PromptedModel(nn.Module):
         if token_type_ids is not None:
             segments = {"token_type_ids": nn.functional.pad(token_type_ids, (length, 0))}
         mask = nn.functional.pad(attention_mask, (length, 0), value=1)
-        packing = Packing.of(mask, causal=self._causal) if self.packing else None
-        if packing is not None:
-            self._injection.set(None, packing=packing)
-            inputs = {"inputs_embeds": torch.cat([vectors, words], dim=1), **segments}
-            return self._pooled(self._packed_hidden(packing, mask, 0, inputs)[:, length:], attention_mask)
         if cloze:
             cloze = _behind_vectors(cloze["position_ids"], cloze["context_length"], length)
         output = self.backbone(
@@ -250,25 +194,6 @@ class PromptedModel(nn.Module):
             **cloze,
         )
         return self._pooled(output.last_hidden_state[:, length:], attention_mask)
-
-    def _packed_hidden(
-        self, packing: Packing, attention_mask: Tensor, shift: int, inputs: Mapping[str, Tensor | None]
-    ) -> Tensor:
-        """Hidden states `[batch, length, hidden]`, 0 at padding, computed of real tokens only.
-
-        Args:
-            packing: of the batch, which the injection was told of.
-            attention_mask: `[batch, length]`.
-            shift: of the positions.
-            inputs: of the backbone, each `[batch, length, …]`; None: it has no such.
-        """
-        given = {name: packing.pack(tensor) for name, tensor in inputs.items() if tensor is not None}
-        positions = self._family.position_ids(attention_mask, shift)
-        assert positions is not None, "the model counts its tokens itself"
-        # A mask of this form is handed on to the layers as it is; theirs do not look at it.
-        unread = attention_mask.new_ones(1, 1, 1, 1, dtype=torch.bool)
-        output = self.backbone(**given, attention_mask=unread, position_ids=packing.pack(positions))
-        return packing.unpack(output.last_hidden_state)
 
     def _pooled(self, hidden: Tensor, attention_mask: Tensor) -> BackboneOutput:
         """What a head reads of hidden states `[batch, length, hidden]`."""

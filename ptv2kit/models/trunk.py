@@ -65,28 +65,22 @@ class Trunk:
         self._above = tuple(f"{path}.{number}." for number in range(self._first, len(blocks)))
         for number, block in enumerate(blocks):
             block.forward = self._switched(number, block.forward)
-        for module in blocks[self._first].modules():
-            if isinstance(module, nn.Linear):
-                module.forward = self._once(module.forward)
 
     @property
     def above(self) -> tuple[str, ...]:
         """How the names of parameters begin that belong to the layers above, which need not be known to compute it."""
         return self._above
 
-    def replace_by(self, states: Tensor | None, copies: int = 1) -> None:
+    def replace_by(self, states: Tensor | None) -> None:
         """Leave the trunk out of the coming passes and let `states` stand for its output; None: compute it.
 
         They stay until the next call, because gradient checkpointing may compute a layer again during backward.
 
         Args:
             states: `[batch, length, hidden]`.
-            copies: how often the same rows are in them, one copy after the other. What the first layer above the trunk
-                computes of them before it looks at its prompt, queries, keys and values, is then computed once.
         """
         assert states is None or self._first > 0, "it was not installed"
-        assert states is None or len(states) % copies == 0
-        self._mode, self._states, self._copies = ("whole" if states is None else "above"), states, copies
+        self._mode, self._states = ("whole" if states is None else "above"), states
 
     @contextmanager
     def computing(self) -> Generator[list[Tensor]]:
@@ -119,19 +113,6 @@ class Trunk:
             output = original(*args, **kwargs)
             self._notice(number, output)
             return output
-
-        return forward
-
-    def _once(self, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """What stands in for the `forward` of a linear layer: of the kept states, equal rows are computed once."""
-
-        def forward(*args: Any, **kwargs: Any) -> Tensor:
-            # Behind a layer norm it is another tensor, of which nothing is known.
-            if self._mode == "above" and self._copies > 1 and args and args[0] is self._states:
-                states = args[0]
-                once = original(states[: len(states) // self._copies], *args[1:], **kwargs)
-                return once.repeat(self._copies, *[1] * (once.dim() - 1))
-            return original(*args, **kwargs)
 
         return forward
 

@@ -15,17 +15,16 @@ from ptv2kit.config.merge import merge_file
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.sources import HubSource, JsonlSource, Splits
 from ptv2kit.config.task import AnyTask, Iob2Task
-from ptv2kit.data.dataset import EncodedSplit, Progress
+from ptv2kit.data.dataset import EncodedSplit, Progress, encode_split
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import Feature, LabelScheme
 from ptv2kit.data.sources import Located, locate_split, read_split
-from ptv2kit.data.token_cache import encoded_split
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.verbalizer import check_task_words
 from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import is_file, is_folder
 from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
-from ptv2kit.models.build import build_beside, build_head, build_model, check_model
+from ptv2kit.models.build import build_head, build_model, check_model
 from ptv2kit.models.language_head import check_language_model, require_language_head
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.quantization import check_quantization
@@ -56,26 +55,14 @@ class Prepared:
     splits: Mapping[str, EncodedSplit]
     first_words: tuple[int, ...] = ()
 
-    def for_recipe(self, recipe: Recipe) -> Prepared:
-        """The same data for a recipe that differs only in keys of `config.together.OWN_TO_A_TRIAL`."""
-        if recipe.prompt.init not in ("labels", "words"):
-            return replace(self, recipe=recipe, first_words=())
-        tokenizer = load_tokenizer(self.spec, words=isinstance(self.task, Iob2Task))
-        subwords = Subwords(tokenizer, recipe.train.max_length or self.task.input.max_length, self.spec.filling)
-        return replace(self, recipe=recipe, first_words=first_words(recipe, self.scheme, subwords))
-
-    def build_model(self, sharding: Sharding | None = None, beside: PromptedModel | None = None) -> PromptedModel:
+    def build_model(self, sharding: Sharding | None = None) -> PromptedModel:
         """Load the backbone and put a fresh prompt and head on it; seed the generators first.
 
         Args:
             sharding: of the frozen weights; None: whole.
-            beside: a model whose backbone is taken instead of being loaded.
         """
         scheme, size = self.scheme, len(self.scheme.names)
-        if beside is None:
-            model = build_model(self.recipe, scheme.unit, self.spec, size, self.device, sharding, scheme.words)
-        else:
-            model = build_beside(beside, self.recipe, scheme.unit, self.spec, size)
+        model = build_model(self.recipe, scheme.unit, self.spec, size, self.device, sharding, scheme.words)
         model.to(self.device)
         if self.first_words and model.prompt is not None:
             ids = torch.tensor([self.first_words[: model.prompt.length]], device=self.device)
@@ -249,16 +236,11 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
         for split in located
     }
     scheme = build_scheme(task, subwords, data["train"].rows)
-    if recipe.train.packing and scheme.unit == "start_end":
-        raise ConfigError(
-            "train.packing is true, but padding is part of the softmax of answers in a text, as in the official code",
-            hint="set train.packing to false",
-        )
     splits: dict[str, EncodedSplit] = {}
     problems: list[Problem] = []
     for split in data:
         try:
-            splits[split] = encoded_split(scheme, task, subwords, data[split], progress, keep=recipe.train.cache_tokens)
+            splits[split] = encode_split(scheme, data[split], progress)
         except DataError as error:
             problems += error.problems
     if problems:

@@ -56,9 +56,6 @@ class TrialRecord:
 Objective = Callable[[int, Mapping[str, Any], TrainingEvents], TrialOutcome]
 """Trains a trial: its number, its settings, and a watcher that ends the training if the pruner says so."""
 
-Together = Callable[[Sequence["OpenTrial"]], None]
-"""Trains several trials and closes each of them as soon as it has ended."""
-
 
 def require_optuna() -> None:
     """Make sure that the extra `search` is installed.
@@ -118,40 +115,20 @@ class SharedSearch:
         Returns:
             Whether it came to this end, and was not interrupted.
         """
-
-        def one_by_one(trials: Sequence[OpenTrial]) -> None:
-            for trial in trials:
-                trial.close(objective(trial.number, trial.settings, trial.watcher))
-
-        return self.run_together(one_by_one, most=1)
-
-    def run_together(self, objective: Together, most: int) -> bool:
-        """As `run`, with up to `most` trials at a time, which are chosen before any of them has ended.
-
-        Args:
-            objective: trains them; those that it has not closed when it returns or raises are tried again next time.
-            most: how many at a time, at least 1.
-
-        Returns:
-            Whether it came to this end, and was not interrupted.
-        """
         from ptv2kit.training.heartbeat import signs_of_life
 
         with _quiet():
             self._recover()
             while self._has_work():
-                opened: list[OpenTrial] = []
-                try:
-                    self._open(opened, most)
-                    numbers = [trial.number_in_study for trial in opened]
-                    with signs_of_life(self._storage, self._study.study_name, numbers):
-                        if opened:
-                            objective(opened)
-                finally:
-                    for trial in opened:
+                trial = self._open()
+                if trial is not None:
+                    try:
+                        with signs_of_life(self._storage, self._study.study_name, [trial.number_in_study]):
+                            trial.close(objective(trial.number, trial.settings, trial.watcher))
+                    finally:
                         trial.abandon()
                 self._recover()
-                if any(trial.interrupted for trial in opened):
+                if trial is not None and trial.interrupted:
                     return False
         return True
 
@@ -179,27 +156,26 @@ class SharedSearch:
             )
         return tuple(records)
 
-    def _open(self, opened: list[OpenTrial], most: int) -> None:
-        """Begin trials that are waiting or still to be made, and add them to `opened`, up to `most`."""
+    def _open(self) -> OpenTrial | None:
+        """Begin a trial that is waiting or still to be made; None if another process was faster."""
         import optuna
 
         from ptv2kit.training.open_trials import OpenTrial
         from ptv2kit.training.samplers import PointSampler, SeededSampler
 
-        while len(opened) < most and self._has_work():
-            sampler = self._search.sampler
-            self._study.sampler = PointSampler() if sampler == "grid" else SeededSampler(sampler, self._search.seed)
-            with warnings.catch_warnings():
-                # The signs of life that `Study.optimize` would give are given by `signs_of_life`.
-                warnings.filterwarnings("ignore", message="Heartbeat of storage")
-                trial = self._study.ask()
-            trial.set_user_attr(_OWNER, this_process())
-            rank = self._rank(trial)
-            if rank is None:
-                trial.set_user_attr(STATUS, _WITHDRAWN)
-                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            else:
-                opened.append(OpenTrial(self._study, trial, rank, self._search, self._points))
+        sampler = self._search.sampler
+        self._study.sampler = PointSampler() if sampler == "grid" else SeededSampler(sampler, self._search.seed)
+        with warnings.catch_warnings():
+            # The signs of life that `Study.optimize` would give are given by `signs_of_life`.
+            warnings.filterwarnings("ignore", message="Heartbeat of storage")
+            trial = self._study.ask()
+        trial.set_user_attr(_OWNER, this_process())
+        rank = self._rank(trial)
+        if rank is None:
+            trial.set_user_attr(STATUS, _WITHDRAWN)
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return None
+        return OpenTrial(self._study, trial, rank, self._search, self._points)
 
     def _rank(self, trial: optuna.Trial) -> int | None:
         """The trial's rank; None if it is one too many: another process had the last one, or tries the same again."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Literal, Protocol, final
@@ -24,7 +25,6 @@ from ptv2kit.training.mixing import batch_stream, batches_per_epoch, pass_seed, 
 from ptv2kit.training.optimization import build_optimizer, build_scheduler
 from ptv2kit.training.parts import HEADS, TaskPart, trained_parameters
 from ptv2kit.training.processes import Alone, Processes
-from ptv2kit.training.requests import Answer, EvaluationRequest, GradientRequest, Request, Steps, TrainingResult
 from ptv2kit.training.state import Best, Generators, Progress, TrainingState
 from ptv2kit.training.strategy import Replicated, Strategy
 
@@ -57,6 +57,28 @@ class Keeper(Protocol):
 
     def checkpoint(self, state: TrainingState) -> None:
         """From here training can go on."""
+
+
+@final
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training ended.
+
+    Args:
+        tasks: the best epoch of each task by its own first metric.
+        best_epoch: the best epoch; of several tasks by the mean of their first metrics.
+        history: the metrics of each epoch.
+        epochs: epochs that were finished.
+        seconds: wall time of training and evaluation, since the start or since the checkpoint of a resumed run.
+        ending: whether it ran to its end, the user interrupted it, or a receiver of events stopped it.
+    """
+
+    tasks: tuple[Best, ...]
+    best_epoch: int
+    history: tuple[dict[str, float], ...]
+    epochs: int
+    seconds: float
+    ending: Literal["finished", "interrupted", "stopped"]
 
 
 def seed_everything(seed: int) -> None:
@@ -141,26 +163,12 @@ class Trainer:
         Raises:
             TrainingError: loss or gradient is no longer a number; the best tensors so far are kept.
         """
-        steps = self.steps()
-        proceed: Callable[[], Request] = partial(next, steps)
-        while True:
-            try:
-                request = proceed()
-            except StopIteration as end:
-                return end.value
-            try:
-                proceed = partial(steps.send, self._answer(request))
-            except (KeyboardInterrupt, TrainingError) as error:
-                proceed = partial(steps.throw, error)
-
-    def steps(self) -> Steps:
-        """`train`, driven from outside: whoever calls it answers the requests, or throws what went wrong with one."""
         started = time.monotonic()
         ending: Literal["finished", "interrupted", "stopped"] = "finished"
         try:
             while self._epoch <= self._settings.epochs and not self._out_of_patience():
-                yield from self._train_epoch()
-                yield from self._evaluate()
+                self._train_epoch()
+                self._evaluate()
                 if self._settings.checkpoint_steps is None:
                     self._keeper.checkpoint(self._state())
         except StopTraining:
@@ -189,31 +197,15 @@ class Trainer:
         patience = self._settings.patience
         return patience is not None and len(self._history) - self._best_epoch >= patience
 
-    def _answer(self, request: Request) -> Answer:
-        """What the training asks for, computed by itself."""
-        if isinstance(request, GradientRequest):
-            return self._add_gradients(request)
-        part = self._parts[request.task]
-        return evaluate(
-            part.model,
-            part.scheme,
-            part.validation_split,
-            self._settings.eval_batch_size,
-            self._device,
-            self.on_evaluating,
-            self._processes,
-        )
-
-    def _train_epoch(self) -> Generator[Request, Answer]:
-        """The rest of the epoch."""
+    def _train_epoch(self) -> None:
+        """Train on the batches of the current epoch that are not done yet."""
         for part in self._parts:
             part.model.train()
         order = turns(self._turns, self._settings.seed * 1_000_003 + self._epoch)
         left = [(task, tuple(next(self._streams[task]))) for task in order[self._turn :]]
         for place, (task, batch) in enumerate(left, 1):
             self._between_steps = False
-            loss = yield GradientRequest(task, batch, left[place] if place < len(left) else None)
-            assert isinstance(loss, float)
+            loss = self._add_gradients(task, batch, left[place] if place < len(left) else None)
             self._optimize(task, loss)
             rate = float(self._scheduler.get_last_lr()[0])
             self._scheduler.step()
@@ -248,11 +240,19 @@ class Trainer:
             (ready_for(batch, self._device), 1.0 if piece else 0.0) for batch, piece in zip(made, pieces, strict=True)
         ]
 
-    def _add_gradients(self, request: GradientRequest) -> float:
-        """The mean loss over the whole batch, however it is cut into micro-batches."""
-        task, processes = request.task, self._processes
-        part = self._parts[task]
-        made = self._batches.take((task, request.features), request.coming)
+    def _add_gradients(self, task: int, features: tuple[int, ...], coming: tuple[int, tuple[int, ...]] | None) -> float:
+        """Add the gradient of a batch's mean loss to the trained parameters, micro-batch by micro-batch.
+
+        Args:
+            task: index of the task whose batch it is.
+            features: of its training split, by index.
+            coming: task and features of the batch after this one, which a thread prepares; None: there is none.
+
+        Returns:
+            The mean loss over the batch on all processes.
+        """
+        processes, part = self._processes, self._parts[task]
+        made = self._batches.take((task, features), coming)
         batches, weights = [batch for batch, _ in made], [weight for _, weight in made]
         counts = [part.model.head.target_count(batch.labels) for batch in batches]
         targets = sum(count for count, weight in zip(counts, weights, strict=True) if weight)
@@ -276,14 +276,22 @@ class Trainer:
             hint=f"lower train.learning_rate (now {self._settings.learning_rate:g}), or raise train.warmup_ratio",
         )
 
-    def _evaluate(self) -> Generator[Request, Answer]:
+    def _evaluate(self) -> None:
+        """Score the validation split of each task and keep what is better than before."""
         started = time.monotonic()
         values: dict[str, float] = {}
         firsts: list[float] = []
         bests: list[tuple[TaskPart, Evaluation]] = []
         for index, part in enumerate(self._parts):
-            evaluation = yield EvaluationRequest(index)
-            assert isinstance(evaluation, Evaluation)
+            evaluation = evaluate(
+                part.model,
+                part.scheme,
+                part.validation_split,
+                self._settings.eval_batch_size,
+                self._device,
+                self._on_evaluating,
+                self._processes,
+            )
             own = evaluation.scores.values
             metric = next(iter(own))
             previous = self._best[index].scores
@@ -302,7 +310,7 @@ class Trainer:
         epoch, self._epoch, self._turn = self._epoch, self._epoch + 1, 0
         self._events.on_evaluation(epoch, values, best, time.monotonic() - started)
 
-    def on_evaluating(self, done: int, total: int) -> None:
+    def _on_evaluating(self, done: int, total: int) -> None:
         """Tell how far an evaluation has come.
 
         Raises:

@@ -13,10 +13,13 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend  # counts what is compiled
 
 from ptv2kit.cli.main import main
+from ptv2kit.config.recipe import Recipe
 from ptv2kit.errors import ConfigError
+from ptv2kit.models.backbones import find_backbone
+from ptv2kit.models.build import build_model, check_model
+from ptv2kit.models.model import PromptedModel
 from ptv2kit.training import compilation
 from ptv2kit.training.compilation import compile_backbone, require_compiler
-from tests.models.test_packing import build, recipe_of
 from tests.tiny_backbones import save_tiny
 from tests.training.test_trunk_cache import ROWS, prepared_for
 
@@ -27,6 +30,30 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "a network": {"prompt": {"reparameterization": "mlp"}},
     "shallow": {"method": "prompt_tuning"},
 }
+
+
+def recipe_of(folder: Path, method: str = "p_tuning_v2", **settings: dict[str, Any]) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "recipe": "r",
+            "task": "t",
+            "method": method,
+            "backbone": {"name": str(folder), "dropout": 0.0, "attention_dropout": 0.0, **settings.get("backbone", {})},
+            "prompt": {"length": 5, "init_scale": 1.0, "dropout": 0.0, **settings.get("prompt", {})},
+            "train": {"epochs": 1, "learning_rate": 0.1, **settings.get("train", {})},
+        }
+    )
+
+
+def build(recipe: Recipe) -> PromptedModel:
+    spec = find_backbone(recipe.backbone)
+    check_model(recipe, spec, max_length=9)
+    torch.manual_seed(1)
+    model = build_model(recipe, "token", spec, 3)
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.normal_(std=0.3)
+    return model.eval()
 
 
 def batches() -> list[dict[str, Tensor]]:
@@ -56,7 +83,7 @@ def batches() -> list[dict[str, Tensor]]:
 def test_few_passes_are_compiled_and_give_the_same(tmp_path: Path, family: str, setting: str) -> None:
     torch._dynamo.reset()  # pyright: ignore[reportPrivateUsage] - torch has no public one
     settings = {"method": "p_tuning_v2", **SETTINGS[setting]}
-    model = build(recipe_of(save_tiny(tmp_path, family), **{**settings, "train": {"packing": False}}))
+    model = build(recipe_of(save_tiny(tmp_path, family), **{**settings}))
     cached = setting == "kept layers"
     if cached:
         assert model.trunk is not None
@@ -129,12 +156,10 @@ def test_without_a_compiler_it_is_refused_early(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        (["train.packing=true"], "'train.packing' is true"),
         (["train.gradient_checkpointing=true"], "'train.gradient_checkpointing' is true"),
         (["method=fine_tuning"], "'method' fine_tuning trains the backbone"),
         (["backbone.quantization=int8"], "'backbone.quantization' is int8"),
         (["distributed.strategy=zero3"], "'distributed.strategy' is zero3"),
-        (["train.parallel_trials=4"], "several models in one pass"),
     ],
 )
 def test_what_changes_passes_is_refused(settings: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:

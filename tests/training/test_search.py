@@ -17,7 +17,6 @@ import pytest
 
 from ptv2kit.config.suite import Parameter, Search
 from ptv2kit.errors import ConfigError, DataError
-from ptv2kit.training.open_trials import OpenTrial
 from ptv2kit.training.owners import is_gone, this_process
 from ptv2kit.training.search import SharedSearch, TrialOutcome
 from ptv2kit.training.trainer import StopTraining, TrainingEvents
@@ -101,75 +100,20 @@ def test_a_training_that_is_done_is_not_stopped(tmp_path: Path) -> None:
     assert {trial.status for trial in search.trials()} == {"finished"}
 
 
-def test_trials_at_a_time_are_chosen_before_any_has_ended_and_closed_one_by_one(tmp_path: Path) -> None:
-    seen: list[list[str]] = []
-
-    def all_of_them(trials: Sequence[OpenTrial]) -> None:
-        for trial in reversed(trials):
-            seen.append([each.status for each in search.trials()])
-            trial.close(near_a_hundredth(trial.number, trial.settings, trial.watcher))
-
-    search = open_search(tmp_path, trials=5)
-    assert search.run_together(all_of_them, most=3)
-    assert seen[0] == ["running"] * 3
-    assert seen[1] == ["running"] * 2 + ["finished"]
-    assert seen[3] == ["finished"] * 3 + ["running"] * 2
-    assert [trial.number for trial in search.trials()] == list(range(5))
-    assert len({trial.settings["rate"] for trial in search.trials()}) == 5
-
-
-def test_of_trials_at_a_time_those_below_the_median_are_stopped(tmp_path: Path) -> None:
-    def worse_and_worse(trials: Sequence[OpenTrial]) -> None:
-        for trial in trials:
-            trial.close(curve([50.0 - trial.number, 60.0 - trial.number], trial.watcher))
-
-    search = open_search(tmp_path, trials=10)
-    search.run_together(worse_and_worse, most=5)
-    assert [trial.status for trial in search.trials()] == ["finished"] * 5 + ["stopped"] * 5
-
-
-@pytest.mark.parametrize("ends", ["interrupt", "error", "silence"])
-def test_trials_at_a_time_that_were_not_closed_are_tried_again(tmp_path: Path, ends: str) -> None:
-    def two_of_four(trials: Sequence[OpenTrial]) -> None:
-        for trial in trials[:2]:
-            trial.close(near_a_hundredth(trial.number, trial.settings, trial.watcher))
-        if ends == "error":
-            raise RuntimeError("a fault of ours")
-        if ends == "interrupt":
-            raise KeyboardInterrupt
-        for trial in trials[2:]:
-            trial.close(TrialOutcome("interrupted", None, {}))
-
-    search = open_search(tmp_path, trials=4)
-    if ends == "silence":
-        assert not search.run_together(two_of_four, most=4)
-    else:
-        with pytest.raises(RuntimeError if ends == "error" else KeyboardInterrupt):
-            search.run_together(two_of_four, most=4)
-    before = search.trials()
-    assert [trial.status for trial in before] == ["finished", "finished", "waiting", "waiting"]
-    again = open_search(tmp_path, trials=4)
-    assert again.run(near_a_hundredth)
-    after = again.trials()
-    assert [trial.status for trial in after] == ["finished"] * 4
-    assert [trial.settings for trial in after] == [trial.settings for trial in before]
-
-
 def test_in_a_database_each_trial_gives_signs_of_life(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path}/shared.db"
     found: list[int] = []
 
-    def wait(trials: Sequence[OpenTrial]) -> None:
+    def wait(number: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
         ends = time.monotonic() + 20
-        while len(found) < 3 and time.monotonic() < ends:
+        while not found and time.monotonic() < ends:
             with sqlite3.connect(tmp_path / "shared.db") as database:
                 found[:] = [row[0] for row in database.execute("select trial_id from trial_heartbeats")]
-        for trial in trials:
-            trial.close(near_a_hundredth(trial.number, trial.settings, trial.watcher))
+        return near_a_hundredth(number, settings, watcher)
 
-    search = open_search(tmp_path, trials=3, storage=address)
-    assert search.run_together(wait, most=3)
-    assert len(found) == 3
+    search = open_search(tmp_path, trials=1, storage=address)
+    assert search.run(wait)
+    assert len(found) == 1
 
 
 def test_a_trial_that_failed_counts_and_stops_nothing(tmp_path: Path) -> None:

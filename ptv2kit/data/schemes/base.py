@@ -213,11 +213,6 @@ class LabelScheme(ABC):
         differ from row to row."""
         return ()
 
-    @property
-    @abstractmethod
-    def notes_type(self) -> Any:
-        """The type of its features' `notes`, by which they are written to the disk and read again."""
-
     @abstractmethod
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """One row as the model's input; several features if it is read in windows.

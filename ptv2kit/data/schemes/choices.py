@@ -66,11 +66,6 @@ class ChoicesScheme(LabelScheme):
         """The choices: their names in the data, or their indices."""
         return self._names
 
-    @property
-    def notes_type(self) -> Any:
-        """There are none."""
-        return None
-
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """The text with each choice; see `LabelScheme.encode`."""
         label = self._label_of(row) if labelled else IGNORED

@@ -95,11 +95,6 @@ class ClassesScheme(LabelScheme):
         """The classes."""
         return self._names
 
-    @property
-    def notes_type(self) -> Any:
-        """Parts in groups, where rows are grouped."""
-        return _Member | None
-
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """The rendered texts as sub-words; see `LabelScheme.encode`."""
         name = self._class_of(row) if labelled else ""

@@ -67,11 +67,6 @@ class Iob2Scheme(LabelScheme):
         """The tags: `O`, then `B-` and `I-` of each type."""
         return self._names
 
-    @property
-    def notes_type(self) -> Any:
-        """The position of each word's first sub-word."""
-        return tuple[int, ...]
-
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """The words as sub-words, the appended word behind them; see `LabelScheme.encode`.
 

@@ -70,11 +70,6 @@ class StartEndScheme(LabelScheme):
         """The two logits of a token."""
         return ("start", "end")
 
-    @property
-    def notes_type(self) -> Any:
-        """Passages."""
-        return _Passage
-
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """A feature for each window; the target of a window without the whole answer is its first token."""
         question, context = render(self._question, row).lstrip(), render(self._context, row)

@@ -317,5 +317,4 @@ def attention_plan(config: OriginalGlmConfig) -> AttentionPlan:
         causal=False,
         kernels=("sdpa", "eager"),
         checkpoints=OriginalGlmPreTrainedModel.supports_gradient_checkpointing,
-        unlimited=True,
     )
