@@ -6,10 +6,15 @@ import errno
 import json
 import os
 import secrets
+import zipfile
 from pathlib import Path
 from typing import Any
 
-from ptv2kit.errors import DataError
+from ptv2kit.errors import DataError, Problem
+
+_LFS_POINTER = b"version https://git-lfs"
+_ZIP = b"PK\x03\x04"
+_COPY_AGAIN = "copy or download it again"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -82,6 +87,29 @@ def read_json(path: Path) -> Any:
         raise DataError(f"cannot be read: {error.strerror or error}", location=str(path)) from error
     except ValueError as error:
         raise DataError(f"it is not valid JSON: {error}", location=str(path)) from error
+
+
+def weights_fault(path: Path) -> Problem | None:
+    """Say what a file of tensors is instead, for libraries whose own message does not help.
+
+    Returns:
+        What is wrong, as the end of a sentence about the file; None if nothing is known to be wrong.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(64)
+        if start.startswith(_LFS_POINTER):
+            return Problem("is a Git LFS pointer, not the weights themselves", hint="run 'git lfs pull' in its folder")
+        if path.suffix == ".safetensors":
+            length = int.from_bytes(start[:8], "little")
+            if size < 8 or length > size - 8:
+                return Problem(f"is cut off: it has {size:,} bytes, fewer than its header needs", hint=_COPY_AGAIN)
+            return None
+        if start.startswith(_ZIP) and not zipfile.is_zipfile(path):
+            return Problem(f"is cut off: it has {size:,} bytes, and its end is missing", hint=_COPY_AGAIN)
+    if size == 0:
+        return Problem("is empty", hint=_COPY_AGAIN)
+    return None
 
 
 def is_file(path: Path) -> bool:

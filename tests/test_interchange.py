@@ -310,3 +310,44 @@ def test_other_adapters_of_peft_are_refused(project: Project) -> None:
     Path("lora/adapter_config.json").write_text('{"peft_type": "PROMPT_TUNING"}')
     assert main(["import", "lora", "--recipe", "recipe.yaml", "--to", "imported"]) == 3
     assert "peft_type is PROMPT_TUNING" in project.capsys.readouterr().err
+
+
+HEAD = {"classifier.weight": torch.ones(5, 32), "classifier.bias": torch.zeros(5)}
+WRAPPED = {
+    "DataParallel": lambda whole: {f"module.{name}": tensor for name, tensor in whole.items()},
+    "Lightning": lambda whole: {"state_dict": {f"model.{name}": each for name, each in whole.items()}, "epoch": 3},
+    "a training loop": lambda whole: {"model_state_dict": whole, "epoch": 3},
+    "torch.compile": lambda whole: {f"_orig_mod.{name}": tensor for name, tensor in whole.items()},
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_the_head_is_found_in_every_wrapper_of_a_checkpoint(project: Project, wrapper: str) -> None:
+    torch.save(WRAPPED[wrapper](official() | HEAD), "pytorch_model.bin")
+    assert main(["import", "pytorch_model.bin", "--recipe", "recipe.yaml", "--to", "imported", "--json"]) == 0
+    assert len(json.loads(project.capsys.readouterr().out)["labels"]) == 5
+    assert torch.equal(load_file("imported/prompt/prompt.safetensors")["head.linear.weight"], HEAD["classifier.weight"])
+
+
+def test_the_head_of_an_adapter_that_saved_it_as_a_module_is_found(project: Project) -> None:
+    Path("adapter").mkdir()
+    saved = {f"base_model.{name.replace('.', '.modules_to_save.default.')}": each for name, each in HEAD.items()}
+    torch.save({"prompt_embeddings": torch.randn(4, 128)} | saved, "adapter/adapter_model.bin")
+    Path("adapter/adapter_config.json").write_text('{"peft_type": "PREFIX_TUNING"}')
+    assert main(["import", "adapter", "--recipe", "recipe.yaml", "--to", "imported", "--json"]) == 0
+    assert len(json.loads(project.capsys.readouterr().out)["labels"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({**official(), "tagger.weight": torch.ones(5, 32)}, "has a prompt and 'tagger.weight', which is not a head"),
+        ({"x.weight": torch.ones(2), "y.weight": torch.ones(2)}, "Found 'x.weight', 'y.weight'"),
+        ({"optimizer": {}, "epoch": 3}, "Found the keys 'optimizer', 'epoch'"),
+    ],
+)
+def test_what_a_file_holds_instead_is_named(project: Project, content: dict[str, Any], message: str) -> None:
+    torch.save(content, "pytorch_model.bin")
+    assert main(["import", "pytorch_model.bin", "--recipe", "recipe.yaml", "--to", "imported"]) == 3
+    assert message in project.capsys.readouterr().err
+    assert not Path("imported").exists()

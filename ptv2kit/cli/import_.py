@@ -119,7 +119,7 @@ def _names(resolved: ResolvedRecipe, found: ForeignPrompt, spec: BackboneSpec) -
             hint="list them in labels.names, in the order of the head's rows",
         )
     tokenizer = load_tokenizer(spec, words=isinstance(task, Iob2Task))
-    subwords = Subwords(tokenizer, task.input.max_length, spec.filling)
+    subwords = Subwords(tokenizer, task.input.max_length, spec.filling, spec.vocabulary)
     names = build_scheme(task, subwords, ()).names
     rows = 1 if isinstance(task, ChoicesTask) else 2 if isinstance(task, StartEndTask) else len(names)
     if found.head:

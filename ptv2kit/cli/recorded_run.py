@@ -203,7 +203,7 @@ class RecordedRun:
         outcome = Outcome(
             recipe=self._prepared[0].recipe,
             tasks=tuple(
-                TaskOutcome(each.task, best.epoch, found)
+                TaskOutcome(each.task, best.epoch, found, each.skipped)
                 for each, best, found in zip(self._prepared, result.tasks, scores, strict=True)
             ),
             status=status,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -59,6 +59,7 @@ class Subject:
         max_length: longest input in sub-words.
         prompt_length: of the recipe, 0 without one.
         filling: how the backbone is asked for a missing word.
+        vocabulary: embeddings of the backbone.
     """
 
     resolved: ResolvedTask
@@ -66,8 +67,9 @@ class Subject:
     max_length: int
     prompt_length: int
     filling: Filling
+    vocabulary: int
 
-    def schemes(self, train: Sequence[Row]) -> tuple[LabelScheme, LabelScheme, Subwords]:
+    def schemes(self, train: Iterable[Row]) -> tuple[LabelScheme, LabelScheme, Subwords]:
         """The task's scheme, the same without a limit of length, and the sub-words of the first.
 
         Raises:
@@ -78,11 +80,12 @@ class Subject:
         from ptv2kit.data.tokens import Subwords
         from ptv2kit.data.verbalizer import check_task_words
 
-        subwords = Subwords(self.tokenizer, self.max_length, self.filling)
-        unlimited = Subwords(self.tokenizer, _UNLIMITED, self.filling)
+        subwords = Subwords(self.tokenizer, self.max_length, self.filling, self.vocabulary)
+        unlimited = Subwords(self.tokenizer, _UNLIMITED, self.filling, self.vocabulary)
         task = self.resolved.task
         check_task_words(task, subwords, self.resolved.merged)
-        return build_scheme(task, subwords, train), build_scheme(task, unlimited, train), subwords
+        scheme = build_scheme(task, subwords, train)
+        return scheme, build_scheme(task.with_names(scheme.names), unlimited, ()), subwords
 
 
 def find_subjects(
@@ -117,6 +120,7 @@ def find_subjects(
             max_length or own or found.task.input.max_length,
             0 if recipe is None else recipe.prompt_length,
             spec.filling,
+            spec.vocabulary,
         )
         for found in tasks
     ]

@@ -159,6 +159,13 @@ def print_splits(messages: Console, prepared: Prepared, *, several: bool) -> Non
         cut = f", {split.truncated:,} of them cut off at max_length" if split.truncated else ""
         what = f"{prepared.task.task} {name}" if several else name
         messages.print(f"{what}: {len(split.data.rows):,} rows from {split.data.source}{cut}", soft_wrap=True)
+        if split.data.skipped:
+            first = split.data.skipped[0]
+            messages.print(
+                f"{what}: {len(split.data.skipped):,} malformed rows were left out, first "
+                f"{first.location}: {first.message}",
+                soft_wrap=True,
+            )
 
 
 def print_parameters(messages: Console, backbone: str, count: ParameterCount) -> None:

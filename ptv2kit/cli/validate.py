@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ptv2kit.cli.subject import Subject
     from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
     from ptv2kit.data.inspection import SplitReport
-    from ptv2kit.data.sources import SplitData
+    from ptv2kit.data.sources import OpenSplit
 
 EXAMPLES = """examples:
   ptv2kit validate recipes/quickstart.yaml
@@ -129,6 +129,8 @@ class _Inspected:
         """The first problems of each split, and how many more there are."""
         shown: list[Problem] = []
         for split in self.splits:
+            if split.skipped:
+                continue
             shown += split.problems[:_SHOWN]
             if len(split.problems) > _SHOWN:
                 shown.append(Problem(f"and {len(split.problems) - _SHOWN} more", location=split.source))
@@ -146,20 +148,20 @@ class _Inspected:
 def _inspect(resolved: ResolvedRecipe | ResolvedTask, args: argparse.Namespace) -> list[_Inspected]:
     """Read and check every row of every split of every task."""
     from ptv2kit.config.load import ResolvedRecipe
-    from ptv2kit.data.sources import read_split
+    from ptv2kit.data.sources import OpenSplit
     from ptv2kit.training.prepare import check_backbone
 
     if isinstance(resolved, ResolvedRecipe):
         for each in resolved.tasks:
             check_backbone(resolved.recipe, each.task)
-    found: list[tuple[Subject, dict[str, SplitData]]] = []
+    found: list[tuple[Subject, dict[str, OpenSplit]]] = []
     problems: list[Problem] = []
     for subject in find_subjects(resolved, args.backbone):
         task, path = subject.resolved.task, subject.resolved.path
-        splits: dict[str, SplitData] = {}
+        splits: dict[str, OpenSplit] = {}
         for name in task.data.splits.by_name():
             try:
-                splits[name] = read_split(task, name, task_path=path, data_root=args.data_root)
+                splits[name] = OpenSplit.find(task, name, task_path=path, data_root=args.data_root)
             except DataError as error:
                 problems += error.problems
         found.append((subject, splits))
@@ -168,16 +170,23 @@ def _inspect(resolved: ResolvedRecipe | ResolvedTask, args: argparse.Namespace) 
     return [_inspect_task(subject, splits) for subject, splits in found]
 
 
-def _inspect_task(subject: Subject, splits: dict[str, SplitData]) -> _Inspected:
+def _inspect_task(subject: Subject, splits: dict[str, OpenSplit]) -> _Inspected:
     from rich.console import Console
 
     from ptv2kit.data.inspection import inspect_splits
     from ptv2kit.data.preview import words_shown
     from ptv2kit.reporting.console import RowsConsole
 
-    scheme, untruncated, subwords = subject.schemes(splits["train"].rows)
+    def ignore(error: DataError) -> None:
+        """Malformed rows are reported by the inspection."""
+
+    scheme, untruncated, subwords = subject.schemes(splits["train"].rows(ignore))
     with RowsConsole(Console(stderr=True)) as rows:
-        reports = inspect_splits(scheme, untruncated, splits, subject.max_length, rows.on_rows)
+
+        def progress(what: str, done: int) -> None:
+            rows.on_rows(what, done, None)
+
+        reports = inspect_splits(scheme, untruncated, subwords, splits, subject.max_length, progress)
     words = words_shown(scheme, subwords)
     return _Inspected(subject.resolved.task.task, subject.max_length, reports, words)
 
@@ -192,12 +201,15 @@ def _show(splits: list[SplitReport], max_length: int) -> None:
     rows: list[tuple[str, list[str]]] = [
         ("rows", [f"{split.rows:,}" for split in splits]),
         ("inputs of the model", [f"{split.inputs:,}" for split in splits]),
-        ("malformed", [f"{len(split.problems):,}" for split in splits]),
+        ("malformed", [f"{len(split.problems):,}{', left out' if split.skipped else ''}" for split in splits]),
         *((f"sub-words, {name}", [f"{split.lengths[name]:,}" for split in splits]) for name in splits[0].lengths),
         (f"longer than max_length {max_length}", [f"{split.too_long:,}" for split in splits]),
         ("cut off, or answer lost", [f"{split.truncated:,}" for split in splits]),
         ("repeated within the split", [f"{split.repeated:,}" for split in splits]),
         ("also in a split before", [f"{split.leaked:,}" for split in splits]),
+        ("unknown sub-words", [f"{split.unknown:,}" for split in splits]),
+        ("gold spans without a sub-word", [f"{split.unreachable:,}" for split in splits]),
+        ("labels alike but for blanks", ["; ".join(split.alike) or "0" for split in splits]),
         ("labels not in train", [", ".join(split.unseen) or "0" for split in splits]),
     ]
     for name, values in rows:

@@ -273,7 +273,7 @@ def _check_choices(task: ChoicesTask, merged: Merged) -> list[Problem]:
 def _check_types(labels: Iob2Labels, merged: Merged) -> list[Problem]:
     """`names` lists types, not tags."""
     names = labels.names
-    if isinstance(names, str):
+    if isinstance(names, str) or labels.numbered:
         return []
     problems: list[Problem] = []
     listed: list[tuple[str | int, str]] = (

@@ -35,7 +35,15 @@ class Splits(Section):
         return {"train": self.train, "validation": self.validation, **tests}
 
 
-class HubSource(Section):
+class _Rows(Section):
+    """What every source has."""
+
+    on_fault: Literal["error", "skip"] = "error"
+    """What becomes of a malformed row: `error` ends the run before anything is trained; `skip` leaves the row out,
+    counts it, and the results say how many there were."""
+
+
+class HubSource(_Rows):
     """A data set of the Hugging Face hub, in a repository without a loading script."""
 
     source: Literal["hub"]
@@ -52,7 +60,7 @@ class HubSource(Section):
     """The repository's name of each split; `<data root>/<mirror>/<split>.jsonl.gz` is read instead if it exists."""
 
 
-class JsonlSource(Section):
+class JsonlSource(_Rows):
     """Lines of JSON objects; a name that ends in `.gz` is gzip."""
 
     source: Literal["jsonl"]
@@ -61,7 +69,7 @@ class JsonlSource(Section):
     """The file of each split."""
 
 
-class TableSource(Section):
+class TableSource(_Rows):
     """Comma-separated (`csv`) or tab-separated (`tsv`) values with a header line; a name that ends in `.gz` is gzip."""
 
     source: Literal["csv", "tsv"]
@@ -71,10 +79,14 @@ class TableSource(Section):
     columns: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
     """Names of the columns, for a file without a header line."""
     quoting: bool | None = None
-    """Whether `"` quotes a field; the default is yes for csv and no for tsv."""
+    """Whether fields may be quoted; the default is yes for csv and no for tsv."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """What stands between two fields, such as `";"`; null: a comma for csv, a tab for tsv."""
+    quote: Annotated[str, Field(min_length=1, max_length=1)] = '"'
+    """The character that quotes a field."""
 
 
-class ParquetSource(Section):
+class ParquetSource(_Rows):
     """Apache Parquet files."""
 
     source: Literal["parquet"]
@@ -83,7 +95,7 @@ class ParquetSource(Section):
     """The file of each split."""
 
 
-class ConllSource(Section):
+class ConllSource(_Rows):
     """One token a line in columns, a blank line after each sentence, `-DOCSTART-` lines skipped."""
 
     source: Literal["conll"]
@@ -98,7 +110,7 @@ class ConllSource(Section):
     """Lines that begin with this text are skipped."""
 
 
-class SquadSource(Section):
+class SquadSource(_Rows):
     """SQuAD's own nested JSON, 1.1 or 2.0; a row a question: `id`, `title`, `context`, `question`, `answers`."""
 
     source: Literal["squad"]
@@ -107,7 +119,7 @@ class SquadSource(Section):
     """The file of each split."""
 
 
-class Conll04Source(Section):
+class Conll04Source(_Rows):
     """CoNLL-2004 entities and relations as they are handed around; a row a sentence: `tokens`, `tags` in IOB2.
 
     Two-column files (`token tag`) are read by `conll`.
@@ -122,7 +134,7 @@ class Conll04Source(Section):
     """The file of each split."""
 
 
-class Conll05Source(Section):
+class Conll05Source(_Rows):
     """CoNLL-2005 words and props side by side; a row a predicate: `tokens`, `predicate_index`, `predicate`, `tags`.
 
     The splits name the props; the words are read from the same path with `words` in place of `props`.
@@ -134,7 +146,7 @@ class Conll05Source(Section):
     """The props of each split, such as `train/props/train.*.props.gz`."""
 
 
-class GoldConllSource(Section):
+class GoldConllSource(_Rows):
     """`_gold_conll` files of CoNLL-2012 and of the PropBank release."""
 
     source: Literal["gold_conll"]
@@ -148,7 +160,7 @@ class GoldConllSource(Section):
     """The files of each split, such as `conll-2012/train/**/*_gold_conll`."""
 
 
-class SrlLinesSource(Section):
+class SrlLinesSource(_Rows):
     """One predicate a line: `index tokens ||| tags`; a row has `tokens`, `predicate_index` and `tags`."""
 
     source: Literal["srl_lines"]

@@ -6,8 +6,8 @@ A new scheme adds its input, labels and task class here, what they may contradic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag
 
@@ -135,12 +135,20 @@ class Iob2Labels(Section):
     """What a label is: a tag per word, in IOB2."""
     column: Column
     """The column with the list of tags, one for each word."""
-    encoding: Literal["iob2", "iob1", "iobes"] = "iob2"
+    encoding: Literal["iob2", "iob1", "iobes", "bilou", "bmes", "io"] = "iob2"
     """How the data writes spans; everything becomes IOB2. `iob1` has `B-` only between touching spans; `iobes` has
-    `E-` and `S-`, or `L-` and `U-`."""
+    `E-` and `S-`, `bilou` `L-` and `U-`, `bmes` `M-`, `E-` and `S-`; in `io` a tag is the type alone, or `I-` with it,
+    and equal neighbours are one span."""
+    form: Literal["B-PER", "B_PER", "PER-B", "PER_B"] = "B-PER"
+    """How a tag is spelled, by the example of a person's first word."""
     names: Literal["from_train"] | Names | Annotated[dict[str, str], Field(min_length=1)] = "from_train"
-    """The span types without `B-` and `I-`, such as `[PER, LOC]`; or a mapping from the data's types to ours; or
-    `from_train`: as they occur there."""
+    """The span types without `B-` and `I-`, such as `[PER, LOC]`; or a mapping from the data's types to ours; or from
+    the data's numbers to tags, such as `{"0": O, "1": B-PER, "2": I-PER}`; or `from_train`: as they occur there."""
+
+    @property
+    def numbered(self) -> bool:
+        """Whether `names` gives the tag of each number."""
+        return isinstance(self.names, dict) and all(name.isdecimal() for name in self.names)
 
 
 class StartEndLabels(Section):
@@ -187,6 +195,14 @@ class TaskBase(Section):
     distinct: TemplateText | None = None
     """Of rows with the same text only the first one is kept."""
 
+    def takes_names(self, names: Sequence[str]) -> bool:
+        """Whether integer labels of the data, to which the data itself gives these names, are read by their names."""
+        return False
+
+    def with_names(self, names: Sequence[str]) -> Self:
+        """The task with the labels that were found in its training rows, where it does not list them itself."""
+        return self
+
 
 class ClassesTask(TaskBase):
     """A task with one class per row: sentiment, inference, yes/no questions."""
@@ -219,6 +235,20 @@ class ClassesTask(TaskBase):
         Field(strict=False, min_length=1),
     ] = ("accuracy",)
     """What is measured; the first one chooses the best epoch. `multirc_*` and `record_*` need `labels.group`."""
+
+    def takes_names(self, names: Sequence[str]) -> bool:
+        """True if the classes are found in the data, or if all of these names are among those that are listed.
+
+        Otherwise the task has names of its own, in the order of the data's integers.
+        """
+        own = self.labels.names
+        return own == "from_train" or set(names) <= set(own)
+
+    def with_names(self, names: Sequence[str]) -> Self:
+        """See `TaskBase.with_names`."""
+        if self.labels.names != "from_train":
+            return self
+        return self.model_copy(update={"labels": self.labels.model_copy(update={"names": tuple(names)})})
 
 
 class ChoicesTask(TaskBase):
@@ -253,6 +283,13 @@ class Iob2Task(TaskBase):
     """What is measured; the first one chooses the best epoch. `span_f1` is micro F1 over all spans in
     seqeval's strict mode, `plain_span_f1` in its default mode, which the paper reports; `srl_f1` is that of CoNLL-2005:
     without the verb, continuations joined."""
+
+    def with_names(self, names: Sequence[str]) -> Self:
+        """See `TaskBase.with_names`; the names are tags, and what is listed are types."""
+        if self.labels.names != "from_train":
+            return self
+        types = tuple(dict.fromkeys(name.partition("-")[2] for name in names if "-" in name))
+        return self.model_copy(update={"labels": self.labels.model_copy(update={"names": types})})
 
 
 class StartEndTask(TaskBase):

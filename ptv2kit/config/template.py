@@ -9,6 +9,7 @@ from typing import Annotated, final
 from pydantic import AfterValidator
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_ATTRIBUTE = re.compile(r"(^|\.)__\w+__(\.|$)")
 _COLUMN = re.compile(r"^[^\s{}!:][^{}!:]*$")
 
 
@@ -52,6 +53,8 @@ def parse_template(text: str) -> Template:
             raise ValueError(
                 f"'{token}' is no column name: only '{{column}}' or '{{column.field}}' can stand in braces"
             )
+        elif _ATTRIBUTE.search(match.group(1)):
+            raise ValueError(f"'{token}' names an attribute of Python; only columns and their fields can be read")
         else:
             parts.append((True, match.group(1)))
     if end < len(text):

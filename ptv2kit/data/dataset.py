@@ -8,6 +8,7 @@ from typing import final
 
 from ptv2kit.data.batching import grouped_batches, token_batches
 from ptv2kit.data.kept_states import KeptStates
+from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import Batch, Feature, LabelScheme
 from ptv2kit.data.sources import SplitData
 from ptv2kit.errors import DataError, Problem
@@ -68,18 +69,24 @@ def encode_split(scheme: LabelScheme, data: SplitData, progress: Progress) -> En
         progress: told about the work every few hundred rows.
 
     Raises:
-        DataError: with the faults of all rows; the first 20 are spelled out.
+        DataError: with the faults of all rows; the first 20 are spelled out. Where malformed rows are left out, it is
+            one only if no row is whole.
     """
     features: list[Feature] = []
     problems: list[Problem] = []
+    kept: list[Row] = []
     for index, row in enumerate(data.rows):
         if index % _REPORT_EVERY == 0:
             progress(f"encoding {data.name}", index, len(data.rows))
         try:
-            features += scheme.encode(row, index)
+            features += scheme.encode(row, len(kept))
+            kept.append(row)
         except DataError as error:
             problems += error.problems
     progress(f"encoding {data.name}", len(data.rows), len(data.rows))
+    if data.skipped is not None and kept:
+        data = replace(data, rows=tuple(kept), skipped=(*data.skipped, *problems))
+        problems = []
     if len(problems) > _SHOWN:
         problems[_SHOWN:] = [Problem(f"and {len(problems) - _SHOWN} more", location=data.source)]
     if problems:

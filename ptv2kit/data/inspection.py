@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, final
 
-from ptv2kit.data.dataset import Progress
-from ptv2kit.data.schemes.base import Feature, LabelScheme
-from ptv2kit.data.sources import SplitData
+from ptv2kit.data.schemes.base import LabelScheme
+from ptv2kit.data.sources import OpenSplit
+from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError, Problem
 
 _REPORT_EVERY = 500
@@ -32,9 +32,13 @@ class SplitReport:
         too_long: rows with an untruncated input above `max_length`.
         truncated: rows of which something that could matter is cut off: text, words, or the whole answer.
         unseen: labels that do not occur in the training split.
+        unknown: sub-words that the vocabulary cannot write.
+        unreachable: gold spans with a word that yields no sub-word, which no model can find.
+        alike: labels that differ by blanks alone.
         repeated: rows whose input already occurred in this split.
         leaked: rows whose input also occurs in a split before this one.
         problems: faults of rows.
+        skipped: whether malformed rows are left out by the task, so that they are no error.
     """
 
     name: str
@@ -46,9 +50,13 @@ class SplitReport:
     too_long: int
     truncated: int
     unseen: tuple[str, ...]
+    unknown: int
+    unreachable: int
+    alike: tuple[str, ...]
     repeated: int
     leaked: int
     problems: tuple[Problem, ...]
+    skipped: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields' names."""
@@ -60,71 +68,114 @@ class SplitReport:
 def inspect_splits(
     scheme: LabelScheme,
     untruncated: LabelScheme,
-    splits: Mapping[str, SplitData],
+    subwords: Subwords,
+    splits: Mapping[str, OpenSplit],
     max_length: int,
-    progress: Progress,
+    progress: Callable[[str, int], None],
 ) -> list[SplitReport]:
-    """Encode every row of every split and count what is there.
+    """Encode every row of every split and count what is there; only counts are kept in memory.
 
     Args:
         scheme: of the task, cutting off at `max_length`.
         untruncated: the same without a limit.
-        splits: as they were read; `train` is the one that the others are compared with.
+        subwords: of the scheme.
+        splits: `train` is the one that the others are compared with.
         max_length: longest input in sub-words.
-        progress: told about the work every few hundred rows.
+        progress: told what is done, and how many rows, every few hundred rows.
+
+    Raises:
+        DataError: a split has no row, or its file cannot be read to the end.
     """
     reports: list[SplitReport] = []
     seen: set[int] = set()
     train_labels: set[str] = set()
-    for name, data in splits.items():
-        features, whole, problems = _encode(scheme, untruncated, data, progress)
-        lengths = [max(feature.length for feature in row) for row in whole]
-        labels = Counter(label for row in features for label in scheme.counted(row[0].reference))
-        inputs = [hash(tuple(encoding.ids for feature in row for encoding in feature.inputs)) for row in whole]
+    for name, split in splits.items():
+        report, inputs = _inspect(scheme, untruncated, subwords, split, max_length, seen, progress)
         if name == "train":
-            train_labels = set(labels)
-        reports.append(
-            SplitReport(
-                name=name,
-                source=data.source,
-                rows=len(data.rows),
-                inputs=sum(len(feature.inputs) for row in features for feature in row),
-                labels=dict(labels.most_common()),
-                lengths={f"p{percent}": _percentile(lengths, percent) for percent in _PERCENTILES},
-                too_long=sum(length > max_length for length in lengths),
-                truncated=sum(any(feature.truncated for feature in row) for row in features),
-                unseen=tuple(sorted(set(labels) - train_labels)),
-                repeated=len(inputs) - len(set(inputs)),
-                leaked=sum(key in seen for key in inputs),
-                problems=tuple(problems),
-            )
-        )
-        seen.update(inputs)
+            train_labels = set(report.labels)
+        reports.append(replace(report, unseen=tuple(sorted(set(report.labels) - train_labels))))
+        seen |= inputs
     return reports
 
 
-def _encode(
-    scheme: LabelScheme, untruncated: LabelScheme, data: SplitData, progress: Progress
-) -> tuple[list[list[Feature]], list[list[Feature]], list[Problem]]:
-    """The features of each good row, cut off and whole, and the faults of the others."""
-    features: list[list[Feature]] = []
-    whole: list[list[Feature]] = []
+def _inspect(
+    scheme: LabelScheme,
+    untruncated: LabelScheme,
+    subwords: Subwords,
+    split: OpenSplit,
+    max_length: int,
+    seen: set[int],
+    progress: Callable[[str, int], None],
+) -> tuple[SplitReport, set[int]]:
+    """The counts of a split, and a hash of the input of each row; `unseen` is left empty."""
+    labels: Counter[str] = Counter()
+    lengths: Counter[int] = Counter()
+    counts: Counter[str] = Counter()
+    hashes: set[int] = set()
     problems: list[Problem] = []
-    for index, row in enumerate(data.rows):
-        if index % _REPORT_EVERY == 0:
-            progress(f"checking {data.name}", index, len(data.rows))
+
+    def note(error: DataError) -> None:
+        problems.extend(error.problems)
+        counts["rows"] += 1
+
+    for row in split.rows(note):
+        if counts["rows"] % _REPORT_EVERY == 0:
+            progress(f"checking {split.name}", counts["rows"])
+        counts["rows"] += 1
         try:
-            of_row = scheme.encode(row, index)
-            whole.append(untruncated.encode(row, index))
+            features, whole = scheme.encode(row, 0), untruncated.encode(row, 0, labelled=False)
         except DataError as error:
             problems += error.problems
-        else:
-            features.append(of_row)
-    progress(f"checking {data.name}", len(data.rows), len(data.rows))
-    return features, whole, problems
+            continue
+        encodings = [encoding for feature in whole for encoding in feature.inputs]
+        length = max(feature.length for feature in whole)
+        labels.update(scheme.counted(features[0].reference))
+        lengths[length] += 1
+        key = hash(tuple(encoding.ids for encoding in encodings))
+        counts["inputs"] += sum(len(feature.inputs) for feature in features)
+        counts["too long"] += length > max_length
+        counts["truncated"] += any(feature.truncated for feature in features)
+        counts["unknown"] += sum(subwords.is_unknown(number) for encoding in encodings for number in encoding.ids)
+        counts["unreachable"] += scheme.unreachable(features[0].reference, whole[0])
+        counts["repeated"] += key in hashes
+        counts["leaked"] += key in seen
+        hashes.add(key)
+    if not counts["rows"]:
+        raise DataError(f"split '{split.name}' is empty", location=split.source)
+    report = SplitReport(
+        name=split.name,
+        source=split.source,
+        rows=counts["rows"],
+        inputs=counts["inputs"],
+        labels=dict(labels.most_common()),
+        lengths={f"p{percent}": _percentile(lengths, percent) for percent in _PERCENTILES},
+        too_long=counts["too long"],
+        truncated=counts["truncated"],
+        unseen=(),
+        unknown=counts["unknown"],
+        unreachable=counts["unreachable"],
+        alike=_alike(labels),
+        repeated=counts["repeated"],
+        leaked=counts["leaked"],
+        problems=tuple(problems),
+        skipped=split.task.data.on_fault == "skip",
+    )
+    return report, hashes
 
 
-def _percentile(values: Sequence[int], percent: int) -> int:
+def _alike(labels: Iterable[str]) -> tuple[str, ...]:
+    """Labels that are the same but for blanks around them or within them, each group as one text."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(" ".join(label.split()), []).append(label)
+    return tuple(" and ".join(map(repr, sorted(group))) for group in groups.values() if len(group) > 1)
+
+
+def _percentile(counted: Mapping[int, int], percent: int) -> int:
     """The smallest value that at least `percent` in a hundred do not exceed; 0 of no values."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] if ordered else 0
+    rest = math.ceil(sum(counted.values()) * percent / 100)
+    for value in sorted(counted):
+        rest -= counted[value]
+        if rest <= 0:
+            return value
+    return 0

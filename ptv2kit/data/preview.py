@@ -109,7 +109,7 @@ def preview_row(scheme: LabelScheme, untruncated: LabelScheme, subwords: Subword
                 title = f"window {number} of {len(features)}"
             elif len(feature.inputs) > 1:
                 title, right = f"choice {scheme.names[index]}", index == feature.labels
-            whole = encoding if len(features) > 1 else untruncated.encode(row, 0)[0].inputs[index]
+            whole = encoding if len(features) > 1 else untruncated.encode(row, 0, labelled=False)[0].inputs[index]
             inputs.append(InputView(title, right, tuple(_tokens(scheme, subwords, feature, encoding, whole))))
     return RowView(row.location, scheme.shown(features[0].reference), tuple(inputs))
 

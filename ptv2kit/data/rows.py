@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast, final
+from typing import Any, NoReturn, cast, final
 
 from ptv2kit.errors import DataError, did_you_mean
 
 # Python refuses to convert thousands of digits, and no index has as many as these.
 _MOST_DIGITS = 18
+LONGEST_TEXT = 1_000_000
+"""Characters; a long novel. A tokenizer needs about a hundred bytes for each."""
+MOST_WORDS = 250_000
+"""Words of one row."""
+
+
+Fault = Callable[[DataError], None]
+"""Called with the error of a row that cannot be read; raises to end the reading."""
+
+
+def raise_fault(error: DataError) -> NoReturn:
+    """End the reading at the first malformed row."""
+    raise error
 
 
 @final
@@ -47,6 +60,9 @@ class Row:
         """
         value = self.value(column)
         if isinstance(value, str):
+            if len(value) > LONGEST_TEXT:
+                message = f"column '{column}' holds {len(value):,} characters. Expected {LONGEST_TEXT:,} or fewer"
+                raise DataError(message, location=self.location, hint="cut it into several rows")
             return value
         is_integer = isinstance(value, int) and not isinstance(value, bool)
         if is_integer or (isinstance(value, float) and math.isfinite(value)):
@@ -97,6 +113,9 @@ class Row:
         if not isinstance(value, list) or not value:
             raise DataError(f"column '{column}' must hold a list of words. Got {_kind(value)}", location=self.location)
         items = cast(list[object], value)
+        if len(items) > MOST_WORDS:
+            message = f"column '{column}' holds {len(items):,} words. Expected {MOST_WORDS:,} or fewer"
+            raise DataError(message, location=self.location, hint="cut it into several rows")
         for position, item in enumerate(items, start=1):
             if not isinstance(item, str):
                 raise DataError(
@@ -104,11 +123,6 @@ class Row:
                     location=self.location,
                 )
         return cast(list[str], items)
-
-
-def file_of(rows: Sequence[Row]) -> str:
-    """The file of the first row, for messages about all of them; empty without rows."""
-    return rows[0].location.rpartition(":")[0] if rows else ""
 
 
 def _descend(value: object, path: str) -> Any:

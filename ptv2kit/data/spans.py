@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import final
+from typing import Literal, final
 
 _OUTSIDE = "O"
+_FORMS = {
+    "B-PER": re.compile(r"(?P<letter>[A-Z])-(?P<type>.+)"),
+    "B_PER": re.compile(r"(?P<letter>[A-Z])_(?P<type>.+)"),
+    "PER-B": re.compile(r"(?P<type>.+)-(?P<letter>[A-Z])"),
+    "PER_B": re.compile(r"(?P<type>.+)_(?P<letter>[A-Z])"),
+}
+_LETTERS = {"iob2": set("BI"), "bmes": set("BMES"), "iobes": set("BIES"), "bilou": set("BILU")}
 _CELL = re.compile(r"(?:\((?P<long>[^\s()*]+))?\*\)?|\((?P<short>[^\s()*]+)\)")
 
 
@@ -22,6 +29,71 @@ class SpanError(ValueError):
     def __init__(self, message: str, position: int) -> None:
         super().__init__(message)
         self.position = position
+
+
+Form = Literal["B-PER", "B_PER", "PER-B", "PER_B"]
+"""How a tag joins the letter of its place in the span and the span's type, by the example of a person's first word."""
+
+Encoding = Literal["iob2", "iob1", "iobes", "bilou", "bmes", "io"]
+"""Which letters a data set uses for the places of words in spans."""
+
+
+def to_iob2(tags: Sequence[str], encoding: Encoding, form: Form) -> list[str]:
+    """Rewrite tags as IOB2 with the letter in front, `B-PER`.
+
+    Tags of `iob2` are only brought into that form; whether they follow each other rightly is not checked.
+
+    Raises:
+        SpanError: a tag is not of the encoding or the form.
+    """
+    if encoding == "io":
+        return _iob2_from_io(tags, form)
+    plain = [tag if tag == _OUTSIDE else _in_front(tags, position, form) for position, tag in enumerate(tags)]
+    match encoding:
+        case "iob2":
+            return plain
+        case "iob1":
+            return iob2_from_iob1(plain)
+        case "bmes":
+            return iob2_from_iobes([f"I{tag[1:]}" if tag.startswith("M-") else tag for tag in plain])
+        case "iobes" | "bilou":
+            return iob2_from_iobes(plain)
+
+
+def written_otherwise(tags: Sequence[str]) -> str:
+    """Which encoding and form tags seem to have, as the keys of a task; empty if they look like plain IOB2."""
+    marked = [tag for tag in tags if tag != _OUTSIDE]
+    for form, pattern in _FORMS.items():
+        matches = [pattern.fullmatch(tag) for tag in marked]
+        if marked and all(matches):
+            letters = {match["letter"] for match in matches if match is not None}
+            encoding = next((name for name, known in _LETTERS.items() if letters <= known), "")
+            keys = [] if form == "B-PER" else [f'form: "{form}"']
+            keys += [f"encoding: {encoding}"] if encoding and encoding != "iob2" else []
+            return ", ".join(keys)
+    return "encoding: io" if marked and not any("-" in tag or "_" in tag for tag in marked) else ""
+
+
+def _in_front(tags: Sequence[str], position: int, form: Form) -> str:
+    """A tag in the form `B-PER`."""
+    match = _FORMS[form].fullmatch(tags[position])
+    if match is None:
+        raise SpanError(f"{_nth('tag', tags, position)}, is not of the form {form}", position)
+    return f"{match['letter']}-{match['type']}"
+
+
+def _iob2_from_io(tags: Sequence[str], form: Form) -> list[str]:
+    """`io`: words with the same type that follow each other are one span, with or without an `I` at each word."""
+    types = list(tags)
+    for position, tag in enumerate(tags):
+        match = _FORMS[form].fullmatch(tag)
+        if match is not None and match["letter"] == "I":
+            types[position] = match["type"]
+    before = [_OUTSIDE, *types]
+    return [
+        name if name == _OUTSIDE else f"{'I' if name == previous else 'B'}-{name}"
+        for previous, name in zip(before, types, strict=False)
+    ]
 
 
 def iob2_from_iob1(tags: Sequence[str]) -> list[str]:

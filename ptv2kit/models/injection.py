@@ -229,7 +229,9 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
     with torch.device("meta"):
         # Experts of mixtures are computed on the meta device in this precision only.
         own = copy.deepcopy(config)
-        model: PreTrainedModel = AutoModel.from_config(own, attn_implementation=_PROBE, dtype=torch.bfloat16)
+        model: PreTrainedModel = AutoModel.from_config(
+            own, attn_implementation=_PROBE, dtype=torch.bfloat16, trust_remote_code=False
+        )
         if adapt is not None:
             adapt(model)
         names.update({module: name for name, module in model.named_modules()})

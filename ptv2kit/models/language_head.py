@@ -27,7 +27,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAtte
 
 from ptv2kit.errors import ConfigError
 from ptv2kit.models import deberta
-from ptv2kit.models.backbones import DTYPES, UNREADABLE, BackboneSpec
+from ptv2kit.models.backbones import DTYPES, UNREADABLE, BackboneSpec, unloadable_weights
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
 
 _HINT = "take a checkpoint with its pretraining head, such as roberta-large, or set head: linear in the task"
@@ -157,7 +157,9 @@ def _auto_class(spec: BackboneSpec) -> Any:
 def _empty(spec: BackboneSpec) -> PreTrainedModel:
     """The model without weights."""
     with torch.device("meta"):
-        return _auto_class(spec).from_config(_shallow(spec.config), attn_implementation="eager")
+        return _auto_class(spec).from_config(
+            _shallow(spec.config), attn_implementation="eager", trust_remote_code=False
+        )
 
 
 def _read(spec: BackboneSpec) -> PreTrainedModel:
@@ -189,14 +191,12 @@ def _read_as(spec: BackboneSpec, config: PretrainedConfig) -> tuple[PreTrainedMo
             dtype=DTYPES[spec.settings.dtype],
             attn_implementation="eager",
             output_loading_info=True,
+            trust_remote_code=False,
         )
     except UNREADABLE as error:
         if "not enough memory" in str(error):
             raise
-        reason = str(error).strip().split("\n", 1)[0]
-        raise ConfigError(
-            f"the language-model head of backbone '{spec.settings.name}' cannot be read: {reason}", hint=_HINT
-        ) from error
+        raise unloadable_weights(spec, "its language-model head cannot be read", error) from error
     return model, sorted(info["missing_keys"])
 
 

@@ -138,8 +138,8 @@ class RowsConsole:
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def on_rows(self, what: str, done: int, total: int) -> None:
-        """Move the bar of `what`."""
+    def on_rows(self, what: str, done: int, total: int | None) -> None:
+        """Move the bar of `what`; `total` is None where the number of rows is not known before the end."""
         if what not in self._bars:
             self._bars[what] = self._progress.add_task(what, total=total)
         self._progress.update(self._progress.task_ids[list(self._bars).index(what)], completed=done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, final
 
 from ptv2kit.config.recipe import MEAN, Expectation, Recipe
@@ -26,11 +26,13 @@ class TaskOutcome:
         task: as it was run.
         best_epoch: the epoch that was kept, from 1; 0 if none was evaluated.
         scores: by split, of the best epoch.
+        skipped: malformed rows that were left out, by split; empty where they are errors.
     """
 
     task: TaskBase
     best_epoch: int
     scores: Mapping[str, Scores]
+    skipped: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def score(self) -> float | None:
@@ -124,6 +126,11 @@ class Outcome:
             "seconds": round(self.seconds, 3),
             "metrics": {split: scores.values for split, scores in self.scores.items()},
             "types": {split: [asdict(row) for row in scores.types] for split, scores in self.scores.items()},
+            "skipped_rows": {
+                split if single else f"{item.task.task}/{split}": count
+                for item in self.tasks
+                for split, count in item.skipped.items()
+            },
             "history": list(self.history),
             "expect": [
                 {**expectation.model_dump(), "found": self._found(expectation)} for expectation in self.recipe.expect

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ptv2kit.config.load import ResolvedRecipe, load_recipe
 from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import AnyTask, ClassesTask, Iob2Task
+from ptv2kit.config.task import AnyTask, Iob2Task
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import LabelScheme
@@ -107,7 +107,7 @@ def load_run(folder: Path, task: str | None = None, device: str = "auto", beside
         raise DataError(f"this is the prompt of task '{facts['task']}', not of '{chosen.task}'", location=str(prompt))
     if not facts["names"]:
         raise ConfigError(f"the run '{folder}' has a prompt and no head", hint="init_from lets a new run start from it")
-    own = _with_names(chosen, facts["names"])
+    own = chosen.with_names(facts["names"])
     recipe = resolved.recipe
     where = choose_device(device) if beside is None else beside.device
     spec, max_length = check_backbone(recipe, own)
@@ -116,7 +116,7 @@ def load_run(folder: Path, task: str | None = None, device: str = "auto", beside
     words = isinstance(own, Iob2Task)
     shared = beside is not None and isinstance(beside.task, Iob2Task) == words
     tokenizer = beside.tokenizer if beside is not None and shared else load_tokenizer(spec, words=words)
-    scheme = build_scheme(own, Subwords(tokenizer, max_length, spec.filling), ())
+    scheme = build_scheme(own, Subwords(tokenizer, max_length, spec.filling, spec.vocabulary), ())
     backbone = None if beside is None else beside.model.backbone
     model = build_model(recipe, scheme.unit, spec, len(scheme.names), where, words=scheme.words, backbone=backbone)
     model.fold_prompt()
@@ -173,13 +173,3 @@ def _choose(resolved: ResolvedRecipe, task: str | None, folder: Path) -> AnyTask
     if task is not None and task not in names:
         raise ConfigError(f"the run '{folder}' has no task '{task}'", hint=did_you_mean(task, names))
     return resolved.tasks[0 if task is None else names.index(task)].task
-
-
-def _with_names(task: AnyTask, names: Sequence[str]) -> AnyTask:
-    """The task with the labels that it found in its training rows."""
-    if isinstance(task, ClassesTask) and task.labels.names == "from_train":
-        return task.model_copy(update={"labels": task.labels.model_copy(update={"names": tuple(names)})})
-    if isinstance(task, Iob2Task) and task.labels.names == "from_train":
-        types = tuple(dict.fromkeys(name.partition("-")[2] for name in names if "-" in name))
-        return task.model_copy(update={"labels": task.labels.model_copy(update={"names": types})})
-    return task

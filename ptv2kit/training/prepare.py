@@ -55,6 +55,11 @@ class Prepared:
     splits: Mapping[str, EncodedSplit]
     first_words: tuple[int, ...] = ()
 
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Malformed rows that were left out, by split; only splits from which the task leaves them out."""
+        return {name: len(split.data.skipped) for name, split in self.splits.items() if split.data.skipped is not None}
+
     def build_model(self, sharding: Sharding | None = None) -> PromptedModel:
         """Load the backbone and put a fresh prompt and head on it; seed the generators first.
 
@@ -224,7 +229,8 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
         require_compiler(device)
     if recipe.backbone.quantization is not None:
         check_quantization(recipe.backbone.quantization, spec.config, device.type)
-    subwords = Subwords(load_tokenizer(spec, words=isinstance(task, Iob2Task)), max_length, spec.filling)
+    tokenizer = load_tokenizer(spec, words=isinstance(task, Iob2Task))
+    subwords = Subwords(tokenizer, max_length, spec.filling, spec.vocabulary)
     if task.head == "verbalizer":
         check_task_words(task, subwords, merge_file(task_path) if is_file(task_path) else None)
         require_language_head(spec)

@@ -114,7 +114,11 @@ def test_labels_are_read_in_every_documented_form(
             "yess",
             "data.jsonl:1: error: label 'yess' in column 'label' is not in 'labels.names'\n  hint: did you mean 'yes'?",
         ),
-        (2, "data.jsonl:1: error: column 'label' holds 2, but 'labels.names' has classes 0 to 1"),
+        (
+            2,
+            "data.jsonl:1: error: column 'label' holds 2, but 'labels.names' has classes 0 to 1\n"
+            '  hint: integers count from 0; map the values of the data to names: {"0": no, "1": yes}',
+        ),
         (None, "data.jsonl:1: error: a label must be text, an integer or a boolean. Got None"),
     ],
 )

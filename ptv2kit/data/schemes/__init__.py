@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from ptv2kit.config.task import AnyTask, ChoicesTask, ClassesTask, Iob2Task, StartEndTask
 from ptv2kit.data.rows import Row
@@ -14,7 +14,7 @@ from ptv2kit.data.schemes.start_end import StartEndScheme
 from ptv2kit.data.tokens import Subwords
 
 
-def build_scheme(task: AnyTask, subwords: Subwords, train_rows: Sequence[Row]) -> LabelScheme:
+def build_scheme(task: AnyTask, subwords: Subwords, train_rows: Iterable[Row]) -> LabelScheme:
     """The scheme of a task.
 
     Args:

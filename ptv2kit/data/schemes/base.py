@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ptv2kit.data.rows import Row
-from ptv2kit.data.tokens import Encoding, Words
+from ptv2kit.data.tokens import Encoding, UnusableTokenError, Words
 from ptv2kit.errors import DataError
 
 IGNORED = -100
@@ -249,6 +249,10 @@ class LabelScheme(ABC):
         """
         return ()
 
+    def unreachable(self, reference: Label, whole: Feature) -> int:
+        """How many gold spans no model can find, because one of their words has no sub-word in the whole input."""
+        return 0
+
     def shown(self, reference: Label) -> str:
         """A row's reference in a line; empty where `marks` shows it."""
         return str(reference)
@@ -262,6 +266,35 @@ class LabelScheme(ABC):
         """All metrics of the task over a whole split."""
 
 
+def input_error(row: Row, error: ValueError, hint: str) -> DataError:
+    """The error of a row that cannot become an input; `hint` says what to do if it is too long."""
+    if isinstance(error, UnusableTokenError):
+        hint = "take this text out of the row, or use a backbone whose tokenizer fits it"
+    return DataError(str(error), location=row.location, hint=hint)
+
+
+def name_index(row: Row, column: str, value: int, names: Sequence[str]) -> int:
+    """The place in `names` that an integer label means. A number that is itself a name is no place: read that first.
+
+    Raises:
+        DataError: there is no such place, or some of the names are numbers, so that a place could be meant for a name.
+    """
+    hint = "map the values of the data to names: {" + ", ".join(f'"{i}": {name}' for i, name in enumerate(names)) + "}"
+    if any(name.strip().lstrip("-").isdecimal() for name in names):
+        raise DataError(
+            f"column '{column}' holds {int(value)}, which is not in 'labels.names', whose names are numbers",
+            location=row.location,
+            hint=hint,
+        )
+    if not 0 <= value < len(names):
+        raise DataError(
+            f"column '{column}' holds {int(value)}, but 'labels.names' has classes 0 to {len(names) - 1}",
+            location=row.location,
+            hint=f"integers count from 0; {hint}",
+        )
+    return int(value)
+
+
 def label_and_probabilities(names: Sequence[str], prediction: Prediction) -> dict[str, Any]:
     """The answer of a scheme whose label is one of `names`."""
     return {
@@ -273,22 +306,28 @@ def label_and_probabilities(names: Sequence[str], prediction: Prediction) -> dic
     }
 
 
-def gather(rows: Sequence[Row], read: Callable[[Row], list[str]]) -> list[str]:
-    """What `read` finds in the rows that are not malformed; the others are reported when they are encoded.
+def gather(rows: Iterable[Row], read: Callable[[Row], list[str]]) -> tuple[list[str], str]:
+    """Collect what `read` finds in the rows that are not malformed; the others are reported when they are encoded.
+
+    Returns:
+        The different texts, sorted, and the file of the first row.
 
     Raises:
         DataError: every row is malformed; this is what the first one says.
     """
-    found: list[str] = []
-    faults: list[DataError] = []
+    found: set[str] = set()
+    first_fault: DataError | None = None
+    whole, file = 0, ""
     for row in rows:
+        file = file or row.location.rpartition(":")[0]
         try:
-            found += read(row)
+            found.update(read(row))
+            whole += 1
         except DataError as error:
-            faults.append(error)
-    if faults and len(faults) == len(rows):
-        raise faults[0]
-    return found
+            first_fault = first_fault or error
+    if first_fault is not None and not whole:
+        raise first_fault
+    return sorted(found), file
 
 
 def pad_inputs(features: Sequence[Feature], pad_token_id: int) -> tuple[Tensor, Tensor, Tensor | None]:

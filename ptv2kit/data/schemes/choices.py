@@ -22,7 +22,9 @@ from ptv2kit.data.schemes.base import (
     Prediction,
     Scores,
     Unit,
+    input_error,
     label_and_probabilities,
+    name_index,
     pad_inputs,
 )
 from ptv2kit.data.templates import render
@@ -73,7 +75,7 @@ class ChoicesScheme(LabelScheme):
             encodings = self._inputs_of(row)
         except ValueError as error:
             hint = "set input.truncate to longest, or raise max_length"
-            raise DataError(str(error), location=row.location, hint=hint) from error
+            raise input_error(row, error, hint) from error
         truncated = any(encoding.truncated for encoding in encodings)
         return [Feature(index, encodings, label, self._names[label] if labelled else "", truncated)]
 
@@ -134,7 +136,11 @@ class ChoicesScheme(LabelScheme):
                     hint=did_you_mean(name, list(named)),
                 )
             return named.index(name)
+        if named is not None and str(row.value(column)) in named:
+            return named.index(str(row.value(column)))
         index = row.integer(column)
+        if named is not None:
+            return name_index(row, column, index, named)
         if index >= len(self._choices):
             raise DataError(
                 f"column '{column}' holds {index}, but the choices are 0 to {len(self._choices) - 1}",

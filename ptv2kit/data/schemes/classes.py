@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -14,7 +14,7 @@ from ptv2kit.config.task import ClassesTask, Grouping
 from ptv2kit.config.template import parse_template
 from ptv2kit.data.cloze_inputs import ClozeInputs, cloze_tensors
 from ptv2kit.data.metrics.grouped import multirc_scores, record_scores
-from ptv2kit.data.rows import Row, file_of
+from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import (
     IGNORED,
     Batch,
@@ -26,7 +26,9 @@ from ptv2kit.data.schemes.base import (
     TypeScore,
     Unit,
     gather,
+    input_error,
     label_and_probabilities,
+    name_index,
     pad_inputs,
 )
 from ptv2kit.data.templates import render
@@ -62,7 +64,7 @@ class ClassesScheme(LabelScheme):
         DataError: a training row has no label, or there are fewer than two classes.
     """
 
-    def __init__(self, task: ClassesTask, subwords: Subwords, train_rows: Sequence[Row]) -> None:
+    def __init__(self, task: ClassesTask, subwords: Subwords, train_rows: Iterable[Row]) -> None:
         self._task = task
         self._subwords = subwords
         self._text = parse_template(task.input.text)
@@ -103,7 +105,7 @@ class ClassesScheme(LabelScheme):
             inputs = self._inputs_of(row)
         except ValueError as error:
             hint = "set input.truncate to longest, or raise max_length"
-            raise DataError(str(error), location=row.location, hint=hint) from error
+            raise input_error(row, error, hint) from error
         return [
             Feature(
                 row=index,
@@ -186,18 +188,18 @@ class ClassesScheme(LabelScheme):
         pair = None if self._pair is None else render(self._pair, row)
         return (self._subwords.encode_texts(text, pair, self._task.input.truncate),)
 
-    def _find_names(self, train_rows: Sequence[Row]) -> tuple[str, ...]:
+    def _find_names(self, train_rows: Iterable[Row]) -> tuple[str, ...]:
         names = self._task.labels.names
         if isinstance(names, dict):
             return tuple(dict.fromkeys(names.values()))
         if isinstance(names, tuple):
             return names
         column = self._task.labels.column
-        found = sorted(set(gather(train_rows, lambda row: [_plain(row, row.value(column))])))
+        found, file = gather(train_rows, lambda row: [_plain(row, row.value(column))])
         if len(found) < 2:
             raise DataError(
                 f"column '{self._task.labels.column}' of the training split holds only one class, '{found[0]}'",
-                location=file_of(train_rows),
+                location=file,
                 hint="list the classes in labels.names",
             )
         return tuple(found)
@@ -214,13 +216,10 @@ class ClassesScheme(LabelScheme):
             return names[key]
         if isinstance(names, str):
             return _plain(row, value)
+        if isinstance(value, int) and _plain(row, value) not in names:
+            return names[name_index(row, column, value, names)]
         if isinstance(value, int):
-            if not 0 <= value < len(names):
-                raise DataError(
-                    f"column '{column}' holds {int(value)}, but 'labels.names' has classes 0 to {len(names) - 1}",
-                    location=row.location,
-                )
-            return names[value]
+            return _plain(row, value)
         if value not in names:
             raise self._unknown(row, _plain(row, value), list(names))
         return str(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, final
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ptv2kit.config.task import Iob2Task
 from ptv2kit.data.metrics.srl import srl_scores
-from ptv2kit.data.rows import Row, file_of
+from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import (
     IGNORED,
     Batch,
@@ -24,9 +24,10 @@ from ptv2kit.data.schemes.base import (
     TypeScore,
     Unit,
     gather,
+    input_error,
     pad_inputs,
 )
-from ptv2kit.data.spans import iob2_from_iob1, iob2_from_iobes
+from ptv2kit.data.spans import SpanError, to_iob2, written_otherwise
 from ptv2kit.data.tokens import Encoding, Subwords
 from ptv2kit.data.words import spans_of, split_words, word_places
 from ptv2kit.errors import DataError, did_you_mean
@@ -50,7 +51,7 @@ class Iob2Scheme(LabelScheme):
         DataError: a training row is malformed, or no span occurs in the training split.
     """
 
-    def __init__(self, task: Iob2Task, subwords: Subwords, train_rows: Sequence[Row]) -> None:
+    def __init__(self, task: Iob2Task, subwords: Subwords, train_rows: Iterable[Row]) -> None:
         self._task = task
         self._subwords = subwords
         self._types = self._find_types(train_rows)
@@ -135,6 +136,12 @@ class Iob2Scheme(LabelScheme):
         assert isinstance(feature.labels, tuple)
         return tuple(None if label == IGNORED else self._names[label] for label in feature.labels)
 
+    def unreachable(self, reference: Label, whole: Feature) -> int:
+        """See `LabelScheme.unreachable`."""
+        return sum(
+            any(anchor < 0 for anchor in whole.notes[first : last + 1]) for _, first, last in spans_of(reference)
+        )
+
     def shown(self, reference: Label) -> str:
         """Nothing: the tokens are marked."""
         return ""
@@ -182,7 +189,10 @@ class Iob2Scheme(LabelScheme):
     def _encode_words(self, row: Row, words: list[str]) -> Encoding:
         append = self._task.input.append
         if append is None:
-            return self._subwords.encode_words(words)
+            try:
+                return self._subwords.encode_words(words)
+            except ValueError as error:
+                raise input_error(row, error, "") from error
         source, at = row.words(append.column), row.integer(append.at)
         if at >= len(source):
             raise DataError(
@@ -193,57 +203,94 @@ class Iob2Scheme(LabelScheme):
         try:
             return self._subwords.encode_words_and(words, source[at], append.separator)
         except ValueError as error:
-            raise DataError(str(error), location=row.location, hint="raise max_length") from error
+            raise input_error(row, error, "raise max_length") from error
 
-    def _find_types(self, train_rows: Sequence[Row]) -> tuple[str, ...]:
-        names = self._task.labels.names
+    def _find_types(self, train_rows: Iterable[Row]) -> tuple[str, ...]:
+        labels = self._task.labels
+        names = labels.names
+        if isinstance(names, dict) and labels.numbered:
+            # Each tag alone: none of them follows another here.
+            alone = "io" if labels.encoding == "io" else "iob2"
+            tags = [to_iob2([tag], alone, labels.form)[0] for tag in names.values()]
+            return tuple(dict.fromkeys(_type_of(tag) for tag in tags if tag != OUTSIDE))
         if isinstance(names, dict):
             return tuple(dict.fromkeys(names.values()))
         if isinstance(names, tuple):
             return names
-        column = self._task.labels.column
-        tags = gather(train_rows, lambda row: row.words(column))
-        found = sorted({tag[2:] for tag in tags if tag[1:2] == "-" and tag[2:]})
+
+        def types(row: Row) -> list[str]:
+            tags = self._rewritten(row, self._written_tags(row))
+            return [_type_of(tag) for tag in tags if tag[1:2] == "-" and tag[2:]]
+
+        found, file = gather(train_rows, types)
         if not found:
             raise DataError(
-                f"column '{column}' of the training split holds no span",
-                location=file_of(train_rows),
+                f"column '{labels.column}' of the training split holds no span",
+                location=file,
                 hint="expected tags such as B-PER and I-PER; or list the types in labels.names",
             )
         return tuple(found)
 
+    def _written_tags(self, row: Row) -> list[str]:
+        """The tags of a row as the data writes them, numbers by their names.
+
+        Raises:
+            DataError: the column is missing, empty or of the wrong kind, or a number has no name.
+        """
+        labels = self._task.labels
+        values = row.items(labels.column)
+        if not any(isinstance(value, int) for value in values) and not labels.numbered:
+            return row.words(labels.column)
+        names = labels.names if isinstance(labels.names, dict) and labels.numbered else {}
+        hint = 'name the tag of each number in labels.names: {"0": O, "1": B-PER, "2": I-PER}'
+        for value in values:
+            if str(value) not in names:
+                message = f"column '{labels.column}' holds {value!r}, and 'labels.names' names no tag for it"
+                raise DataError(message, location=row.location, hint=hint)
+        return [names[str(value)] for value in values]
+
+    def _rewritten(self, row: Row, tags: list[str]) -> list[str]:
+        """The tags of a row as IOB2.
+
+        Raises:
+            DataError: they are not of the encoding or form that the task says.
+        """
+        labels = self._task.labels
+        if labels.encoding == "iob2" and labels.form == "B-PER":
+            return tags
+        try:
+            return to_iob2(tags, labels.encoding, labels.form)
+        except SpanError as error:
+            hint = _other_style(tags)
+            raise DataError(f"the tags are not {labels.encoding}: {error}", location=row.location, hint=hint) from error
+
     def _words_and_tags(self, row: Row) -> tuple[list[str], list[str]]:
-        words, tags = row.words(self._task.input.words), row.words(self._task.labels.column)
-        if len(words) != len(tags):
+        words, written = row.words(self._task.input.words), self._written_tags(row)
+        if len(words) != len(written):
             raise DataError(
                 f"{len(words)} words in '{self._task.input.words}' "
-                f"but {len(tags)} tags in '{self._task.labels.column}'",
+                f"but {len(written)} tags in '{self._task.labels.column}'",
                 location=row.location,
             )
         labels = self._task.labels
-        if labels.encoding != "iob2":
-            try:
-                tags = iob2_from_iob1(tags) if labels.encoding == "iob1" else iob2_from_iobes(tags)
-            except ValueError as error:
-                raise DataError(f"the tags are not {labels.encoding}: {error}", location=row.location) from error
+        tags = self._rewritten(row, written)
         previous = OUTSIDE
         for position, tag in enumerate(tags):
-            self._check_tag(row, tag, previous, f"tag {position + 1} of {len(tags)}")
+            self._check_tag(row, tag, previous, f"tag {position + 1} of {len(tags)}", written)
             previous = tag
         names = labels.names
-        if isinstance(names, dict):
+        if isinstance(names, dict) and not labels.numbered:
             tags = [tag if tag == OUTSIDE else f"{tag[:2]}{names[tag[2:]]}" for tag in tags]
         return words, tags
 
-    def _check_tag(self, row: Row, tag: str, previous: str, where: str) -> None:
-        """Whether a tag is IOB2 after the previous one, and of a known type."""
+    def _check_tag(self, row: Row, tag: str, previous: str, where: str, written: list[str]) -> None:
+        """Raise unless a tag is IOB2 after the previous one, and of a known type."""
         if tag == OUTSIDE:
             return
         prefix, name = tag[:2], tag[2:]
         if prefix not in ("B-", "I-") or not name:
-            raise DataError(
-                f"{where}, '{tag}', is not IOB2", location=row.location, hint="expected O, B-<type> or I-<type>"
-            )
+            hint = _other_style(written) or "expected O, B-<type> or I-<type>"
+            raise DataError(f"{where}, '{tag}', is not IOB2", location=row.location, hint=hint)
         if prefix == "I-" and previous[2:] != name:
             raise DataError(
                 f"{where}, '{tag}', is not IOB2: it continues no {name} span, the tag before it is '{previous}'",
@@ -251,9 +298,20 @@ class Iob2Scheme(LabelScheme):
                 hint=f"the first word of a span is tagged 'B-{name}'; if the data is IOB1, set labels.encoding: iob1",
             )
         names = self._task.labels.names
-        if not isinstance(names, str) and name not in names:
+        if not isinstance(names, str) and not self._task.labels.numbered and name not in names:
             raise DataError(
                 f"span type '{name}' of {where.split(' of ')[0]} is not in 'labels.names'",
                 location=row.location,
                 hint=did_you_mean(name, list(names)),
             )
+
+
+def _type_of(tag: str) -> str:
+    return tag[2:]
+
+
+def _other_style(tags: list[str]) -> str:
+    """A hint at the keys that fit how tags are written, with the tags that were seen."""
+    keys = written_otherwise(tags)
+    seen = ", ".join(list(dict.fromkeys(tag for tag in tags if tag != OUTSIDE))[:6])
+    return f"the tags {seen} look like labels: {{{keys}}}" if keys else ""

@@ -24,6 +24,7 @@ from ptv2kit.data.schemes.base import (
     Prediction,
     Scores,
     Unit,
+    input_error,
     pad_inputs,
 )
 from ptv2kit.data.templates import render
@@ -40,6 +41,21 @@ class _Passage:
 
     text: str
     spans: tuple[tuple[int, int] | None, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Gold:
+    """A right answer: its text as the data gives it, and its first character in the passage."""
+
+    text: str
+    start: int
+
+    @property
+    def bare(self) -> tuple[int, int]:
+        """First character and end without the blanks around it, which are not part of what is trained."""
+        start = self.start + len(self.text) - len(self.text.lstrip())
+        return start, start + len(self.text.strip())
 
 
 @final
@@ -78,10 +94,10 @@ class StartEndScheme(LabelScheme):
             windows = self._subwords.encode_windows(question, context, self._task.input.stride)
         except ValueError as error:
             hint = "lower input.stride, or raise max_length"
-            raise DataError(str(error), location=row.location, hint=hint) from error
-        targets = [_target(window.spans, answers[0] if answers else None) for window in windows]
+            raise input_error(row, error, hint) from error
+        targets = [_target(window.spans, answers[0].bare if answers else None) for window in windows]
         lost = bool(answers) and all(target == (_NO_ANSWER, _NO_ANSWER) for target in targets)
-        golds = tuple(context[start:end] for start, end in answers)
+        golds = tuple(answer.text for answer in answers)
         return [
             Feature(index, (window.encoding,), target, golds, lost, _Passage(context, window.spans))
             for window, target in zip(windows, targets, strict=True)
@@ -197,8 +213,8 @@ class StartEndScheme(LabelScheme):
         values = squad_scores(answered, labels.null_threshold if labels.unanswerable else None)
         return Scores({metric: values[metric] for metric in self._task.metrics if metric in values})
 
-    def _answers(self, row: Row, context: str) -> list[tuple[int, int]]:
-        """First character and end of each right answer in the passage."""
+    def _answers(self, row: Row, context: str) -> list[_Gold]:
+        """Each right answer of the row and its place in the passage."""
         labels = self._task.labels
         text_column = f"{labels.column}.text" if labels.text is None else labels.text
         start_column = f"{labels.column}.answer_start" if labels.text is None else labels.start
@@ -214,8 +230,8 @@ class StartEndScheme(LabelScheme):
             raise DataError(f"column '{text_column}' holds no answer", location=row.location, hint=hint)
         return [self._place(row, context, text, start) for text, start in zip(texts, starts, strict=True)]
 
-    def _place(self, row: Row, context: str, text: Any, start: Any) -> tuple[int, int]:
-        if not isinstance(text, str) or not text:
+    def _place(self, row: Row, context: str, text: Any, start: Any) -> _Gold:
+        if not isinstance(text, str) or not text.strip():
             raise DataError(f"an answer must be text. Got {text!r}", location=row.location)
         if start is None:
             start = context.find(text)
@@ -232,7 +248,7 @@ class StartEndScheme(LabelScheme):
                 location=row.location,
                 hint="starts count from 0 and belong to input.context as it is rendered",
             )
-        return start, start + len(text)
+        return _Gold(text, start)
 
 
 def _listed(value: Any) -> list[Any]:

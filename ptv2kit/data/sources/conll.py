@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ptv2kit.config.sources import ConllSource
-from ptv2kit.data.rows import Row
+from ptv2kit.data.rows import Fault, Row, raise_fault
 from ptv2kit.data.sources.lines import read_lines
 from ptv2kit.errors import DataError
 
@@ -16,28 +16,51 @@ _DOCUMENT_START = "-DOCSTART-"
 _SEPARATORS = {"whitespace": re.compile(r"[ \t]+"), "tab": re.compile(r"\t"), "space": re.compile(r" ")}
 
 
-def read_conll(path: Path, source: ConllSource) -> Iterator[Row]:
+def read_conll(path: Path, source: ConllSource, *, on_fault: Fault = raise_fault) -> Iterator[Row]:
     """One row for each sentence, with a list of texts for each column; its location is the line of its first token.
 
+    Args:
+        path: of the file.
+        source: columns and separator.
+        on_fault: told of a sentence with a malformed line; unless it raises, the sentences after it are read.
+
     Raises:
-        DataError: the file is unreadable, or a line has too few columns or an empty one.
+        DataError: the file is unreadable.
     """
     first_line = 0
     tokens: list[list[str]] = []
+    fault: DataError | None = None
+
+    def sentence() -> Iterator[Row]:
+        nonlocal fault
+        if fault is not None:
+            on_fault(fault)
+        elif tokens:
+            yield _sentence(tokens, source, f"{path}:{first_line}")
+        tokens.clear()
+        fault = None
+
     for number, line in read_lines(path):
         content = line.rstrip("\r\n")
         if source.comment is not None and content.startswith(source.comment):
             continue
         if not content.strip(" \t") or content.startswith(_DOCUMENT_START):
-            if tokens:
-                yield _sentence(tokens, source, f"{path}:{first_line}")
-            tokens = []
+            yield from sentence()
+            continue
+        if fault is not None:
+            continue
+        try:
+            token = _token(content, source, f"{path}:{number}")
+        except DataError as error:
+            fault = error
+            continue
+        if _DOCUMENT_START in token:  # in a column that is not the first
+            yield from sentence()
             continue
         if not tokens:
             first_line = number
-        tokens.append(_token(content, source, f"{path}:{number}"))
-    if tokens:
-        yield _sentence(tokens, source, f"{path}:{first_line}")
+        tokens.append(token)
+    yield from sentence()
 
 
 def _sentence(tokens: list[list[str]], source: ConllSource, location: str) -> Row:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ptv2kit.config.sources import HubSource
 from ptv2kit.data.rows import Row
 from ptv2kit.errors import DataError
+
+
+def never(_: Sequence[str]) -> bool:
+    """Leave class labels outside sequences as they are: the default of `takes_names`."""
+    return False
 
 
 def hub_address(source: HubSource, hub_split: str) -> str:
@@ -19,14 +24,21 @@ def hub_address(source: HubSource, hub_split: str) -> str:
     return f"hub:{source.path}{revision}{name}:{hub_split}"
 
 
-def read_hub(source: HubSource, hub_split: str, mirror: str, split: str) -> Iterator[Row]:
-    """One row for each row of the data set. Class labels inside sequences become their names, others stay integers.
+def read_hub(
+    source: HubSource,
+    hub_split: str,
+    mirror: str,
+    split: str,
+    takes_names: Callable[[Sequence[str]], bool] = never,
+) -> Iterator[Row]:
+    """One row for each row of the data set. Class labels inside sequences become their names.
 
     Args:
         source: the data set.
         hub_split: the repository's name of the split.
         mirror: folder of the data root, for the hint at it.
         split: our name of the split, for the hint at a mirror.
+        takes_names: whether labels outside sequences, which have these names, become names too.
 
     Raises:
         DataError: the data set is not to be had, or a label in a sequence has no name.
@@ -46,11 +58,34 @@ def read_hub(source: HubSource, hub_split: str, mirror: str, split: str) -> Iter
             hint=f"without a network, put its rows in '<data root>/{mirror}/{split}.jsonl.gz' and give the root "
             "with --data-root or PTV2KIT_DATA",
         ) from error
+    features: Mapping[str, Any] = dataset.features.to_dict()
     for number, values in enumerate(dataset, start=1):
         location = f"{address}: row {number}"
-        yield Row(
-            {name: _named(value, dataset.features[name], False, location) for name, value in values.items()}, location
-        )
+        yield Row({**values, **named_labels(values, features, takes_names, location)}, location)
+
+
+def named_labels(
+    values: Mapping[str, Any],
+    features: Mapping[str, Any],
+    takes_names: Callable[[Sequence[str]], bool],
+    location: str,
+) -> dict[str, Any]:
+    """The columns of a row that hold class labels, with names in place of integers.
+
+    Args:
+        values: of the row.
+        features: of the columns, as `datasets` describes them in JSON.
+        takes_names: whether labels outside sequences, which have these names, become names.
+        location: of the row.
+
+    Raises:
+        DataError: a label in a sequence has no name.
+    """
+    return {
+        name: _named(values[name], feature, False, takes_names, location)
+        for name, feature in features.items()
+        if name in values
+    }
 
 
 def fingerprint_of_rows(rows: Iterable[Row]) -> str:
@@ -64,20 +99,28 @@ def fingerprint_of_rows(rows: Iterable[Row]) -> str:
     return digest.hexdigest()
 
 
-def _named(value: Any, feature: Any, in_sequence: bool, location: str) -> Any:
-    """`value` with the class labels inside sequences replaced by their names."""
-    import datasets
-
-    if value is None:
-        return None
-    if isinstance(feature, datasets.ClassLabel):
-        if not in_sequence:
+def _named(
+    value: Any, feature: Any, in_sequence: bool, takes_names: Callable[[Sequence[str]], bool], location: str
+) -> Any:
+    """`value` with class labels replaced by their names, as `named_labels` says."""
+    if value is None or not isinstance(feature, dict):
+        return value
+    kind, inner = feature.get("_type"), feature.get("feature")
+    if kind == "ClassLabel":
+        names: list[str] = feature["names"]
+        if not (in_sequence or takes_names(names)):
             return value
-        if not 0 <= value < len(feature.names):
-            raise DataError(f"label {value} has no name; there are {len(feature.names)}", location=location)
-        return feature.names[value]
-    if isinstance(feature, dict):
-        return {name: _named(value[name], inner, in_sequence, location) for name, inner in feature.items()}
-    if isinstance(feature, datasets.List | datasets.LargeList):
-        return [_named(item, feature.feature, True, location) for item in value]
+        if not 0 <= value < len(names):
+            if not in_sequence:
+                return value  # -1 stands for a label that is held back; it is reported where it is read
+            raise DataError(f"label {value} has no name; there are {len(names)}", location=location)
+        return names[value]
+    if kind in ("List", "LargeList", "Sequence") and isinstance(value, list):
+        return [_named(item, inner, True, takes_names, location) for item in value]
+    if kind is None and isinstance(value, dict):
+        return {
+            name: _named(value[name], of_field, in_sequence, takes_names, location)
+            for name, of_field in feature.items()
+            if name in value
+        }
     return value

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from ptv2kit.data.rows import Row
-from ptv2kit.data.sources.lines import Fault, raise_fault, read_lines
+from ptv2kit.data.rows import Fault, Row, raise_fault
+from ptv2kit.data.sources.lines import LONGEST_FILE, LONGEST_ROW, read_lines
 from ptv2kit.errors import DataError
 
 
 def read_jsonl(
     path: Path, *, on_fault: Fault = raise_fault, lines: Iterable[tuple[int, str]] | None = None
 ) -> Iterator[Row]:
-    """One row for each line that is not blank.
+    """One row for each line that is not blank, or for each object of a file that is one JSON array.
 
     Args:
         path: of the file.
@@ -25,8 +25,14 @@ def read_jsonl(
     Raises:
         DataError: the file is unreadable.
     """
-    for number, line in read_lines(path) if lines is None else lines:
-        if line.strip():
+    for number, line in read_lines(path, LONGEST_FILE) if lines is None else lines:
+        if number == 1 and lines is None and line.lstrip().startswith("["):
+            yield from _read_array(path, on_fault)
+            return
+        if len(line) > LONGEST_ROW:
+            message = f"the line has {len(line):,} characters. Expected {LONGEST_ROW:,} or fewer"
+            on_fault(DataError(message, location=f"{path}:{number}", hint="give each row a line of its own"))
+        elif line.strip():
             location = f"{path}:{number}"
             try:
                 row = Row(_parse_object(line, location), location)
@@ -34,6 +40,23 @@ def read_jsonl(
                 on_fault(error)
             else:
                 yield row
+
+
+def _read_array(path: Path, on_fault: Fault) -> Iterator[Row]:
+    """The rows of a file that is one JSON array of objects."""
+    text = "".join(line for _, line in read_lines(path, LONGEST_FILE))
+    try:
+        values: object = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise DataError(f"not JSON: {error.msg} at column {error.colno}", location=f"{path}:{error.lineno}") from error
+    except (RecursionError, ValueError) as error:
+        raise DataError(f"not readable as JSON: {error}", location=str(path)) from error
+    for number, value in enumerate(cast("list[object]", values), start=1):
+        location = f"{path}: row {number}"
+        if isinstance(value, dict):
+            yield Row(cast("dict[str, Any]", value), location)
+        else:
+            on_fault(DataError(f"expected a JSON object. Got {type(value).__name__}", location=location))
 
 
 def _parse_object(line: str, location: str) -> dict[str, Any]:

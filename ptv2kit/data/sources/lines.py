@@ -5,33 +5,42 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from itertools import count
 from pathlib import Path
-from typing import NoReturn
 
 from ptv2kit.errors import DataError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_GZIP_MAGIC = b"\x1f\x8b"
-_LONGEST_LINE = 1 << 28
-"""Bytes; SQuAD is one line of 40 MB. A gzip file of a megabyte can hold a line of a gigabyte."""
+_MAGIC = {
+    b"\x1f\x8b": "this is gzip; its name has to end in '.gz'",
+    b"PK\x03\x04": "this is a zip archive; unpack it, and name the file in it",
+    b"\xff\xfe": "this is UTF-16; save the file as UTF-8, such as with 'iconv -f UTF-16 -t UTF-8'",
+    b"\xfe\xff": "this is UTF-16; save the file as UTF-8, such as with 'iconv -f UTF-16 -t UTF-8'",
+    b"PAR1": "this is Parquet; set 'data.source: parquet'",
+}
+"""How files of other kinds begin, and what to do about them."""
+LONGEST_FILE = 1 << 28
+"""Bytes of a file that is one piece of JSON: SQuAD is one line of 40 MB, but gzip makes a gigabyte of a megabyte."""
+LONGEST_ROW = 1 << 24
+"""Bytes of a row's line. Tokenizers need about a hundred times the size of a text: a longer row would fill memory."""
 
-Fault = Callable[[DataError], None]
-"""Told of a row that cannot be read; raises if that shall be the end."""
 
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, longest: int = LONGEST_ROW) -> Iterator[tuple[int, str]]:
     """Line numbers from 1, and lines with their line ends. A byte order mark is dropped; only `\\n` ends a line.
 
+    Args:
+        path: of the file.
+        longest: bytes of the longest line.
+
     Raises:
-        DataError: the file cannot be read, its gzip data is damaged, or a line is not UTF-8 or longer than 256 MiB.
+        DataError: the file cannot be read, its gzip data is damaged, or a line is not UTF-8 or too long.
     """
     number = 0
     try:
         with _open(path) as file:
-            for number, line in decoded_lines(_bounded(file, path), path):
+            for number, line in decoded_lines(_bounded(file, path, longest), path):
                 yield number, line
     # BadGzipFile is an OSError without strerror, so it has to come first.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -50,11 +59,6 @@ def decoded_lines(file: Iterable[bytes], path: Path) -> Iterator[tuple[int, str]
     """
     for number, raw in enumerate(file, start=1):
         yield number, _decode(raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw, path, number)
-
-
-def raise_fault(error: DataError) -> NoReturn:
-    """The `Fault` of readers whose rows must all be whole."""
-    raise error
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
@@ -79,14 +83,14 @@ def _open(path: Path) -> gzip.GzipFile | BufferedReader:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def _bounded(file: gzip.GzipFile | BufferedReader, path: Path) -> Iterator[bytes]:
+def _bounded(file: gzip.GzipFile | BufferedReader, path: Path, longest: int) -> Iterator[bytes]:
     for number in count(1):
-        line = file.readline(_LONGEST_LINE + 1)
+        line = file.readline(longest + 1)
         if not line:
             return
-        if len(line) > _LONGEST_LINE:
+        if len(line) > longest:
             raise DataError(
-                f"the line is longer than {_LONGEST_LINE >> 20} MiB",
+                f"the line is longer than {longest >> 20} MiB",
                 location=f"{path}:{number}",
                 hint="give each row a line of its own",
             )
@@ -97,9 +101,9 @@ def _decode(raw: bytes, path: Path, number: int) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        is_gzip = number == 1 and raw.startswith(_GZIP_MAGIC)
+        hint = next((hint for magic, hint in _MAGIC.items() if number == 1 and raw.startswith(magic)), "")
         raise DataError(
             f"not UTF-8: byte 0x{raw[error.start]:02x} at byte {error.start + 1} of the line",
             location=f"{path}:{number}",
-            hint="this is gzip; its name has to end in '.gz'" if is_gzip else "save the file as UTF-8",
+            hint=hint or "save the file as UTF-8",
         ) from error

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import final
 
@@ -24,12 +24,12 @@ from ptv2kit.config.sources import (
     TableSource,
 )
 from ptv2kit.config.task import TaskBase
-from ptv2kit.data.rows import Row
+from ptv2kit.data.rows import Fault, Row, raise_fault
 from ptv2kit.data.sources.conll import read_conll
 from ptv2kit.data.sources.conll04 import read_conll04
 from ptv2kit.data.sources.conll05 import read_conll05, words_path
 from ptv2kit.data.sources.gold_conll import read_gold_conll
-from ptv2kit.data.sources.hub import fingerprint_of_rows, hub_address, read_hub
+from ptv2kit.data.sources.hub import fingerprint_of_rows, hub_address, never, read_hub
 from ptv2kit.data.sources.jsonl import read_jsonl
 from ptv2kit.data.sources.lines import fingerprint_of_file
 from ptv2kit.data.sources.outside import tell_outside
@@ -38,10 +38,11 @@ from ptv2kit.data.sources.squad import read_squad
 from ptv2kit.data.sources.srl_lines import read_srl_lines
 from ptv2kit.data.sources.table import read_table
 from ptv2kit.data.templates import task_rows
-from ptv2kit.errors import ConfigError, DataError
+from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import is_folder
 
 _ROOT_HINT = "give the folder of the data with --data-root or the environment variable PTV2KIT_DATA"
+_SHOWN = 20
 _PATTERN = frozenset("*?[")
 
 
@@ -71,6 +72,7 @@ class SplitData:
         fingerprint: SHA-256 in hexadecimal: of the file's bytes (of the files' fingerprints if there are several), or
             of the rows of a hub data set.
         pattern: path or pattern of the files, if there are any; absolute.
+        skipped: malformed rows that were left out; None: a malformed row is an error.
     """
 
     name: str
@@ -78,6 +80,7 @@ class SplitData:
     source: str
     fingerprint: str
     pattern: Path | None = field(default=None, compare=False)
+    skipped: tuple[Problem, ...] | None = None
 
     def limited(self, count: int | None, seed: int) -> SplitData:
         """At most `count` rows, drawn by `seed`, in the order of the data."""
@@ -85,7 +88,7 @@ class SplitData:
             return self
         chosen = sorted(random.Random(seed).sample(range(len(self.rows)), count))
         rows = tuple(self.rows[index] for index in chosen)
-        return SplitData(self.name, rows, self.source, self.fingerprint, self.pattern)
+        return replace(self, rows=rows)
 
 
 def read_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path | None) -> SplitData:
@@ -99,29 +102,79 @@ def read_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path |
 
     Raises:
         ConfigError: the task has no such split.
-        DataError: a file is missing, unreadable, malformed or empty, or the hub does not deliver.
+        DataError: a file is missing, unreadable, malformed or empty, or the hub does not deliver. With `data.on_fault:
+            skip` malformed rows are left out, and it is an error only if all are.
     """
-    located = locate_split(task, split, task_path=task_path, data_root=data_root)
-    if located is None:
-        assert isinstance(task.data, HubSource)
-        hub_split = _file_of(task, split, task_path)
-        source = hub_address(task.data, hub_split)
-        if is_folder(Path(task.data.path)):  # the library reads one just as well
-            folder = [Path(task.data.path)]
-            tell_outside(folder, task=task.task, split=split, task_path=task_path, data_root=data_root)
-        plain = tuple(read_hub(task.data, hub_split, task.data.mirror or task.task, split))
-        fingerprint = fingerprint_of_rows(plain)
+    found = OpenSplit.find(task, split, task_path=task_path, data_root=data_root)
+    skipped: list[Problem] = []
+    skips = task.data.on_fault == "skip"
+
+    def skip(error: DataError) -> None:
+        skipped.extend(error.problems)
+
+    on_fault = skip if skips else raise_fault
+    if found.located is None:
+        plain = tuple(found.plain_rows(on_fault))
+        rows, fingerprint = tuple(task_rows(task, plain, on_fault)), fingerprint_of_rows(plain)
     else:
-        source = str(located.pattern)
-        files = _files_read(located, task.data)
-        tell_outside(files, task=task.task, split=split, task_path=task_path, data_root=data_root)
-        plain = tuple(row for path in located.files for row in read_rows(path, task.data))
-        fingerprint = _fingerprint(located, task.data)
-    rows = tuple(task_rows(task, plain))
+        rows, fingerprint = tuple(found.rows(on_fault)), _fingerprint(found.located, task.data)
     if not rows:
-        hint = "no row has what 'where' asks for" if task.where and plain else ""
-        raise DataError(f"split '{split}' is empty", location=source, hint=hint)
-    return SplitData(split, rows, source, fingerprint, None if located is None else located.pattern.absolute())
+        if skipped:
+            raise DataError(skipped[:_SHOWN])
+        hint = "no row has what 'where' asks for" if task.where else ""
+        raise DataError(f"split '{split}' is empty", location=found.source, hint=hint)
+    return SplitData(split, rows, found.source, fingerprint, found.pattern, tuple(skipped) if skips else None)
+
+
+@final
+@dataclass(frozen=True)
+class OpenSplit:
+    """A split that was found and can be read row by row, as often as needed.
+
+    Args:
+        task: says how it is read.
+        name: of the split.
+        source: the path or pattern, or `hub:path@revision/name:split`.
+        located: its files; None: it is the hub's.
+        hub_split: the repository's name of the split.
+    """
+
+    task: TaskBase
+    name: str
+    source: str
+    located: Located | None
+    hub_split: str
+
+    @staticmethod
+    def find(task: TaskBase, split: str, *, task_path: Path, data_root: Path | None) -> OpenSplit:
+        """Look up a split; arguments and errors as of `read_split`."""
+        located = locate_split(task, split, task_path=task_path, data_root=data_root)
+        hub_split = _file_of(task, split, task_path)
+        if located is None:
+            assert isinstance(task.data, HubSource)
+            files = [Path(task.data.path)] if is_folder(Path(task.data.path)) else []  # the library reads one too
+            source = hub_address(task.data, hub_split)
+        else:
+            files, source = _files_read(located, task.data), str(located.pattern)
+        tell_outside(files, task=task.task, split=split, task_path=task_path, data_root=data_root)
+        return OpenSplit(task, split, source, located, hub_split)
+
+    @property
+    def pattern(self) -> Path | None:
+        """The absolute path or pattern of the files, if there are any."""
+        return None if self.located is None else self.located.pattern.absolute()
+
+    def rows(self, on_fault: Fault) -> Iterator[Row]:
+        """The rows, with `expand`, `derive`, `where` and `distinct` applied; `on_fault` is told of malformed ones."""
+        return task_rows(self.task, self.plain_rows(on_fault), on_fault)
+
+    def plain_rows(self, on_fault: Fault) -> Iterator[Row]:
+        """The rows as they are in the data."""
+        data, takes_names = self.task.data, self.task.takes_names
+        if self.located is None:
+            assert isinstance(data, HubSource)
+            return read_hub(data, self.hub_split, data.mirror or self.task.task, self.name, takes_names)
+        return (row for path in self.located.files for row in read_rows(path, data, on_fault, takes_names))
 
 
 def read_file(task: TaskBase, path: Path) -> SplitData:
@@ -143,7 +196,7 @@ def read_file(task: TaskBase, path: Path) -> SplitData:
             source = ParquetSource(source="parquet", splits=splits)
         case _:
             pass
-    rows = tuple(task_rows(task, read_rows(path, source)))
+    rows = tuple(task_rows(task, read_rows(path, source, raise_fault, task.takes_names), raise_fault))
     if not rows:
         raise DataError("the file has no rows", location=str(path))
     return SplitData("file", rows, str(path), fingerprint_of_file(path), path.absolute())
@@ -179,23 +232,34 @@ def locate_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path
     )
 
 
-def read_rows(path: Path, source: DataSource) -> Iterator[Row]:
+def read_rows(
+    path: Path,
+    source: DataSource,
+    on_fault: Fault = raise_fault,
+    takes_names: Callable[[Sequence[str]], bool] = never,
+) -> Iterator[Row]:
     """The rows of one file in the format of `source`; a hub data set's mirror is JSON lines.
+
+    Args:
+        path: of the file.
+        source: the task's section.
+        on_fault: told of a malformed row; formats whose rows cannot be told apart after a fault raise instead.
+        takes_names: see `TaskBase.takes_names`.
 
     Raises:
         DataError: the file is unreadable or malformed.
     """
     match source:
         case HubSource() | JsonlSource():
-            return read_jsonl(path)
+            return read_jsonl(path, on_fault=on_fault)
         case TableSource():
-            return read_table(path, source)
+            return read_table(path, source, on_fault=on_fault)
         case ParquetSource():
-            return read_parquet(path)
+            return read_parquet(path, takes_names)
         case ConllSource():
-            return read_conll(path, source)
+            return read_conll(path, source, on_fault=on_fault)
         case SquadSource():
-            return read_squad(path)
+            return read_squad(path, on_fault=on_fault)
         case Conll04Source():
             return read_conll04(path, source)
         case Conll05Source():

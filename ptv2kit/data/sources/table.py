@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ptv2kit.config.sources import TableSource
-from ptv2kit.data.rows import Row
-from ptv2kit.data.sources.lines import Fault, raise_fault, read_lines
+from ptv2kit.data.rows import Fault, Row, raise_fault
+from ptv2kit.data.sources.lines import read_lines
 from ptv2kit.errors import DataError
 
 
@@ -25,9 +25,9 @@ def read_table(path: Path, source: TableSource, *, on_fault: Fault = raise_fault
         DataError: the file is unreadable, a quote is out of place, a record has another number of fields than there
             are columns (from `on_fault`), or two columns have one name.
     """
-    separator = "," if source.source == "csv" else "\t"
+    separator = source.delimiter or ("," if source.source == "csv" else "\t")
     quoting = source.source == "csv" if source.quoting is None else source.quoting
-    records = _quoted_records(path, separator) if quoting else _plain_records(path, separator)
+    records = _quoted_records(path, separator, source.quote) if quoting else _plain_records(path, separator)
     columns: Sequence[str] | None = source.columns
     if columns is not None:
         _check_columns(columns, str(path))
@@ -35,6 +35,7 @@ def read_table(path: Path, source: TableSource, *, on_fault: Fault = raise_fault
         location = f"{path}:{line}"
         if columns is None:
             _check_columns(fields, location)
+            _check_delimiter(fields, location)
             columns = fields
         elif len(fields) != len(columns):
             message = f"expected {len(columns)} fields ({', '.join(columns)}). Got {len(fields)}"
@@ -50,8 +51,8 @@ def _plain_records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]
             yield number, content.split(separator)
 
 
-def _quoted_records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader((line for _, line in _text_lines(path)), delimiter=separator, strict=True)
+def _quoted_records(path: Path, separator: str, quote: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader((line for _, line in _text_lines(path)), delimiter=separator, quotechar=quote, strict=True)
     while True:
         first_line = reader.line_num + 1
         try:
@@ -81,6 +82,16 @@ def _check_columns(columns: Sequence[str], location: str) -> None:
     repeated = [name for index, name in enumerate(columns) if name in columns[:index]]
     if repeated:
         raise DataError(f"column '{repeated[0]}' occurs twice", location=location)
+
+
+def _check_delimiter(columns: Sequence[str], location: str) -> None:
+    """A header of one column that holds another delimiter is a table that was written with that one."""
+    other = next((character for character in ";\t|," if character in columns[0]), None)
+    if len(columns) == 1 and other is not None:
+        name = "\\t" if other == "\t" else other
+        raise DataError(
+            f"the header is one column, {columns[0]!r}", location=location, hint=f'set data.delimiter: "{name}"'
+        )
 
 
 def _field_hint(quoting: bool) -> str:
