@@ -107,6 +107,13 @@ class TerminatedRunError(ProjectError):
     exit_code = 143
 
 
+@final
+class HungUpRunError(ProjectError):
+    """The terminal that the run was started from was closed (SIGHUP); what was there was saved."""
+
+    exit_code = 129
+
+
 def did_you_mean(found: str, known: Sequence[str]) -> str:
     """A hint that names the closest of `known`, or all of them if none is close and they are few.
 

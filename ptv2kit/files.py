@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import secrets
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,30 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _keep_name(path.parent)
+
+
+def link_atomically(source: Path, target: Path) -> None:
+    """Let `target` be the same file as `source`, or a copy where the file system has no hard links.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; the old content of `target` is still there.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and target.samefile(source):
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.hardlink_to(source)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        write_atomically(target, source.read_bytes())
+        return
+    try:
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _keep_name(target.parent)
 
 
 def _keep_name(folder: Path) -> None:
@@ -110,6 +135,11 @@ def weights_fault(path: Path) -> Problem | None:
     if size == 0:
         return Problem("is empty", hint=_COPY_AGAIN)
     return None
+
+
+def allowed_cores() -> int:
+    """Processors that this process may use, which a scheduler or container may have limited."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def is_file(path: Path) -> bool:

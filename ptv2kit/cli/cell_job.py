@@ -112,12 +112,13 @@ def trained_cell(cell: Cell, outcome: Outcome, run: str) -> Trained:
     """Record what came out of a cell; `run` is its run's folder, relative to the suite's."""
     from ptv2kit.reporting.suite_folder import CellRecord
 
-    stopped = {"interrupted": signal.SIGINT, "terminated": signal.SIGTERM}.get(outcome.status)
+    stopped = {"interrupted": signal.SIGINT, "terminated": signal.SIGTERM, "hung_up": signal.SIGHUP}.get(outcome.status)
+    ended = "stopped" if outcome.status == "stopped" else "finished"
     record = CellRecord(
         name=cell.name,
         case=cell.case,
         settings=cell.settings,
-        status="interrupted" if outcome.status == "terminated" else outcome.status,
+        status=ended if stopped is None else "interrupted",
         score=outcome.score,
         metrics={split: dict(scores.values) for split, scores in outcome.scores.items()},
         best_epoch=outcome.best_epoch,

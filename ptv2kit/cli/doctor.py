@@ -6,7 +6,6 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
-import os
 import platform
 import shutil
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 from ptv2kit import __version__
 from ptv2kit.cli.data_root import add_data_root
 from ptv2kit.cli.subject import silence_libraries
-from ptv2kit.files import cache_folder
+from ptv2kit.files import allowed_cores, cache_folder
 
 EXAMPLES = """examples:
   ptv2kit doctor
@@ -75,7 +74,7 @@ def _devices() -> dict[str, str]:
     """The CPU, and each GPU with its memory and what it computes with."""
     import torch
 
-    devices = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"}
+    devices = {"cpu": f"{allowed_cores()} cores, {torch.get_num_threads()} threads of torch"}
     if not torch.cuda.is_available():
         build = "this build of torch has no CUDA" if torch.version.cuda is None else "torch finds none"
         return {**devices, "gpu": f"none: {build}"}

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import IO, TYPE_CHECKING, final
 
 from ptv2kit.errors import ConfigError, ProjectError, TrainingError
+from ptv2kit.files import allowed_cores
 
 if TYPE_CHECKING:
     import torch
@@ -130,6 +131,11 @@ def memory_advice(prepared: Sequence[Prepared], found: Workers | None) -> str:
     return f"{advice}{shorter}{checkpointing}; 'ptv2kit plan' shows what needs how much"
 
 
+def safe_environment() -> dict[str, str]:
+    """This process's environment for a child that imports nothing from the working folder, as `ptv2kit` itself."""
+    return {**os.environ, "PYTHONSAFEPATH": "1"}
+
+
 def launch_machines(hostfile: Path, words: Sequence[str]) -> int:
     """Start the same command on all machines of a hostfile with DeepSpeed's launcher, and wait for it.
 
@@ -149,7 +155,8 @@ def launch_machines(hostfile: Path, words: Sequence[str]) -> int:
     if not launcher.is_file():
         raise ConfigError("distributed.hostfile needs deepspeed", hint="pip install 'ptv2kit[distributed]'")
     return subprocess.call(
-        [str(launcher), "--hostfile", str(hostfile), "--no_local_rank", "--module", "ptv2kit", *words]
+        [str(launcher), "--hostfile", str(hostfile), "--no_local_rank", "--module", "ptv2kit", *words],
+        env=safe_environment(),
     )
 
 
@@ -185,15 +192,20 @@ class _Processes:
     def __init__(self, count: int, words: Sequence[str], folder: Path) -> None:
         self._logs = [folder / f"rank-{rank}.txt" for rank in range(count)]
         self._received: signal.Signals | None = None
-        common = {**os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-        common.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+        common = {
+            **safe_environment(),
+            "WORLD_SIZE": str(count),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(_free_port()),
+        }
+        common.setdefault("OMP_NUM_THREADS", str(max(1, allowed_cores() // count)))
         self._processes: list[subprocess.Popen[bytes]] = []
         for rank, log in enumerate(self._logs):
             environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "PTV2KIT_PARENT": str(os.getpid())}
             stderr: IO[bytes] | None = log.open("wb") if rank else None
             self._processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "ptv2kit", *words],
+                    [sys.executable, "-P", "-m", "ptv2kit", *words],
                     env=environment,
                     stdout=None if rank == 0 else subprocess.DEVNULL,
                     stderr=stderr,
@@ -204,7 +216,8 @@ class _Processes:
                 stderr.close()
 
     def wait(self) -> int:
-        before = {number: signal.signal(number, self._pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        passed = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+        before = {number: signal.signal(number, self._pass_on) for number in passed}
         try:
             failed = self._first_failure()
             if failed is not None:
@@ -248,7 +261,8 @@ class _Processes:
             time.sleep(0.05)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self._received = signal.Signals(number)
+        if number != signal.SIGUSR1:
+            self._received = signal.Signals(number)
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(number)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 from ptv2kit.cli.cell_job import LOG, CellJob
+from ptv2kit.cli.launch import safe_environment
 from ptv2kit.cli.spread import Ended
+from ptv2kit.files import allowed_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,8 +35,7 @@ def visible_gpus() -> list[str]:
 
 def threads_each(processes: int) -> int:
     """Processors for each of so many processes, at least one."""
-    there = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, there // processes)
+    return max(1, allowed_cores() // processes)
 
 
 @final
@@ -103,12 +104,12 @@ def start_child(job: CellJob, environment: Mapping[str, str], folder: Path | Non
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", CHILD],
+            [sys.executable, "-P", "-c", CHILD],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             cwd=folder,
-            env={**os.environ, **environment, "PTV2KIT_PARENT": str(os.getpid())},
+            env={**safe_environment(), **environment, "PTV2KIT_PARENT": str(os.getpid())},
             start_new_session=True,  # Ctrl-C reaches it through this process, once
         )
     assert process.stdin is not None
@@ -127,7 +128,7 @@ def how_it_ended(name: str, code: int) -> Ended:
         name: of the cell.
         code: 0 if it left a record, negative if a signal ended it.
     """
-    if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+    if code in (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGHUP):
         return Ended(name, stopped=signal.Signals(code - 128))
     if code == -signal.SIGKILL:
         return Ended(name, "its process was killed by SIGKILL; the machine may have run out of memory")

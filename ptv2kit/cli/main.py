@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn, final
+from typing import NoReturn, TextIO, final
 
 from ptv2kit import __version__
 from ptv2kit.cli import (
@@ -46,7 +46,7 @@ EPILOG = """examples:
   ptv2kit export runs/quickstart/RUN --to adapter
 
 exit codes: 0 ok, 1 failed run or internal error, 2 configuration or usage, 3 data or network, 4 out of memory,
-5 expectation missed, 130 interrupted, 143 ended by SIGTERM
+5 expectation missed, 129 hung up, 130 interrupted, 143 ended by SIGTERM
 """
 
 
@@ -128,6 +128,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader went away; without this, Python would complain once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except UnicodeEncodeError as error:
+        if args.debug:
+            traceback.print_exc()
+        name = error.object[max(0, error.start - 20) : error.end + 20]
+        print(f"error: this locale cannot write {name!r}, which is part of a path or a text", file=sys.stderr)
+        print("  hint: set PYTHONUTF8=1, or a locale with UTF-8 such as LC_ALL=C.UTF-8", file=sys.stderr)
+        return 2
     except Exception as error:  # noqa: BLE001 - the last resort of a command line
         if args.debug:
             traceback.print_exc()
@@ -140,6 +147,48 @@ def _unraisable(fault: sys.UnraisableHookArgs) -> None:
     """Without memory a half-read file cannot even be closed in order; what ran out is told by the error itself."""
     if not isinstance(fault.exc_value, MemoryError):
         sys.__unraisablehook__(fault)
+
+
+@final
+class _LastingStream(io.TextIOBase):
+    """A stream that loses what it is given once its reader has gone away or its disk is full, instead of failing.
+
+    Messages are of no use to a training that nobody watches any more, and must not end it; its log has them too.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._gone = False
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Of the stream."""
+        return self._stream.encoding
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        if not self._gone:
+            try:
+                return self._stream.write(text)
+            except (OSError, ValueError):
+                self._gone = True
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush if there is still something to flush to."""
+        if not self._gone:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError):
+                self._gone = True
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal that is still there."""
+        return not self._gone and self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Of the stream."""
+        return self._stream.fileno()
 
 
 @final
@@ -156,6 +205,7 @@ def entry_point() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show '→' is no reason to fail
+    sys.stderr = _LastingStream(sys.stderr)
     if "_ARGCOMPLETE" in os.environ:
         completion.complete(build_parser())
     if "--debug" not in sys.argv:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 
 from rich.console import Console
 
-from ptv2kit.cli.record import RunWriter, prompt_folder, write_predictions
+from ptv2kit.cli.record import RunWriter, prediction_lines, predictions_path, prompt_folder
 from ptv2kit.cli.resume import ResumePoint
 from ptv2kit.cli.signals import StopSignals
 from ptv2kit.errors import TrainingError
@@ -116,7 +116,7 @@ class RecordedRun:
         with self.tracking() as trackers:
             console = TrainingConsole(self._messages, metric, epochs)
             with StopSignals() as stop, console, self.training_errors():
-                result = self.trainer([console, trackers, *watchers], stop).train()
+                result = self.trainer([console, trackers, *watchers], stop, stop.wants_checkpoint).train()
                 scores, interrupted = self.score(result, console.on_evaluating, stop)
             outcome = self.write_results(result, scores, stop.status if interrupted else result.ending)
             trackers.summarize(outcome.scores)
@@ -136,12 +136,15 @@ class RecordedRun:
         step = 0 if self._start is None or self._start.state is None else self._start.state.progress.step
         return tracking(names, self.folder.path, recipe.model_dump(mode="json"), step)
 
-    def trainer(self, watchers: Sequence[TrainingEvents], stop: Callable[[], bool]) -> Trainer:
+    def trainer(
+        self, watchers: Sequence[TrainingEvents], stop: Callable[[], bool], wants_checkpoint: Callable[[], bool]
+    ) -> Trainer:
         """What trains the run's tasks and writes into its folder.
 
         Args:
             watchers: told how it goes on.
             stop: asked between steps whether to end.
+            wants_checkpoint: asked between steps whether to save one.
         """
         from ptv2kit.reporting.run_folder import RunRecorder
         from ptv2kit.training.trainer import Trainer
@@ -152,6 +155,8 @@ class RecordedRun:
         self.folder.cut_metrics(lines)
         recorder = RunRecorder(self.folder, every=10, losses=extra.get("losses", ()), lines=lines)
         writer = RunWriter(self.folder, first.self_contained()[0], self.parts, recorder, self._request)
+        if state is not None:
+            writer.restore(state)
         trainer = Trainer(
             self.parts,
             self.settings,
@@ -162,6 +167,7 @@ class RecordedRun:
             processes=self._processes,
             start=state,
             stop=stop,
+            wants_checkpoint=wants_checkpoint,
         )
         if state is not None:
             done = f"step {state.progress.step} of {trainer.total_steps}"
@@ -249,7 +255,9 @@ class RecordedRun:
                 except KeyboardInterrupt:
                     return False
                 found[name] = test.scores
-                write_predictions(self.folder, task, name, split.data.rows, test.predictions)
+                self.folder.write_text(
+                    predictions_path(task, name), prediction_lines(split.data.rows, test.predictions)
+                )
         return True
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ptv2kit.cli.data_root import add_data_root
+from ptv2kit.cli.signals import STOPPED
 from ptv2kit.cli.subject import silence_libraries
-from ptv2kit.errors import ConfigError, ExpectationMissedError, InterruptedRunError, Problem, TerminatedRunError
+from ptv2kit.errors import ConfigError, ExpectationMissedError, Problem
 from ptv2kit.files import is_folder
 
 if TYPE_CHECKING:
@@ -184,10 +185,10 @@ def _report(outcome: Outcome, folder: RunFolder, *, as_json: bool, quiet: bool) 
         if not quiet:
             console.print(f"{outcome.epochs} epochs in {duration(outcome.seconds)}")
         console.print(f"run: {folder.path}", soft_wrap=True)
-    if outcome.status in ("interrupted", "terminated"):
-        error = InterruptedRunError if outcome.status == "interrupted" else TerminatedRunError
+    if outcome.status in STOPPED:
         best = f"the best prompt so far is in '{folder.path / 'prompt'}'"
-        raise error(f"{outcome.status}; {best}", hint=f"go on: ptv2kit run {folder.path} --resume")
+        how = outcome.status.replace("_", " ")
+        raise STOPPED[outcome.status](f"{how}; {best}", hint=f"go on: ptv2kit run {folder.path} --resume")
     missed = outcome.missed()
     if missed:
         raise ExpectationMissedError([Problem(sentence) for sentence in missed])

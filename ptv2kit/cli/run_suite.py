@@ -17,6 +17,7 @@ from ptv2kit.errors import (
     ConfigError,
     DataError,
     ExpectationMissedError,
+    HungUpRunError,
     InterruptedRunError,
     OutOfMemoryError,
     Problem,
@@ -181,7 +182,7 @@ class SuiteRunner:
         self.missed: list[str] = []
         self.elsewhere = 0
         self.interrupted = False
-        self.terminated = False
+        self.stopped_by: signal.Signals | None = None
 
     def run_cells(self, cells: Sequence[Cell], keys: Sequence[str], engine: Engine, preflight: Preflight) -> None:
         """Train the cells that are not finished; a failed one is tried again, and stops none of the others.
@@ -214,7 +215,7 @@ class SuiteRunner:
         """Note by which signal the cells were interrupted, if they were."""
         if number is not None:
             self.interrupted = True
-            self.terminated = number == signal.SIGTERM
+            self.stopped_by = number
 
     def train(self, cell: Cell, watchers: Sequence[TrainingEvents] = ()) -> CellRecord:
         """Train one cell in this process; an error of the project is part of its record, any other is raised."""
@@ -223,7 +224,7 @@ class SuiteRunner:
         done = train_cell(
             cell, folder=self.folder.path, data_root=self._data_root, messages=self.messages, watchers=watchers
         )
-        self.terminated = done.stopped == signal.SIGTERM
+        self.stopped_by = done.stopped
         return done.record
 
     def write_tables(self) -> None:
@@ -272,7 +273,8 @@ class SuiteRunner:
         done = sum(record.status in ("finished", "stopped") for record in self.records)
         if self.interrupted:
             message = f"interrupted after {done} of {len(self.records)} cells; run the same command again to go on"
-            raise TerminatedRunError(message) if self.terminated else InterruptedRunError(message)
+            kinds = {signal.SIGTERM: TerminatedRunError, signal.SIGHUP: HungUpRunError}
+            raise kinds.get(self.stopped_by or signal.SIGINT, InterruptedRunError)(message)
         if self.failed:
             codes = {record.exit_code for record in self.failed}
             kind = next((kind for kind in _ERRORS if codes == {kind.exit_code}), TrainingError)

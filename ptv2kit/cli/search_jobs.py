@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ptv2kit.cli.launch import safe_environment
 from ptv2kit.cli.local_engine import threads_each, visible_gpus
 from ptv2kit.cli.signals import StopSignals
 
@@ -35,7 +36,7 @@ def search_together(count: int, words: Sequence[str], folder: Path, messages: Co
     passed: signal.Signals | None = None
 
     def start(index: int) -> None:
-        environment = {**os.environ, "PTV2KIT_PARENT": str(os.getpid())}
+        environment = {**safe_environment(), "PTV2KIT_PARENT": str(os.getpid())}
         environment.setdefault("OMP_NUM_THREADS", str(threads_each(count)))
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
@@ -43,7 +44,7 @@ def search_together(count: int, words: Sequence[str], folder: Path, messages: Co
         with path.open("ab") as log:
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "ptv2kit", *words, "--jobs", "1"],
+                    [sys.executable, "-P", "-m", "ptv2kit", *words, "--jobs", "1"],
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

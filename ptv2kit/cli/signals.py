@@ -1,4 +1,4 @@
-"""Ctrl-C and the scheduler's SIGTERM: the step that is running ends, what is there is saved, then the command ends."""
+"""Signals of a user or a scheduler: the step that is running ends, what is there is saved, then the command ends."""
 
 from __future__ import annotations
 
@@ -7,21 +7,27 @@ import threading
 from types import FrameType
 from typing import Literal, final
 
+from ptv2kit.errors import HungUpRunError, InterruptedRunError, ProjectError, TerminatedRunError
+
 
 @final
 class StopSignals:
-    """Within `with`, the first SIGINT or SIGTERM is only remembered; a second SIGINT interrupts at once.
+    """Within `with`, the first SIGINT, SIGTERM or SIGHUP is only remembered; a second SIGINT interrupts at once.
 
+    SIGUSR1 asks for a checkpoint. SIGHUP stays ignored where the parent process has ignored it, as `nohup` does.
     Signals are left as they are in a thread that is not the main one, which cannot take them.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._wants_checkpoint = False
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._take)
         return self
 
@@ -33,12 +39,34 @@ class StopSignals:
         """Whether to stop."""
         return self.received is not None
 
+    def wants_checkpoint(self) -> bool:
+        """Whether SIGUSR1 came since the last call."""
+        wanted, self._wants_checkpoint = self._wants_checkpoint, False
+        return wanted
+
     @property
-    def status(self) -> Literal["interrupted", "terminated"]:
+    def status(self) -> Literal["interrupted", "terminated", "hung_up"]:
         """How a run ended that was stopped."""
-        return "terminated" if self.received == signal.SIGTERM else "interrupted"
+        match self.received:
+            case signal.SIGTERM:
+                return "terminated"
+            case signal.SIGHUP:
+                return "hung_up"
+            case _:
+                return "interrupted"
 
     def _take(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGUSR1:
+            self._wants_checkpoint = True
+            return
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
+
+
+STOPPED: dict[str, type[ProjectError]] = {
+    "interrupted": InterruptedRunError,
+    "terminated": TerminatedRunError,
+    "hung_up": HungUpRunError,
+}
+"""The error of a run that was stopped, by its status."""

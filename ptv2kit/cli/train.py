@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -85,41 +85,50 @@ def train_recipe(
     require_writable(runs_dir if resume is None else resume.folder)
     require_trackers(resolved.recipe.trackers)
     tasks = [(task.task, task.path) for task in resolved.tasks]
-    with RowsConsole(messages) as rows:
-        prepared = prepare_tasks(resolved.recipe, tasks, data_root, rows.on_rows)
-    for each in prepared:
-        print_splits(messages, each, several=len(prepared) > 1)
-    recipe = resolved.recipe
-    initial = read_initial(recipe, prepared[0].spec)
-    request = request_of(prepared, initial)
-    start = None
-    if resume is not None:
-        start = find_resume_point(resume.folder, request, resume.accepted, messages)
-    device = prepared[0].device
-    placement = place(prepared, found, messages)
-    with memory_errors(prepared, found), process_group(found, device) as processes:
-        strategy, sharding = prepare_strategy(recipe, placement.strategy, device, processes.size)
-        seed_everything(recipe.train.seed)
-        models = build_models(prepared, sharding)
-        print_parameters(messages, recipe.backbone.name, count_parameters(models))
-        if initial is not None:
-            start_from(initial, prepared, models, messages)
-        key = run_key(request)
-        path = None if start is None else start.folder
-        if path is None and processes.rank == 0:
-            path = RunFolder.create(runs_dir, name or recipe.recipe, key).path
-        folder = RunFolder(processes.gather(path)[0], writes=processes.rank == 0)
-        messages.print(f"run folder: {folder.path}", soft_wrap=True)
-        with disk_errors(folder):
-            write_request(folder, key, resolved, prepared, overrides, data_root, initial)
-            if placement.micro_batch is not None:
-                recipe = recipe.model_copy(
-                    update={"train": recipe.train.model_copy(update={"micro_batch_size": placement.micro_batch})}
-                )
-            run = RecordedRun(prepared, models, recipe.train, folder, messages, request, start, strategy, processes)
-            run.keep_trunk(placement.strategy)
-            run.compile()
-            return folder, run.train(watchers)
+    with ExitStack() as stack:
+        if resume is not None and (found is None or found.rank == 0):
+            stack.enter_context(RunFolder(resume.folder).locked())
+        with RowsConsole(messages) as rows:
+            prepared = prepare_tasks(resolved.recipe, tasks, data_root, rows.on_rows)
+        notes = [note for each in prepared for note in split_notes(each, several=len(prepared) > 1)]
+        for note in notes:
+            messages.print(note, soft_wrap=True)
+        recipe = resolved.recipe
+        initial = read_initial(recipe, prepared[0].spec)
+        request = request_of(prepared, initial)
+        start = None
+        if resume is not None:
+            start = find_resume_point(resume.folder, request, resume.accepted, messages)
+        device = prepared[0].device
+        placement = place(prepared, found, messages)
+        with memory_errors(prepared, found), process_group(found, device) as processes:
+            strategy, sharding = prepare_strategy(recipe, placement.strategy, device, processes.size)
+            seed_everything(recipe.train.seed)
+            models = build_models(prepared, sharding)
+            notes.append(parameters_note(recipe.backbone.name, count_parameters(models)))
+            messages.print(notes[-1], soft_wrap=True)
+            if initial is not None:
+                start_from(initial, prepared, models, messages)
+            key = run_key(request)
+            path = None if start is None else start.folder
+            if path is None and processes.rank == 0:
+                path = RunFolder.create(runs_dir, name or recipe.recipe, key).path
+            folder = RunFolder(processes.gather(path)[0], writes=processes.rank == 0)
+            if resume is None:
+                stack.enter_context(folder.locked())
+            messages.print(f"run folder: {folder.path}", soft_wrap=True)
+            with disk_errors(folder):
+                for note in notes:
+                    folder.log(note)
+                write_request(folder, key, resolved, prepared, overrides, data_root, initial)
+                if placement.micro_batch is not None:
+                    recipe = recipe.model_copy(
+                        update={"train": recipe.train.model_copy(update={"micro_batch_size": placement.micro_batch})}
+                    )
+                run = RecordedRun(prepared, models, recipe.train, folder, messages, request, start, strategy, processes)
+                run.keep_trunk(placement.strategy)
+                run.compile()
+                return folder, run.train(watchers)
 
 
 def start_from(
@@ -154,23 +163,25 @@ def memory_errors(prepared: Sequence[Prepared], found: Workers | None, advice: s
         raise OutOfMemoryError(f"out of memory on {prepared[0].device}", hint=hint) from error
 
 
-def print_splits(messages: Console, prepared: Prepared, *, several: bool) -> None:
+def split_notes(prepared: Prepared, *, several: bool) -> list[str]:
+    """How many rows each split has and where they come from; of one of several tasks, with the task's name."""
+    notes: list[str] = []
     for name, split in prepared.splits.items():
         cut = f", {split.truncated:,} of them cut off at max_length" if split.truncated else ""
         what = f"{prepared.task.task} {name}" if several else name
-        messages.print(f"{what}: {len(split.data.rows):,} rows from {split.data.source}{cut}", soft_wrap=True)
+        notes.append(f"{what}: {len(split.data.rows):,} rows from {split.data.source}{cut}")
         if split.data.skipped:
             first = split.data.skipped[0]
-            messages.print(
+            notes.append(
                 f"{what}: {len(split.data.skipped):,} malformed rows were left out, first "
-                f"{first.location}: {first.message}",
-                soft_wrap=True,
+                f"{first.location}: {first.message}"
             )
+    return notes
 
 
-def print_parameters(messages: Console, backbone: str, count: ParameterCount) -> None:
-    messages.print(
+def parameters_note(backbone: str, count: ParameterCount) -> str:
+    """How many parameters there are and how many are trained."""
+    return (
         f"backbone {backbone}: {count.backbone:,} parameters, {'trained' if count.tuned else 'frozen'}; trained: "
-        f"{count.trained:,} (prompt {count.prompt:,} + head {count.head:,}), {count.share:.2%} of the backbone",
-        soft_wrap=True,
+        f"{count.trained:,} (prompt {count.prompt:,} + head {count.head:,}), {count.share:.2%} of the backbone"
     )

@@ -14,7 +14,7 @@ from ptv2kit.models.counts import ParameterCount
 RESULTS_VERSION = 1
 
 
-Status = Literal["finished", "interrupted", "terminated", "stopped"]
+Status = Literal["finished", "interrupted", "terminated", "hung_up", "stopped"]
 
 
 @final
@@ -49,7 +49,8 @@ class Outcome:
     Args:
         recipe: as it was run.
         tasks: at least one.
-        status: whether it ran to its end; `terminated`: by SIGTERM; `stopped`: whoever watched had seen enough.
+        status: whether it ran to its end; `terminated`: by SIGTERM; `hung_up`: by
+            SIGHUP; `stopped`: whoever watched had seen enough.
         parameters: frozen and trained; the heads of all tasks together.
         best_epoch: of several tasks the one with the best mean of their first metrics; as of `TaskOutcome` otherwise.
         epochs: epochs that were finished.

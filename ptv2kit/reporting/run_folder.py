@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
 import platform
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
+from filelock import FileLock, Timeout
+
 from ptv2kit import __version__
 from ptv2kit.errors import ConfigError
-from ptv2kit.files import write_atomically
+from ptv2kit.files import allowed_cores, write_atomically
 
 _PACKAGES = ("torch", "transformers", "safetensors", "datasets", "seqeval", "scikit-learn", "pydantic", "omegaconf")
 
@@ -86,10 +89,44 @@ class RunFolder:
             else:
                 return RunFolder(path)
 
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """Within the context no other process trains this run; the system ends the lock with its process.
+
+        Raises:
+            ConfigError: another process trains it.
+        """
+        if not self.writes:
+            yield
+            return
+        folder = self.path / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ConfigError(
+                f"the run '{self.path}' is being trained by another process", hint="wait for it, or end it first"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def require(self) -> None:
+        """Make sure that the folder is still there: it may have been deleted while the run trains.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
+        if not self.path.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "the folder was deleted while the run was training")
+
     def write_text(self, name: str, text: str) -> Path:
         """Write a file of this folder, whole or not at all."""
         path = self.path / name
         if self.writes:
+            self.require()
             write_atomically(path, text.encode())
         return path
 
@@ -179,6 +216,6 @@ def environment() -> dict[str, Any]:
         "ptv2kit": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processors": os.cpu_count(),
+        "processors": allowed_cores(),
         "packages": {name: version(name) for name in _PACKAGES},
     }

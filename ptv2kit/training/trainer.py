@@ -28,6 +28,9 @@ from ptv2kit.training.processes import Alone, Processes
 from ptv2kit.training.state import Best, Generators, Progress, TrainingState
 from ptv2kit.training.strategy import Replicated, Strategy
 
+_CHECKPOINT = 1 << 16
+"""Weight of the wish for a checkpoint in a sum over processes; more than there are processes."""
+
 
 class TrainingEvents(Protocol):
     """Whoever wants to know how training goes on: a console, a file."""
@@ -103,6 +106,7 @@ class Trainer:
         processes: that train together; None: this one alone.
         start: where to go on; None: at the beginning.
         stop: asked between steps whether to end as on Ctrl-C; one process that says so ends all.
+        wants_checkpoint: asked between steps whether to save a checkpoint at once, likewise.
     """
 
     def __init__(
@@ -117,6 +121,7 @@ class Trainer:
         processes: Processes | None = None,
         start: TrainingState | None = None,
         stop: Callable[[], bool] = lambda: False,
+        wants_checkpoint: Callable[[], bool] = lambda: False,
     ) -> None:
         self._parts = tuple(parts)
         self._settings = settings
@@ -124,6 +129,7 @@ class Trainer:
         self._events = events
         self._keeper = keeper
         self._stop = stop
+        self._wants_checkpoint = wants_checkpoint
         passes = [partial(part.train_split.batches, settings.batch_size, settings.batch_tokens) for part in self._parts]
         # Later passes may have a few batches more or less of `batch_tokens`; an epoch has as many as the first one.
         own = [len(one_pass(pass_seed(settings.seed, 1))) for one_pass in passes]
@@ -214,11 +220,13 @@ class Trainer:
             self._taken[task] += 1
             self._between_steps = True
             self._events.on_step(self._step, self.total_steps, self._step / self._steps_per_epoch, loss, rate)
-            if self._processes.total(self._stop()):
-                raise KeyboardInterrupt
+            # One sum for both questions: what a single process was asked, all of them do.
+            asked = self._processes.total(self._stop() + _CHECKPOINT * self._wants_checkpoint())
             every = self._settings.checkpoint_steps
-            if every is not None and self._step % every == 0:
+            if asked >= _CHECKPOINT or (every is not None and self._step % every == 0):
                 self._keeper.checkpoint(self._state())
+            if asked % _CHECKPOINT:
+                raise KeyboardInterrupt
 
     def _optimize(self, task: int, loss: float) -> None:
         """One optimizer step with the gradient that was added."""

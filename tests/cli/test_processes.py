@@ -223,7 +223,7 @@ def test_it_runs_within_the_launcher_of_deepspeed(project: Project) -> None:
 def test_a_hostfile_starts_the_launcher_of_deepspeed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
     (project.folder / "hosts").write_text("localhost slots=2\n")
-    monkeypatch.setattr("ptv2kit.cli.launch.subprocess.call", lambda words: calls.append(words) or 7)
+    monkeypatch.setattr("ptv2kit.cli.launch.subprocess.call", lambda words, env: calls.append(words) or 7)
     monkeypatch.setattr("ptv2kit.cli.launch.Path.is_file", lambda path: True)
     assert project.run("distributed.hostfile=hosts")[0] == 7
     [[launcher, *words]] = calls

@@ -62,7 +62,8 @@ def uninterrupted(project: Project) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "status"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "status"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung_up")],
 )
 @pytest.mark.parametrize("step", [2, 3, 7])
 def test_a_signal_saves_and_the_run_goes_on_to_the_same_end(
@@ -76,7 +77,7 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_end(
     [run] = project.runs
     assert f"ptv2kit run runs/tiny/{run.name} --resume" in err
     assert read_json(run / "results.json")["status"] == status
-    assert [path.name for path in (run / "checkpoints").iterdir()][-1:]
+    assert [path.name for path in (run / "checkpoints").glob("step-*")][-1:]
     found, _, err = project.run("--resume")
     assert found == 0, err
     assert f"goes on after step {step} of {LAST_STEP}" in err
@@ -133,7 +134,7 @@ def test_accepted_keys_may_change(project: Project, monkeypatch: pytest.MonkeyPa
     assert "goes on with train.epochs: 3 → 4" in err
     assert read_json(run / "results.json")["epochs"] == 4
     assert "epochs: 4" in (run / "recipe.resolved.yaml").read_text()
-    assert len(list((run / "checkpoints").iterdir())) == 1
+    assert len(list((run / "checkpoints").glob("step-*"))) == 1
     code = main(["run", str(run), "--resume"])
     assert code == 2
     assert "has ended" in project.capsys.readouterr().err

@@ -78,8 +78,10 @@ def test_a_run_leaves_a_whole_folder(project: Project) -> None:
     assert "epoch   3/3" in err
     assert "span_f1" in out
     assert f"run: runs/tiny/{run.name}" in out
-    assert sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()) == [
+    names = (str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
+    assert sorted(name for name in names if not name.startswith("checkpoints/best/")) == [
         "README.md",
+        "checkpoints/.lock",
         "checkpoints/step-00000006.safetensors",
         "checkpoints/step-00000009.safetensors",
         "environment.json",
@@ -339,7 +341,7 @@ def test_a_full_disk_is_named(project: Project, monkeypatch: pytest.MonkeyPatch)
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ptv2kit.training.checkpoints.save_prompt", full)
+    monkeypatch.setattr("ptv2kit.cli.record.write_atomically", full)
     code, _, err = project.run()
     assert code == 1
     assert "the run folder cannot be written: No space left on device" in err

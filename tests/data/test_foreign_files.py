@@ -59,7 +59,7 @@ def test_stars_that_count_from_one_are_read_by_name(bert: Subwords) -> None:
 
 
 def test_a_number_that_is_no_name_beside_names_that_are_numbers_is_refused(bert: Subwords) -> None:
-    with pytest.raises(DataError, match="holds 0, which is not in 'labels.names', whose names are numbers") as info:
+    with pytest.raises(DataError, match=r"holds 0, which is not in 'labels.names', whose names are numbers") as info:
         classes(bert, ["1", "2"]).encode(row(text="ada", label=0), 0)
     assert 'map the values of the data to names: {"0": 1, "1": 2}' in str(info.value)
 
@@ -196,10 +196,10 @@ def test_numbers_as_tags_have_names_in_the_task(bert: Subwords) -> None:
     assert scheme.names == ("O", "B-PER", "I-PER")
     [feature] = scheme.encode(row(tokens=["ada", "met", "alan"], tags=[1, 0, 1]), 0)
     assert feature.reference == ("B-PER", "O", "B-PER")
-    with pytest.raises(DataError, match="holds 3, and 'labels.names' names no tag for it"):
+    with pytest.raises(DataError, match=r"holds 3, and 'labels.names' names no tag for it"):
         scheme.encode(row(tokens=["ada"], tags=[3]), 0)
     plain = task_of({"input": WORDS, "labels": {**labels, "names": ["PER"]}})
-    with pytest.raises(DataError, match="name the tag of each number in labels.names"):
+    with pytest.raises(DataError, match=r"name the tag of each number in labels.names"):
         build_scheme(plain, bert, []).encode(row(tokens=["ada"], tags=[1]), 0)
 
 
