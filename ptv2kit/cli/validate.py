@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -177,14 +178,17 @@ def _inspect_task(subject: Subject, splits: dict[str, OpenSplit]) -> _Inspected:
     from ptv2kit.data.preview import words_shown
     from ptv2kit.reporting.console import RowsConsole
 
-    def ignore(error: DataError) -> None:
-        """Malformed rows are reported by the inspection."""
-
-    scheme, untruncated, subwords = subject.schemes(splits["train"].rows(ignore))
-    with RowsConsole(Console(stderr=True)) as rows:
+    faults: list[Problem] = []
+    rows = splits["train"].rows(lambda error: faults.extend(error.problems))
+    first = next(rows, None)
+    if first is None:
+        raise DataError(faults[:_SHOWN] or [Problem("split 'train' is empty", location=splits["train"].source)])
+    # Malformed rows between good ones are reported by the inspection.
+    scheme, untruncated, subwords = subject.schemes(chain([first], rows))
+    with RowsConsole(Console(stderr=True)) as console:
 
         def progress(what: str, done: int) -> None:
-            rows.on_rows(what, done, None)
+            console.on_rows(what, done, None)
 
         reports = inspect_splits(scheme, untruncated, subwords, splits, subject.max_length, progress)
     words = words_shown(scheme, subwords)
