@@ -61,6 +61,9 @@ def add_parser(subparsers: Any) -> None:
     limits.add_argument("--max-rows", type=int, default=256, metavar="N", help="of a request; more: 422")
     limits.add_argument("--max-characters", type=int, default=100_000, metavar="N", help="of a row; more: 422")
     limits.add_argument("--max-body", type=int, default=4_000_000, metavar="BYTES", help="of a request; more: 413")
+    limits.add_argument("--max-header", type=int, default=16_384, metavar="BYTES", help="of a request; more: 431")
+    limits.add_argument("--header-timeout", type=float, default=10.0, metavar="S", help="for the headers; then 408")
+    limits.add_argument("--grace", type=float, default=10.0, metavar="S", help="to answer at the end; then 503")
     limits.add_argument("--timeout", type=float, default=60.0, metavar="S", help="for an answer; then 503")
     parser.add_argument("--quiet", action="store_true", help="only errors on stderr")
     parser.set_defaults(handler=run, trailing="")
@@ -78,9 +81,8 @@ def run(args: argparse.Namespace) -> int:
     messages = Console(stderr=True, quiet=args.quiet, highlight=False, markup=False, emoji=False)
     settings = _settings(args)
     try:
-        import uvicorn
-
         from ptv2kit.serving.app import build_app
+        from ptv2kit.serving.server import build_server
     except ImportError as error:
         raise ConfigError(
             f"a server needs {error.name}", hint="pip install 'ptv2kit[serve]' where ptv2kit is installed"
@@ -91,8 +93,7 @@ def run(args: argparse.Namespace) -> int:
         app = build_app(runs, settings, debug=args.debug)
         host, port = listening.getsockname()[:2]
         where = f"[{host}]" if ":" in host else host
-        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
-        server = uvicorn.Server(config)
+        server = build_server(app, settings)
         if args.host not in _LOOPBACK and settings.token is None:
             Console(stderr=True, highlight=False, markup=False).print(
                 f"warning: {where} can be reached from other machines, and no token is asked for: set --token-file",
@@ -119,12 +120,15 @@ def _settings(args: argparse.Namespace) -> Settings:
     from ptv2kit.cli.subject import positive
     from ptv2kit.serving.settings import Settings
 
-    for option in ("batch_tokens", "queue", "max_rows", "max_characters", "max_body"):
+    for option in ("batch_tokens", "queue", "max_rows", "max_characters", "max_body", "max_header"):
         positive(f"--{option.replace('_', '-')}", getattr(args, option))
     if not 0 <= args.max_wait <= 10_000:
         raise ConfigError(f"--max-wait must be from 0 to 10000 milliseconds. Got {args.max_wait:g}")
-    if not args.timeout > 0:
-        raise ConfigError(f"--timeout must be above 0. Got {args.timeout:g}")
+    for option in ("timeout", "header_timeout"):
+        if not getattr(args, option) > 0:
+            raise ConfigError(f"--{option.replace('_', '-')} must be above 0. Got {getattr(args, option):g}")
+    if not 0 <= args.grace <= 3600:
+        raise ConfigError(f"--grace must be from 0 to 3600 seconds. Got {args.grace:g}")
     if not 0 <= args.port <= 65535:
         raise ConfigError(f"--port must be from 0 to 65535. Got {args.port}")
     manage = None if args.manage is None else Path(args.manage)
@@ -138,6 +142,9 @@ def _settings(args: argparse.Namespace) -> Settings:
         max_rows=args.max_rows,
         max_characters=args.max_characters,
         max_body=args.max_body,
+        max_header=args.max_header,
+        header_timeout=args.header_timeout,
+        grace=args.grace,
         timeout=args.timeout,
         token=token,
         manage=manage,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,6 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
-from starlette.types import ASGIApp
 
 from ptv2kit import __version__
 from ptv2kit.data.unlabelled import given_columns
@@ -38,6 +38,8 @@ from ptv2kit.serving.meters import CONTENT_TYPE, Meters
 from ptv2kit.serving.settings import Settings
 from ptv2kit.training.load_together import LoadedRuns, as_row
 
+_FOLDERS = re.compile(r"(?<![\w.~-])(?:~|\.\.?)?/(?:[^\s/'\"]+/)*(?=[^\s/'\"])")
+"""What stands in front of a file's own name."""
 _FAULTS: dict[int, str] = {
     401: "the token is missing or wrong",
     413: "the body is too large",
@@ -53,7 +55,7 @@ _DESCRIPTION = """Prompts that were trained with P-Tuning v2, any number of them
 Rows of all prompts that come within a few milliseconds are computed together."""
 
 
-def build_app(runs: LoadedRuns, settings: Settings, *, debug: bool = False) -> ASGIApp:
+def build_app(runs: LoadedRuns, settings: Settings, *, debug: bool = False) -> Guard:
     """The server's application.
 
     Args:
@@ -95,7 +97,7 @@ def build_app(runs: LoadedRuns, settings: Settings, *, debug: bool = False) -> A
     add("/prompts/{name}", endpoints.remove, methods=["DELETE"], status_code=204, response_class=Response)
     add("/health", endpoints.health, methods=["GET"], response_model=Health)
     add("/metrics", endpoints.metrics, methods=["GET"], response_class=Response)
-    return Guard(app, settings, meters, debug=debug)
+    return Guard(app, settings, meters, endpoints.drain, debug=debug)
 
 
 @final
@@ -115,6 +117,11 @@ class Endpoints:
         self._adding = asyncio.Lock()
         self.batcher: Batcher | None = None
         meters.prompts.set(len(runs.names))
+
+    def drain(self, seconds: float) -> None:
+        """Refuse the rows that still wait after so many seconds."""
+        if self.batcher is not None:
+            self.batcher.drain(seconds)
 
     async def predict(self, body: MixedRows) -> Answers:
         """Answer rows of any of the prompts, together."""
@@ -159,6 +166,9 @@ class Endpoints:
         return Response(self._meters.text(), media_type=CONTENT_TYPE)
 
     async def _answers(self, asked: Sequence[tuple[Prompted, str | dict[str, Any]]]) -> Answers:
+        if len(asked) > self._settings.queue:
+            limit = self._settings.queue
+            raise HTTPException(413, f"a request has at most {limit} rows, as many as may wait. Got {len(asked)}")
         if len(asked) > self._settings.max_rows:
             raise HTTPException(422, f"a request has at most {self._settings.max_rows} rows. Got {len(asked)}")
         for number, (_, row) in enumerate(asked):
@@ -235,7 +245,7 @@ class Endpoints:
 def _detail(error: ProjectError) -> str:
     """An error's text without paths of the server, and its hint."""
     problems = [problem.message + (f" ({problem.hint})" if problem.hint else "") for problem in error.problems]
-    return "; ".join(problems)
+    return _FOLDERS.sub("", "; ".join(problems))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

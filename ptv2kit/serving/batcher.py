@@ -71,6 +71,7 @@ class Batcher:
         self._came = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._held = 0
+        self._ended = asyncio.Event()
 
     @property
     def alive(self) -> bool:
@@ -81,15 +82,17 @@ class Batcher:
         """Begin to answer; within a running event loop."""
         self._loop = asyncio.create_task(self._answer_all())
 
+    def drain(self, seconds: float) -> None:
+        """Refuse what still waits after so many seconds; for a server that is about to end."""
+        asyncio.get_running_loop().call_later(seconds, self._ended.set)
+
     async def stop(self) -> None:
-        """End; who still waits is told so."""
+        """End; who still waits is refused."""
+        self._ended.set()
         assert self._loop is not None
         self._loop.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._loop
-        for asked in self._queue:
-            if not asked.answer.done():
-                asked.answer.set_exception(StoppingError())
         self._queue.clear()
         for executor in (self._encoding, self._computing):
             executor.shutdown(wait=True, cancel_futures=True)
@@ -101,12 +104,20 @@ class Batcher:
             QueueFullError: too many rows wait already.
             StoppingError: the server ends.
         """
+        if self._ended.is_set():
+            raise StoppingError
         if self._held + len(rows) > self._settings.queue:
             raise QueueFullError
         self._hold(len(rows))
+        answering, ended = asyncio.create_task(self._ask(rows)), asyncio.create_task(self._ended.wait())
         try:
-            return await self._ask(rows)
+            await asyncio.wait((answering, ended), return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                raise StoppingError
+            return answering.result()
         finally:
+            for task in (answering, ended):
+                task.cancel()
             self._hold(-len(rows))
 
     def _hold(self, change: int) -> None:

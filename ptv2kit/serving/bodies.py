@@ -25,12 +25,12 @@ class AskedRow(Body):
     prompt: str | None = None
     """Name of the prompt; may be left out while there is one only."""
 
-    @field_validator("row")
+    @field_validator("row", "prompt")
     @classmethod
-    def _is_unicode(cls, row: RowValue) -> RowValue:
-        if _has_half_characters(row):
+    def _is_unicode(cls, value: RowValue | None) -> RowValue | None:
+        if value is not None and _has_half_characters(value):
             raise ValueError("the text has half of a surrogate pair, which is no character")
-        return row
+        return value
 
 
 @final

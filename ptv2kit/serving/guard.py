@@ -8,7 +8,7 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +20,7 @@ _NOTES = logging.getLogger("ptv2kit.serving")
 INTERNAL = "internal error; the server's log tells more"
 _OPEN = ("/health",)
 """What needs no token: whoever watches over the process asks it."""
+_SINGLE = ("host", "authorization", "content-length", "content-type")
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -48,14 +49,24 @@ class Guard:
         app: what answers.
         settings: the token, the names of the host, the limits of body and time.
         meters: told of each request.
+        drain: called with the seconds after which the requests that still wait are refused.
         debug: whether a fault of ours is noted with its traceback.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, meters: Meters, *, debug: bool = False) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        meters: Meters,
+        drain: Callable[[float], None],
+        *,
+        debug: bool = False,
+    ) -> None:
         self._app = app
         self._settings = settings
         self._meters = meters
         self._debug = debug
+        self.drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; other kinds of connection are the application's matter."""
@@ -89,7 +100,8 @@ class Guard:
             finished = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
-            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            self._check_size(scope["headers"])
+            headers = _single_headers(scope["headers"])
             self._check_host(headers)
             self._check_token(scope["path"], headers)
             body = await self._body_in_time(headers, receive)
@@ -104,6 +116,12 @@ class Guard:
             if started:
                 raise
             await _send_fault(send, _RefusedError(500, INTERNAL))
+
+    def _check_size(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        """h11 counts only what comes in several pieces."""
+        limit = self._settings.max_header
+        if sum(len(name) + len(value) + 4 for name, value in raw) > limit:
+            raise _RefusedError(431, f"the headers have more than {limit} bytes", {"connection": "close"})
 
     def _check_host(self, headers: Mapping[str, str]) -> None:
         """Web pages reach a server of this machine through a name of their own; such a name is no local one."""
@@ -144,6 +162,21 @@ class Guard:
                 raise too_large
             if not message.get("more_body", False):
                 return bytes(body)
+
+
+def _single_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The headers of a request by their lower-case names.
+
+    Raises:
+        _RefusedError: one that must be single is there twice, so that two readers could take different ones.
+    """
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key = name.decode("latin-1").lower()
+        if key in headers and key in _SINGLE:
+            raise _RefusedError(400, f"the header '{key}' is there twice", {"connection": "close"})
+        headers[key] = value.decode("latin-1")
+    return headers
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

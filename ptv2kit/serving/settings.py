@@ -15,10 +15,13 @@ class Settings:
     Args:
         batch_tokens: tokens per forward pass, padding included.
         max_wait: seconds that a row waits for others to share its pass.
-        queue: rows that may wait for an answer, of all requests; more: 429.
+        queue: rows that may wait for an answer, of all requests; more: 429, or 413 if one request has more.
         max_rows: of one request; more: 422.
         max_characters: of one row, all columns together; more: 422.
         max_body: bytes of a request's body; more: 413.
+        max_header: bytes of a request's headers; more: 431, or 400 where they come in pieces.
+        header_timeout: seconds for a request's headers to come, after which the connection is closed with 408.
+        grace: seconds for which a server that is to end still answers what it has accepted; then: 503.
         timeout: seconds until a request is given up: 503, or 408 if its body has not come by then.
         token: that clients have to send; None: none.
         manage: folder from whose runs clients may add prompts; None: they may neither add nor remove any.
@@ -32,6 +35,9 @@ class Settings:
     max_rows: int = 256
     max_characters: int = 100_000
     max_body: int = 4_000_000
+    max_header: int = 16_384
+    header_timeout: float = 10.0
+    grace: float = 10.0
     timeout: float = 60.0
     token: str | None = None
     manage: Path | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -13,10 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from ptv2kit.cli.main import main
 from ptv2kit.serving.app import build_app
+from ptv2kit.serving.server import build_server
 from ptv2kit.serving.settings import Settings
 from ptv2kit.training.load_together import LoadedRuns
 
@@ -112,8 +113,7 @@ def serve(run_of: Callable[[str], Path]) -> Generator[Serve]:
 @contextmanager
 def _serving(runs: LoadedRuns, settings: Settings) -> Generator[httpx.Client]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        app = build_app(runs, settings)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+        server = build_server(build_app(runs, settings), settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
@@ -122,6 +122,6 @@ def _serving(runs: LoadedRuns, settings: Settings) -> Generator[httpx.Client]:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
                 yield client
         finally:
-            server.should_exit = True
+            server.handle_exit(signal.SIGTERM, None)
             thread.join(timeout=60)
             assert not thread.is_alive()

@@ -118,7 +118,9 @@ def test_a_full_queue(serve: Serve, slow: threading.Event) -> None:
 
 
 def test_more_rows_than_the_queue_takes_at_all(serve: Serve) -> None:
-    refused(serve("mood", queue=3).post("/predict", json={"rows": [{"row": "ada"}] * 4}), 429)
+    response = serve("mood", queue=3).post("/predict", json={"rows": [{"row": "ada"}] * 4})
+    refused(response, 413, "at most 3 rows, as many as may wait. Got 4")
+    assert "retry-after" not in response.headers
 
 
 def test_an_answer_that_takes_too_long(serve: Serve, slow: threading.Event) -> None:
