@@ -8,10 +8,22 @@ else is an internal fault.
 from __future__ import annotations
 
 import difflib
+import re
 from abc import ABC
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """A text whose control characters, and marks that turn the direction of writing, are written as `\\u001b`.
+
+    Sent to a terminal, they could move its cursor, change its title or hide what stands beside them. Line breaks and
+    tabs stay.
+    """
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 @final
@@ -36,7 +48,7 @@ class Problem:
         lines += [f"    {line}" for line in self.excerpt.splitlines()]
         if self.hint:
             lines.append(f"  hint: {self.hint}")
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
 
 class ProjectError(Exception, ABC):

@@ -100,6 +100,16 @@ def parse_json(text: str) -> Any:
         raise ValueError("the JSON is nested too deeply") from error
 
 
+def require_plain_file(path: Path) -> None:
+    """Make sure that reading or writing a file comes to an end: a named pipe in a folder would wait for ever.
+
+    Raises:
+        OSError: there is something else of this name.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a plain file")
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
@@ -107,6 +117,7 @@ def read_json(path: Path) -> Any:
         DataError: it cannot be read, or is no JSON.
     """
     try:
+        require_plain_file(path)
         return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", location=str(path)) from error

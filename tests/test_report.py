@@ -153,7 +153,7 @@ def test_a_torn_result_is_named(folder: Path, capsys: pytest.CaptureFixture[str]
     path.write_text(path.read_text()[:100])
     capsys.readouterr()
     assert main(["report", "suite.yaml"]) == 3
-    assert f"{path.relative_to(folder)}: error: the file cannot be read" in capsys.readouterr().err
+    assert f"{path.relative_to(folder)}: error: it is not valid JSON" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

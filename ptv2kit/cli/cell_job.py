@@ -224,15 +224,15 @@ def main() -> int:
     Returns:
         0 if there is a record, also one of a failure; 130 or 143 if it was interrupted.
     """
-    from rich.console import Console
 
     from ptv2kit.cli.launch import end_with_parent
     from ptv2kit.cli.subject import silence_libraries
+    from ptv2kit.reporting.console import open_console
 
     end_with_parent()
     # From the parent process through a pipe, never from a file: nobody else can have written it.
     job = pickle.load(sys.stdin.buffer)
     assert isinstance(job, CellJob)
     silence_libraries()
-    done = do_job(job, Console(stderr=True, highlight=False, markup=False, emoji=False, width=160))
+    done = do_job(job, open_console(stderr=True, width=160))
     return 0 if done.stopped is None else 128 + done.stopped

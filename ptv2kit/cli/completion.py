@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from ptv2kit.cli.output import show
 from ptv2kit.errors import ConfigError, ProjectError
 
 EXAMPLES = """examples:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             "shell completion needs argcomplete", hint="pip install 'ptv2kit[completion]' where ptv2kit is installed"
         ) from error
-    sys.stdout.write(shellcode(["ptv2kit"], shell=args.shell) + "\n")
+    show(shellcode(["ptv2kit"], shell=args.shell) + "\n", end="")
     return 0
 
 

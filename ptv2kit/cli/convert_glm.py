@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ptv2kit.cli.output import show
+
 EXAMPLES = """examples:
   hf download THUDM/glm-2b --local-dir glm-2b-published
   ptv2kit convert-glm glm-2b-published models/glm-2b --dtype bf16
@@ -63,13 +65,13 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the source is no original GLM, the target is there already, or the tokenizer does not fit.
         DataError: a file is missing or malformed, a tensor is missing or not expected, or the disk is too small.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from ptv2kit.models.glm.checkpoint import find_checkpoint
     from ptv2kit.models.glm.convert import convert
+    from ptv2kit.reporting.console import open_console
 
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    console = open_console(stderr=True)
     checkpoint = find_checkpoint(args.source, args.heads)
     sizes = checkpoint.config
     console.print(
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         )
     files = f"{len(made.files)} file{'s' if len(made.files) > 1 else ''}"
     size = f"{made.size / 1e9:.2f} GB" if made.size >= 1e9 else f"{made.size / 1e6:.2f} MB"
-    print(f"{args.target}: {made.parameters:,} parameters, {made.dtype}, {size} in {files}")
+    show(f"{args.target}: {made.parameters:,} parameters, {made.dtype}, {size} in {files}")
     return 0
 
 

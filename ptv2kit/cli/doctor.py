@@ -14,6 +14,7 @@ from typing import Any
 
 from ptv2kit import __version__
 from ptv2kit.cli.data_root import add_data_root
+from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.files import allowed_cores, cache_folder
 
@@ -55,13 +56,13 @@ def run(args: argparse.Namespace) -> int:
         "folders": _folders(args.data_root),
     }
     if args.json:
-        print(json.dumps(found, indent=2))
+        show(json.dumps(found, indent=2))
         return 0
     for title, lines in found.items():
-        print(f"{title}:")
+        show(f"{title}:")
         width = max(map(len, lines))
         for name, value in lines.items():
-            print(f"  {name:<{width}}  {value}")
+            show(f"  {name:<{width}}  {value}")
     return 0
 
 

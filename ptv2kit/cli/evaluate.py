@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptv2kit.cli.data_root import add_data_root
+from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import ConfigError, TrainingError, did_you_mean
 
@@ -55,13 +55,11 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: this is no run, or its task has no such split.
         DataError: the rows cannot be had or are malformed, or a file of the run is torn.
     """
-    from rich.console import Console
-
     from ptv2kit.cli.subject import positive
     from ptv2kit.data.dataset import encode_split
     from ptv2kit.evaluation.evaluate import evaluate
     from ptv2kit.files import write_atomically
-    from ptv2kit.reporting.console import RowsConsole, scores_table
+    from ptv2kit.reporting.console import RowsConsole, open_console, scores_table
     from ptv2kit.training.hub_runs import find_run
     from ptv2kit.training.load_run import load_run, read_run
 
@@ -69,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--split and --data cannot both be given")
     if args.batch_size is not None:
         positive("--batch-size", args.batch_size)
-    messages = Console(stderr=True, quiet=args.quiet, highlight=False, markup=False, emoji=False)
+    messages = open_console(stderr=True, quiet=args.quiet)
     silence_libraries()
     folder = find_run(args.run)
     resolved = read_run(folder)
@@ -104,9 +102,9 @@ def run(args: argparse.Namespace) -> int:
             "metrics": found.scores.values,
             "types": [asdict(of_type) for of_type in found.scores.types],
         }
-        sys.stdout.write(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+        show(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", end="")
         return 0
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = open_console()
     console.print(scores_table(found.scores, f"{loaded.task.task}: {data.name}, {len(data.rows)} rows"))
     return 0
 

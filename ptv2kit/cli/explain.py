@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ptv2kit.cli.output import show
 from ptv2kit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,13 +63,13 @@ def run(args: argparse.Namespace) -> int:
     resolved = load_file(args.file, overrides)
     rows = [row for key in keys for row in explain(resolved, key)]
     if args.json:
-        print(json.dumps({row.key: {"value": row.value, "origin": row.origin} for row in rows}, indent=2))
+        show(json.dumps({row.key: {"value": row.value, "origin": row.origin} for row in rows}, indent=2))
         return 0
     values = [json.dumps(row.value, ensure_ascii=False) for row in rows]
     key_width = max(len(row.key) for row in rows)
     value_width = min(40, max(len(value) for value in values))
     for row, value in zip(rows, values, strict=True):
-        print(f"{row.key:<{key_width}}  {value:<{value_width}}  {row.origin}")
+        show(f"{row.key:<{key_width}}  {value:<{value_width}}  {row.origin}")
     return 0
 
 
@@ -87,15 +88,15 @@ def _print_differences(args: argparse.Namespace) -> int:
         return {"value": None, "origin": "absent"} if row is None else {"value": row.value, "origin": row.origin}
 
     if args.json:
-        print(json.dumps({pair.key: [plain(pair.one), plain(pair.other)] for pair in pairs}, indent=2))
+        show(json.dumps({pair.key: [plain(pair.one), plain(pair.other)] for pair in pairs}, indent=2))
         return 0
     for pair in pairs:
-        print(pair.key)
+        show(pair.key)
         for sign, row in (("-", pair.one), ("+", pair.other)):
             value = "" if row is None else json.dumps(row.value, ensure_ascii=False)
-            print(f"  {sign} {value:<40}  {plain(row)['origin']}")
+            show(f"  {sign} {value:<40}  {plain(row)['origin']}")
     if not pairs:
-        print("no value differs")
+        show("no value differs")
     return 0
 
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import ConfigError
 
@@ -81,12 +82,12 @@ def run(args: argparse.Namespace) -> int:
         "head": "adapter" if head is not None else "head.safetensors" if own else "backbone",
     }
     if args.json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        show(json.dumps(facts, indent=2, ensure_ascii=False))
         return 0
     where = "the backbone's own, of its language model"
     if own:
         where = f"of {head.auto_class}" if head else "in head.safetensors: no class of transformers has it"
-    print(f"{args.to}: PEFT adapter ({config['task_type']}), prompt of length {recipe.prompt.length}, head {where}")
+    show(f"{args.to}: PEFT adapter ({config['task_type']}), prompt of length {recipe.prompt.length}, head {where}")
     return 0
 
 

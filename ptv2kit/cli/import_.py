@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptv2kit.cli.export import require_new, write_folder
+from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import ConfigError
 
@@ -77,10 +78,10 @@ def run(args: argparse.Namespace) -> int:
     write_folder(args.to, _files(resolved, found, tensors, names))
     facts = {"to": str(args.to), "from": found.kind, "prompt_length": length, "layers": len(layers), "labels": names}
     if args.json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        show(json.dumps(facts, indent=2, ensure_ascii=False))
         return 0
     head = f"head for {', '.join(names)}, in this order" if names else "no head"
-    print(f"{args.to}: {found.kind}, prompt of length {length} in front of {len(layers)} layers, {head}")
+    show(f"{args.to}: {found.kind}, prompt of length {length} in front of {len(layers)} layers, {head}")
     return 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ptv2kit.cli.output import show
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.files import read_json
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         listed = {"tasks": _tasks, "recipes": _recipes, "suites": _suites, "runs": _runs}
         found = listed[args.kind](folder)
     if args.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        show(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         _print_table(found, args.kind)
     return 0
@@ -195,10 +196,11 @@ def _broken(path: Path, error: ConfigError) -> dict[str, Any]:
 
 
 def _print_table(rows: list[dict[str, Any]], kind: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    from ptv2kit.reporting.console import open_console
+
+    console = open_console()
     if not rows:
         console.print(f"no {kind}")
         return

@@ -32,6 +32,7 @@ from ptv2kit.cli import (
     serve,
     validate,
 )
+from ptv2kit.cli.output import show
 from ptv2kit.errors import OutOfMemoryError, ProjectError
 
 EPILOG = """examples:
@@ -113,16 +114,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ProjectError as error:
         if args.debug:
             traceback.print_exc()
-        print(error, file=sys.stderr)
+        show(error, file=sys.stderr)
         return error.exit_code
     except MemoryError:
         if args.debug:
             traceback.print_exc()
-        print("error: out of memory", file=sys.stderr)
-        print("  hint: is a file as large as it should be? 'ptv2kit --debug …' says which one", file=sys.stderr)
+        show("error: out of memory", file=sys.stderr)
+        show("  hint: is a file as large as it should be? 'ptv2kit --debug …' says which one", file=sys.stderr)
         return OutOfMemoryError.exit_code
     except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
+        show("error: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader went away; without this, Python would complain once more while it shuts down.
@@ -132,14 +133,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             traceback.print_exc()
         name = error.object[max(0, error.start - 20) : error.end + 20]
-        print(f"error: this locale cannot write {name!r}, which is part of a path or a text", file=sys.stderr)
-        print("  hint: set PYTHONUTF8=1, or a locale with UTF-8 such as LC_ALL=C.UTF-8", file=sys.stderr)
+        show(f"error: this locale cannot write {name!r}, which is part of a path or a text", file=sys.stderr)
+        show("  hint: set PYTHONUTF8=1, or a locale with UTF-8 such as LC_ALL=C.UTF-8", file=sys.stderr)
         return 2
     except Exception as error:  # noqa: BLE001 - the last resort of a command line
         if args.debug:
             traceback.print_exc()
-        print(f"error: internal error: {type(error).__name__}: {error}", file=sys.stderr)
-        print("  hint: run again with 'ptv2kit --debug …' and report what it prints", file=sys.stderr)
+        show(f"error: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+        show("  hint: run again with 'ptv2kit --debug …' and report what it prints", file=sys.stderr)
         return 1
 
 
@@ -197,7 +198,7 @@ class _Notes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """A line on stderr, whichever that is by now."""
-        print(record.getMessage(), file=sys.stderr)
+        show(record.getMessage(), file=sys.stderr)
 
 
 def entry_point() -> NoReturn:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ptv2kit.cli.output import show
 from ptv2kit.config.yaml import quoted
 from ptv2kit.errors import ConfigError, DataError, TrainingError
 
@@ -89,12 +90,12 @@ def new_task(args: argparse.Namespace) -> int:
     splits = {"train": args.file, "validation": args.validation, "test": args.test}
     _write(target, _task_text(name, kind, splits, target, proposal, len(rows)))
     load_task(target)
-    print(f"{target}: scheme {proposal.scheme}, for {proposal.why}")
+    show(f"{target}: scheme {proposal.scheme}, for {proposal.why}")
     if len(rows) == _LOOKED_AT:
-        print(f"look at it: labels that do not occur in the first {_LOOKED_AT:,} rows are missing in 'labels.names'")
+        show(f"look at it: labels that do not occur in the first {_LOOKED_AT:,} rows are missing in 'labels.names'")
     for doubt in proposal.doubts:
-        print(f"look at it: {doubt}")
-    print(f"next: ptv2kit validate {target} --data; ptv2kit preview {target}; ptv2kit new recipe {target}")
+        show(f"look at it: {doubt}")
+    show(f"next: ptv2kit validate {target} --data; ptv2kit preview {target}; ptv2kit new recipe {target}")
     return 0
 
 
@@ -112,8 +113,8 @@ def new_recipe(args: argparse.Namespace) -> int:
     _require_new(target)
     _write(target, _recipe_text(name, args.task, args.backbone, target))
     load_recipe(target)
-    print(f"{target}: {task.task} with {args.backbone}")
-    print(f"next: ptv2kit plan {target}; ptv2kit run {target}")
+    show(f"{target}: {task.task} with {args.backbone}")
+    show(f"next: ptv2kit plan {target}; ptv2kit run {target}")
     return 0
 
 

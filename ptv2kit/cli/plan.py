@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptv2kit.cli.data_root import add_data_root
+from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import ConfigError
 
@@ -64,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from ptv2kit.config.load import load_recipe
     from ptv2kit.planning.hardware import find_gpu
+    from ptv2kit.reporting.console import open_console
 
     named = args.gpu is not None or args.memory is not None or args.peak_tflops is not None
     gpu = find_gpu(args.gpu, args.memory, args.peak_tflops) if named else None
@@ -87,11 +89,10 @@ def run(args: argparse.Namespace) -> int:
         price=args.price,
     )
     if args.json:
-        print(json.dumps(plan.to_json(), indent=2))
+        show(json.dumps(plan.to_json(), indent=2))
         return 0
-    from rich.console import Console
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = open_console()
     print_plan(console, plan)
     return 0
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import DataError
 
@@ -57,15 +58,15 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: this is no run, or the rows' format does not fit the task.
         DataError: the file cannot be read, rows failed, or a file of the run is torn.
     """
-    from rich.console import Console
 
     from ptv2kit.cli.subject import positive
     from ptv2kit.data.unlabelled import read_unlabelled, read_unlabelled_stream
+    from ptv2kit.reporting.console import open_console
     from ptv2kit.training.hub_runs import find_run
     from ptv2kit.training.load_run import load_run
 
     size = None if args.batch_size is None else positive("--batch-size", args.batch_size)
-    messages = Console(stderr=True, quiet=args.quiet, highlight=False, markup=False, emoji=False)
+    messages = open_console(stderr=True, quiet=args.quiet)
     silence_libraries()
     if args.file != "-":
         _require_file(Path(args.file))
@@ -81,10 +82,10 @@ def run(args: argparse.Namespace) -> int:
         if answer.error is not None:
             faults.on_row(answer.error)
             if args.json:
-                print(json.dumps(answer.to_json(), ensure_ascii=False))
+                show(json.dumps(answer.to_json(), ensure_ascii=False))
             continue
         count += 1
-        print(json.dumps(answer.to_json(), ensure_ascii=False) if args.json else _line(answer), flush=args.file == "-")
+        show(json.dumps(answer.to_json(), ensure_ascii=False) if args.json else _line(answer), flush=args.file == "-")
     messages.print(f"{count} answered" + (f", {faults.count} failed" if faults.count else ""), soft_wrap=True)
     if faults.count:
         raise DataError(f"{faults.count} of {faults.count + count} rows could not be answered", location=name)
@@ -110,7 +111,7 @@ class _Faults:
         if self._strict:
             raise error
         self.count += 1
-        print(error, file=sys.stderr)
+        show(error, file=sys.stderr)
 
 
 def _require_file(path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptv2kit.cli.data_root import add_data_root
+from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import find_subjects
-from ptv2kit.errors import ConfigError
+from ptv2kit.errors import ConfigError, visible
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = [subject for subject in subjects if args.task in (None, subject.resolved.task.task)]
     shown = [_preview(subject, args, named=len(chosen) > 1) for subject in chosen]
     if args.json:
-        print(json.dumps(shown[0] if len(shown) == 1 else {"tasks": shown}, indent=2, ensure_ascii=False))
+        show(json.dumps(shown[0] if len(shown) == 1 else {"tasks": shown}, indent=2, ensure_ascii=False))
     return 0
 
 
@@ -105,9 +106,9 @@ def _preview(subject: Subject, args: argparse.Namespace, *, named: bool) -> dict
         words = {"verbalizer": words_shown(scheme, subwords)} if scheme.words else {}
         return {**about, **words, "rows": [view.to_json() for view in views]}
 
-    from rich.console import Console
+    from ptv2kit.reporting.console import open_console
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = open_console()
     colours = _colours(scheme.names)
     if named:
         console.print(f"{task.task}:", style="bold underline")
@@ -158,7 +159,7 @@ def _line(view: InputView, slots: int, colours: dict[str, str]) -> Text:
     mark = "" if view.right is None else ("✓ " if view.right else "✗ ")
     line = Text("  ")
     if view.title:
-        line.append(f"{mark}{view.title}: ", style="bold green" if view.right else "bold")
+        line.append(f"{mark}{visible(view.title)}: ", style="bold green" if view.right else "bold")
     line.append(f"▒ x {slots} " if slots else "▒… ", style="blue")
     labelled = any(not token.scored for token in view.tokens if not token.cut)
     shown_cut = 0
@@ -167,14 +168,14 @@ def _line(view: InputView, slots: int, colours: dict[str, str]) -> Text:
             shown_cut += 1
             if shown_cut > _SHOWN_CUT:
                 continue
-            line.append(f"~{token.text}~", style="red strike")
+            line.append(f"~{visible(token.text)}~", style="red strike")
         elif token.label:
             colour = colours.get(_type_of(token.label), "green")
-            line.append(token.text, style=f"bold {colour}").append(f"/{token.label}", style=colour)
+            line.append(visible(token.text), style=f"bold {colour}").append(f"/{visible(token.label)}", style=colour)
         elif labelled and not token.scored:
-            line.append(f"({token.text})", style="dim")
+            line.append(f"({visible(token.text)})", style="dim")
         else:
-            line.append(token.text)
+            line.append(visible(token.text))
         line.append(" ")
     if view.cut:
         line.append(f"[{view.cut} sub-words cut off]", style="red")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import ConfigError
 
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     files = published_files(args.run, resolved, card_for(text, PREFIX + args.repository))
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="ptv2kit")
     kind = "public" if args.public else "private"
-    print(f"to {api.endpoint}/{args.repository}, {kind} if it is new:", *describe(files), sep="\n", file=sys.stderr)
+    lines = [f"to {api.endpoint}/{args.repository}, {kind} if it is new:", *describe(files)]
+    show("\n".join(lines), file=sys.stderr)
     if not args.yes:
         _ask()
     try:
@@ -73,15 +75,15 @@ def run(args: argparse.Namespace) -> int:
     except Exception as error:
         raise hub_error(error, args.repository) from error
     if args.json:
-        print(json.dumps({"url": str(address), "commit": commit.oid, "files": list(files)}, indent=2))
+        show(json.dumps({"url": str(address), "commit": commit.oid, "files": list(files)}, indent=2))
     else:
-        print(f"{address}\nptv2kit predict {PREFIX}{args.repository} rows.jsonl")
+        show(f"{address}\nptv2kit predict {PREFIX}{args.repository} rows.jsonl")
     return 0
 
 
 def _ask() -> None:
     if not sys.stdin.isatty():
         raise ConfigError("nobody can be asked, for standard input is no terminal", hint="--yes says yes")
-    print("Upload? [y/N] ", end="", file=sys.stderr, flush=True)
+    show("Upload? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise ConfigError("nothing was uploaded")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
+
+from ptv2kit.cli.output import show
 
 EXAMPLES = """examples:
   ptv2kit report recipes/suites/quickstart-search.yaml
@@ -67,11 +68,11 @@ def run(args: argparse.Namespace) -> int:
     files = write_report(report, folder)
     if args.json:
         content = {"folder": str(folder), "files": [path.name for path in files], **to_json(report)}
-        sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        show(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", end="")
     else:
         for part in report.parts:
-            sys.stdout.write(f"{part.title}: {part.summary}\n")
+            show(f"{part.title}: {part.summary}\n", end="")
             for title, found in part.problems:
-                sys.stdout.write(f"  {title}: {len(found)}\n")
-        sys.stdout.write("".join(f"{path}\n" for path in files))
+                show(f"  {title}: {len(found)}\n", end="")
+        show("".join(f"{path}\n" for path in files), end="")
     return 0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ptv2kit.cli.data_root import add_data_root
+from ptv2kit.cli.output import show
 from ptv2kit.cli.signals import STOPPED
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import ConfigError, ExpectationMissedError, Problem
@@ -101,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
         ProjectError: see `ptv2kit/errors.py`; its exit code is the command's.
     """
     from ptv2kit.config.load import file_kind, load_recipe
+    from ptv2kit.reporting.console import open_console
 
     file, folder = args.file, None
     if args.accept and not args.resume:
@@ -119,9 +120,8 @@ def run(args: argparse.Namespace) -> int:
             hint="distributed.gpus spreads one run over GPUs; 'ptv2kit plan --gpu NAME' plans it",
         )
     resolved = load_recipe(file, args.overrides)
-    from rich.console import Console
 
-    messages = Console(stderr=True, quiet=args.quiet, highlight=False, markup=False, emoji=False)
+    messages = open_console(stderr=True, quiet=args.quiet)
     silence_libraries()
     if args.dry_run:
         return _dry_run(resolved, args, messages)
@@ -170,14 +170,13 @@ def _find_run(folder: Path | None, args: argparse.Namespace, resolved: ResolvedR
 
 def _report(outcome: Outcome, folder: RunFolder, *, as_json: bool, quiet: bool) -> None:
     """Print the result, and end with an error if the run was interrupted or missed what it should reach."""
-    from rich.console import Console
 
-    from ptv2kit.reporting.console import duration, scores_table
+    from ptv2kit.reporting.console import duration, open_console, scores_table
 
     if as_json:
-        sys.stdout.write(json.dumps({"run": str(folder.path), **outcome.to_json()}, indent=2) + "\n")
+        show(json.dumps({"run": str(folder.path), **outcome.to_json()}, indent=2) + "\n", end="")
     else:
-        console = Console(highlight=False, markup=False, emoji=False)
+        console = open_console()
         for item in outcome.tasks:
             name = outcome.recipe.recipe if len(outcome.tasks) == 1 else item.task.task
             for split, scores in item.scores.items():
@@ -218,5 +217,5 @@ def _dry_run(resolved: ResolvedRecipe, args: argparse.Namespace, messages: Conso
     messages.print(f"backbone: {spec.source}, {len(spec.layers)} layers", soft_wrap=True)
     print_summary(messages, resolved, spec)
     messages.print("dry run: nothing was trained or written")
-    sys.stdout.write("---\n".join(map(resolved_yaml, [resolved.recipe, *(task.task for task in resolved.tasks)])))
+    show("---\n".join(map(resolved_yaml, [resolved.recipe, *(task.task for task in resolved.tasks)])), end="")
     return 0

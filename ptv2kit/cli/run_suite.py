@@ -6,11 +6,11 @@ import argparse
 import json
 import re
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from ptv2kit.cli.output import show
 from ptv2kit.cli.preflight import Preflight
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import (
@@ -43,10 +43,10 @@ def run_suite(args: argparse.Namespace) -> int:
     Raises:
         ProjectError: nothing was run, or what failed, was missed or interrupted.
     """
-    from rich.console import Console
 
     from ptv2kit.cli.launch import end_with_parent
     from ptv2kit.config.cells import load_suite
+    from ptv2kit.reporting.console import open_console
     from ptv2kit.reporting.run_folder import require_writable
     from ptv2kit.reporting.suite_folder import SuiteFolder
 
@@ -57,7 +57,7 @@ def run_suite(args: argparse.Namespace) -> int:
         from ptv2kit.training.search import require_optuna
 
         require_optuna()
-    messages = Console(stderr=True, quiet=args.quiet, highlight=False, markup=False, emoji=False)
+    messages = open_console(stderr=True, quiet=args.quiet)
     silence_libraries()
     require_writable(args.runs_dir)
     from ptv2kit.cli.suite_plan import disk_needed, finished_records, free_disk, print_suite_plan, require_disk
@@ -261,13 +261,13 @@ class SuiteRunner:
                 "missed": self.missed,
                 "cells": [record.to_json() for record in self.records],
             }
-            sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+            show(json.dumps(content, indent=2, ensure_ascii=False) + "\n", end="")
         else:
-            sys.stdout.write(markdown_table(self.records) + "\n")
+            show(markdown_table(self.records) + "\n", end="")
             if best is not None:
                 chosen = ", ".join(f"{key}={shown(value)}" for key, value in best.settings.items())
-                sys.stdout.write(f"best: {best.name} with {best.score:.2f} ({chosen})\n")
-            sys.stdout.write(f"suite: {self.folder.path}\n")
+                show(f"best: {best.name} with {best.score:.2f} ({chosen})\n", end="")
+            show(f"suite: {self.folder.path}\n", end="")
         if self.elsewhere:
             self.messages.print(f"still running in other processes: {self.elsewhere}")
         done = sum(record.status in ("finished", "stopped") for record in self.records)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
+
+from ptv2kit.cli.output import show
 
 EXAMPLES = """examples:
   ptv2kit schema task > task.json         # then, in a task file: # yaml-language-server: $schema=task.json
@@ -32,5 +33,5 @@ def run(args: argparse.Namespace) -> int:
     from ptv2kit.config.schema import json_schema, key_reference
 
     text = key_reference(args.kind) if args.markdown else json.dumps(json_schema(args.kind), indent=2) + "\n"
-    sys.stdout.write(text)
+    show(text, end="")
     return 0

@@ -76,9 +76,10 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: an option or a run cannot be used, the port is taken, or FastAPI is not installed.
         DataError: a file of a run is torn, or the backbone cannot be had.
     """
-    from rich.console import Console
 
-    messages = Console(stderr=True, quiet=args.quiet, highlight=False, markup=False, emoji=False)
+    from ptv2kit.reporting.console import open_console
+
+    messages = open_console(stderr=True, quiet=args.quiet)
     settings = _settings(args)
     try:
         from ptv2kit.serving.app import build_app
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         where = f"[{host}]" if ":" in host else host
         server = build_server(app, settings)
         if args.host not in _LOOPBACK and settings.token is None:
-            Console(stderr=True, highlight=False, markup=False).print(
+            open_console(stderr=True).print(
                 f"warning: {where} can be reached from other machines, and no token is asked for: set --token-file",
                 soft_wrap=True,
             )
@@ -171,7 +172,7 @@ def _token(file: str | None) -> str | None:
         return None
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise ConfigError(
-            f"{where} holds no token", hint="make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            f"{where} holds no token", hint="make one: python -c 'import secrets; show(secrets.token_urlsafe(32))'"
         )
     return text
 

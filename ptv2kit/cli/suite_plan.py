@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from ptv2kit.cli.cell_lock import seems_held
+from ptv2kit.cli.output import show
 from ptv2kit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def print_suite_plan(
     disk = sum(line.times * line.estimate.disk for line in open_lines if line.estimate is not None)
     if args.json:
         content = _to_json(suite, lines, disk, free, basis, jobs)
-        sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        show(json.dumps(content, indent=2, ensure_ascii=False) + "\n", end="")
     else:
         _print(suite, lines, disk, free, basis, jobs)
     require_disk(disk, free, args.runs_dir)

@@ -72,7 +72,7 @@ def train_recipe(
         ProjectError: see `ptv2kit/errors.py`.
     """
     from ptv2kit.cli.launch import place
-    from ptv2kit.reporting.console import RowsConsole
+    from ptv2kit.reporting.console import RowsConsole, open_console
     from ptv2kit.reporting.run_folder import RunFolder, require_writable, run_key
     from ptv2kit.reporting.trackers import require_trackers
     from ptv2kit.training.distributed import prepare_strategy, process_group
@@ -81,7 +81,7 @@ def train_recipe(
     from ptv2kit.training.trainer import seed_everything
 
     if found is not None and found.rank > 0:
-        messages = Console(quiet=True)
+        messages = open_console(quiet=True)
     require_writable(runs_dir if resume is None else resume.folder)
     require_trackers(resolved.recipe.trackers)
     tasks = [(task.task, task.path) for task in resolved.tasks]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from ptv2kit.cli.data_root import add_data_root
+from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import find_subjects
 from ptv2kit.errors import ConfigError, DataError, Problem
 
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             suite = isinstance(resolved, ResolvedSuite)
             kind = "suite" if suite else "recipe" if isinstance(resolved, ResolvedRecipe) else "task"
             if not args.json:
-                print(f"{path}: ok ({kind})")
+                show(f"{path}: ok ({kind})")
             if args.data and isinstance(resolved, ResolvedSuite):
                 hint = "give its recipes"
                 raise ConfigError("--data checks the rows of recipes and tasks", location=str(path), hint=hint)
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         faulty = bool(found) or any(split["problems"] for task in tasks for split in task.get("splits", []))
         reports.append({"file": str(path), "ok": not faulty, "kind": kind, "problems": lines, **report})
     if args.json:
-        print(json.dumps({"ok": not problems and not bad_rows, "files": reports}, indent=2))
+        show(json.dumps({"ok": not problems and not bad_rows, "files": reports}, indent=2))
         return ConfigError.exit_code if problems else DataError.exit_code if bad_rows else 0
     if problems:
         raise ConfigError(dict.fromkeys([*problems, *bad_rows]))
@@ -140,9 +141,9 @@ class _Inspected:
     def show(self, *, named: bool) -> None:
         """Print tables, under the task's name if there are several."""
         if named:
-            print(f"\n{self.task}:")
+            show(f"\n{self.task}:")
         for name, words in self.words.items():
-            print(f"the mask is filled for {name}: {' or '.join(' '.join(word) for word in words)}")
+            show(f"the mask is filled for {name}: {' or '.join(' '.join(word) for word in words)}")
         _show(self.splits, self.max_length)
 
 
@@ -172,11 +173,10 @@ def _inspect(resolved: ResolvedRecipe | ResolvedTask, args: argparse.Namespace) 
 
 
 def _inspect_task(subject: Subject, splits: dict[str, OpenSplit]) -> _Inspected:
-    from rich.console import Console
 
     from ptv2kit.data.inspection import inspect_splits
     from ptv2kit.data.preview import words_shown
-    from ptv2kit.reporting.console import RowsConsole
+    from ptv2kit.reporting.console import RowsConsole, open_console
 
     faults: list[Problem] = []
     rows = splits["train"].rows(lambda error: faults.extend(error.problems))
@@ -185,7 +185,7 @@ def _inspect_task(subject: Subject, splits: dict[str, OpenSplit]) -> _Inspected:
         raise DataError(faults[:_SHOWN] or [Problem("split 'train' is empty", location=splits["train"].source)])
     # Malformed rows between good ones are reported by the inspection.
     scheme, untruncated, subwords = subject.schemes(chain([first], rows))
-    with RowsConsole(Console(stderr=True)) as console:
+    with RowsConsole(open_console(stderr=True)) as console:
 
         def progress(what: str, done: int) -> None:
             console.on_rows(what, done, None)
@@ -197,10 +197,11 @@ def _inspect_task(subject: Subject, splits: dict[str, OpenSplit]) -> _Inspected:
 
 def _show(splits: list[SplitReport], max_length: int) -> None:
     """The report as tables."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    from ptv2kit.reporting.console import open_console
+
+    console = open_console()
     table = Table("", *(split.name for split in splits), title_justify="left")
     rows: list[tuple[str, list[str]]] = [
         ("rows", [f"{split.rows:,}" for split in splits]),

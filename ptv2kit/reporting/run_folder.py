@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -18,8 +19,8 @@ from typing import Any, final
 from filelock import FileLock, Timeout
 
 from ptv2kit import __version__
-from ptv2kit.errors import ConfigError
-from ptv2kit.files import allowed_cores, write_atomically
+from ptv2kit.errors import ConfigError, visible
+from ptv2kit.files import allowed_cores, require_plain_file, write_atomically
 
 _PACKAGES = ("torch", "transformers", "safetensors", "datasets", "seqeval", "scikit-learn", "pydantic", "omegaconf")
 
@@ -41,14 +42,17 @@ def require_writable(root: Path) -> None:
         ConfigError: a file lies in the way, or the disk refuses.
     """
     existing = root.absolute()
-    while not existing.exists():
-        existing = existing.parent
     try:
+        with contextlib.suppress(FileNotFoundError):
+            root.absolute().stat()  # fails if the name is too long, or has letters that this locale cannot write
+        while not existing.exists():
+            existing = existing.parent
         with tempfile.TemporaryFile(dir=existing):
             pass
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
+        reason = "this locale cannot write its name" if isinstance(error, UnicodeEncodeError) else error.strerror
         raise ConfigError(
-            f"run folders cannot be written below '{root}': {error.strerror or error} ('{existing}')",
+            f"run folders cannot be written below '{root}': {reason or error} ('{existing}')",
             hint="choose another folder with --runs-dir",
         ) from error
 
@@ -127,7 +131,9 @@ class RunFolder:
         path = self.path / name
         if self.writes:
             self.require()
-            write_atomically(path, text.encode())
+            # A card is shown by terminals and pages; data keeps what it holds.
+            shown = visible(text) if path.suffix == ".md" else text
+            write_atomically(path, shown.encode())
         return path
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
@@ -156,6 +162,7 @@ class RunFolder:
 
     def _append(self, name: str, line: str) -> None:
         if self.writes:
+            require_plain_file(self.path / name)
             with (self.path / name).open("a", encoding="utf-8") as file:
                 file.write(f"{line}\n")
 

@@ -14,7 +14,7 @@ from ptv2kit.config.cells import cell_name
 from ptv2kit.config.load import ResolvedRecipe, load_recipe, resolved_yaml
 from ptv2kit.config.suite import short_names, shown
 from ptv2kit.data.schemes.base import Scores
-from ptv2kit.errors import DataError
+from ptv2kit.errors import DataError, visible
 from ptv2kit.files import is_file, parse_json, write_atomically
 from ptv2kit.models.counts import ParameterCount
 from ptv2kit.reporting.results import Outcome, TaskOutcome
@@ -181,7 +181,7 @@ class SuiteFolder:
         return self.runs / name / "cell.json"
 
     def _write(self, path: Path, text: str) -> None:
-        write_atomically(path, text.encode())
+        write_atomically(path, (visible(text) if path.suffix == ".md" else text).encode())
 
 
 def table_rows(records: Sequence[CellRecord]) -> tuple[list[str], list[list[str]]]:

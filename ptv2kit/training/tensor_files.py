@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ptv2kit.errors import DataError
+from ptv2kit.files import require_plain_file
 
 # What is trained, and the states of generators. Their checksum is one over NumPy's bytes, which has no other of these.
 _DTYPES = (torch.float32, torch.float16, torch.float64, torch.int64, torch.int32, torch.uint8)
@@ -25,6 +26,7 @@ def read_tensors(path: Path, *, checked: bool = True) -> tuple[dict[str, Tensor]
         DataError: the file is missing, is no safetensors file, or holds another type of number.
     """
     try:
+        require_plain_file(path)
         with safe_open(path, framework="pt") as file:
             header: dict[str, str] = file.metadata() or {}
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

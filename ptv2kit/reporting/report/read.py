@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ptv2kit.config.recipe import MEAN, Expectation
 from ptv2kit.config.yaml import load_document
 from ptv2kit.errors import DataError
-from ptv2kit.files import is_file
+from ptv2kit.files import is_file, read_json
 
 _LAX = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 Content = TypeVar("Content", bound=BaseModel)
@@ -174,7 +173,7 @@ def _task(path: Path) -> TaskFacts:
 
 def _read(path: Path, kind: type[Content]) -> Content:
     try:
-        return kind.model_validate(json.loads(path.read_bytes()))
+        return kind.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

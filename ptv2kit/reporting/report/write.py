@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ptv2kit.errors import ConfigError
+from ptv2kit.errors import ConfigError, visible
 from ptv2kit.files import write_atomically
 from ptv2kit.reporting.report.figures import figure_files
 from ptv2kit.reporting.report.markdown import markdown
@@ -29,7 +29,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     for part in report.parts:
         for chart in part.charts:
             content |= figure_files(chart)
-    content["report.md"] = markdown(report).encode()
+    content["report.md"] = visible(markdown(report)).encode()
     content["report.html"] = page(report).encode()
     for name, data in content.items():
         try:
