@@ -315,7 +315,8 @@ def test_a_strategy_is_chosen_without_measuring_where_nothing_depends_on_it(
 ) -> None:
     spec, shapes = find_backbone(Backbone(name=str(backbone))), [SHAPES["token"]]
     recipe = recipe_with(str(backbone))
-    assert choose_strategy(recipe, spec, shapes, processes=2, memory=GIB).setup.name == "zero3"  # the reserve alone
+    nothing = choose_strategy(recipe, spec, shapes, processes=2, memory=GIB)  # the reserve alone needs more
+    assert (nothing.micro_batch, "needs least" in nothing.reason) == (0, True)
     assert choose_strategy(recipe, spec, shapes, processes=2, memory=8 * GIB).setup.name == "ddp"
     monkeypatch.setattr("ptv2kit.planning.memory.measure", None)
     assert choose_strategy(recipe, spec, shapes, processes=1, memory=GIB).setup.name == "none"
@@ -382,3 +383,19 @@ def test_processes_are_counted_from_options_host_file_and_recipe(tmp_path: Path)
         count_processes(listed, path, None, 1)
     with pytest.raises(ConfigError, match="--gpus must be at least 1"):
         count_processes(listed, path, 0, 1)
+
+
+def test_fine_tuning_takes_the_first_strategy_that_fits_and_never_zero3(backbone: Path) -> None:
+    recipe = recipe_with(str(backbone), method="fine_tuning", prompt={"length": 4})
+    costs = measure(recipe, find_backbone(recipe.backbone), [SHAPES["token"]])
+    large = replace(costs, trained=10 * GIB, frozen=0.0)
+    totals = {
+        name: footprint(recipe, large, Setup(name, "none", 8), 1, checkpointing=False).total
+        for name in ("ddp", "zero1", "zero2")
+    }
+    assert totals["ddp"] > totals["zero1"] > totals["zero2"]
+    for name, total in totals.items():
+        assert decide(recipe, large, processes=8, memory=total + 1024).setup.name == name
+    choice = decide(recipe, large, processes=8, memory=GIB)
+    assert (choice.setup.name, choice.micro_batch) == ("zero2", 0)
+    assert "this one needs least" in choice.reason

@@ -222,9 +222,21 @@ def choose_strategy(
     return decide(recipe, measure(recipe, spec, shapes), processes=processes, memory=memory)
 
 
+def possible_strategies(recipe: Recipe) -> tuple[Strategy, ...]:
+    """The strategies for several processes that can train a recipe, the one with the least communication first.
+
+    zero3 keeps frozen weights in parts, so it trains no backbone and takes no quantized one; the optimizer of several
+    tasks is not shared out.
+    """
+    optimizers: tuple[Strategy, ...] = () if len(recipe.task_names) > 1 else ("zero1", "zero2")
+    frozen = recipe.method != "fine_tuning" and recipe.backbone.quantization is None
+    return ("ddp", *optimizers, *(("zero3",) if frozen else ()))
+
+
 def decide(recipe: Recipe, costs: ModelCosts, *, processes: int, memory: float) -> Choice:
-    """The recipe's strategy, or for `auto`: `none` on one process; on several `ddp` if the whole model fits each GPU
-    with the recipe's micro-batch (one example, if that is `auto`), else `zero3`. Offloading asks for `zero3`.
+    """The recipe's strategy, or for `auto`: `none` on one process; on several the first of `possible_strategies` with
+    which the recipe's micro-batch fits each GPU (one example, if that is `auto`), or if none does, the one that needs
+    least. Offloading asks for `zero3`.
 
     Args:
         recipe: how it is trained.
@@ -243,11 +255,16 @@ def decide(recipe: Recipe, costs: ModelCosts, *, processes: int, memory: float) 
         return Choice(choice.setup, fitting(choice.setup), choice.reason)
     micro = recipe.train.micro_batch_size
     needed = 1 if micro == "auto" else min(micro, math.ceil(recipe.train.most_examples(costs.shape.tokens) / processes))
-    whole = Setup("ddp", "none", processes)
-    if fitting(whole) >= needed:
-        return Choice(whole, fitting(whole), f"the whole model and a micro-batch of {needed} fit each GPU")
-    parts = Setup("zero3", "none", processes)
-    return Choice(parts, fitting(parts), f"the whole model and a micro-batch of {needed} do not fit one GPU")
+    setups = [Setup(strategy, "none", processes) for strategy in possible_strategies(recipe)]
+    for setup in setups:
+        if fitting(setup) >= needed:
+            reason = f"the whole model and a micro-batch of {needed} fit each GPU"
+            if setup.strategy != "ddp":
+                before = setups[setups.index(setup) - 1].strategy
+                reason = f"a micro-batch of {needed} fits each GPU, which it does not with {before}"
+            return Choice(setup, fitting(setup), reason)
+    least = min(setups, key=lambda each: footprint(recipe, costs, each, needed, checkpointing=checkpointing).total)
+    return Choice(least, fitting(least), f"no strategy fits a micro-batch of {needed}, and this one needs least")
 
 
 def _without_measuring(wanted: Distributed, processes: int) -> Choice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, final
 
@@ -26,6 +27,7 @@ from ptv2kit.planning.memory import (
     footprint,
     largest_micro_batch,
     measure,
+    possible_strategies,
 )
 from ptv2kit.planning.passes import TaskShape
 
@@ -208,7 +210,7 @@ def make_plan(
         choice,
         found,
         duration,
-        warnings=tuple(_warnings(recipe, spec, chosen, gpu)),
+        warnings=tuple(_warnings(recipe, spec, costs, chosen, options, gpu)),
         assumptions=tuple(_assumptions(recipe, spec, shapes, costs, chosen, duration)),
     )
 
@@ -268,7 +270,9 @@ def _duration(
     return Duration(steps, hours, None if price is None else hours * processes * price)
 
 
-def _warnings(recipe: Recipe, spec: BackboneSpec, chosen: Option, gpu: Gpu) -> list[str]:
+def _warnings(
+    recipe: Recipe, spec: BackboneSpec, costs: ModelCosts, chosen: Option, options: Sequence[Option], gpu: Gpu
+) -> list[str]:
     warnings: list[str] = []
     if not spec.at_hand:
         warnings.append(
@@ -276,20 +280,40 @@ def _warnings(recipe: Recipe, spec: BackboneSpec, chosen: Option, gpu: Gpu) -> l
             "were not looked at"
         )
     if chosen.footprint.total > gpu.memory:
-        if chosen.micro_batch:
-            remedy = f"set train.micro_batch_size to {chosen.micro_batch} or less"
-        elif chosen.setup.strategy != "zero3":
-            remedy = "more GPUs with distributed.strategy: zero3, or distributed.offload: cpu, need less"
-        elif chosen.setup.offload == "none":
-            remedy = "more GPUs, or distributed.offload: cpu, need less"
-        else:
-            remedy = "a lower train.max_length needs less"
-        if not recipe.train.gradient_checkpointing and spec.attention.checkpoints:
-            remedy += "; so does train.gradient_checkpointing: true"
+        remedies = _remedies(recipe, spec, costs, chosen, options, gpu)
         warnings.append(
-            f"{chosen.setup.name} with a micro-batch of {chosen.examples} does not fit {gpu.name}: {remedy}"
+            f"{chosen.setup.name} with a micro-batch of {chosen.examples} does not fit {gpu.name}: "
+            + ("; or ".join(remedies) if remedies else "nothing that can be set in the recipe makes it fit")
         )
     return warnings
+
+
+def _remedies(
+    recipe: Recipe, spec: BackboneSpec, costs: ModelCosts, chosen: Option, options: Sequence[Option], gpu: Gpu
+) -> list[str]:
+    """What would make a run fit, each computed."""
+    found: list[str] = []
+    if chosen.micro_batch:
+        found.append(f"set train.micro_batch_size to {chosen.micro_batch} or less")
+    possible = possible_strategies(recipe)
+    fitting = [option for option in options if option.micro_batch and option.setup.strategy in possible]
+    if fitting and not chosen.micro_batch:
+        setup = min(fitting, key=lambda option: option.footprint.host).setup
+        offload = "" if setup.offload == "none" else f" and distributed.offload: {setup.offload}"
+        found.append(f"set distributed.strategy: {setup.strategy}{offload}")
+    again = recipe.train.gradient_checkpointing
+    if not again and spec.attention.checkpoints:
+        micro = largest_micro_batch(recipe, costs, chosen.setup, gpu.memory, checkpointing=True)
+        if micro:
+            found.append(f"set train.gradient_checkpointing: true (a micro-batch of {micro} then fits)")
+    if not found:
+        for strategy, processes in product(possible, (2, 4, 8, 16, 32, 64)):
+            setup = Setup(strategy, "none", processes)
+            more = processes > chosen.setup.processes
+            if more and largest_micro_batch(recipe, costs, setup, gpu.memory, checkpointing=again):
+                found.append(f"{processes} GPUs with distributed.strategy: {strategy} fit")
+                break
+    return found
 
 
 def _assumptions(

@@ -7,7 +7,6 @@ the same torch.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ptv2kit.errors import ConfigError
+from ptv2kit.files import cache_folder
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
 from ptv2kit.models.glm.modeling import OriginalGlmModel
 from ptv2kit.models.glm.tokenizer import END_OF_TEXT, MERGES_FILE, VOCABULARY_FILE, build_tokenizer
@@ -36,10 +36,13 @@ def tiny_folder() -> Path:
     Raises:
         ConfigError: the cache folder cannot be written.
     """
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ptv2kit"
-    target = root / f"{NAME}-{_VERSION}"
-    if target.is_dir():
-        return target
+    try:
+        root = cache_folder()
+        target = root / f"{NAME}-{_VERSION}"
+        if target.is_dir():
+            return target
+    except OSError as error:
+        raise ConfigError(f"backbone '{NAME}' has no folder: {error.strerror}", hint="set PTV2KIT_CACHE") from error
     try:
         root.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=root, prefix=f".{NAME}-"))
@@ -53,7 +56,7 @@ def tiny_folder() -> Path:
             return target
         raise ConfigError(
             f"backbone '{NAME}' cannot be kept in '{root}': {error.strerror or error}",
-            hint="set XDG_CACHE_HOME to a folder that can be written",
+            hint="set PTV2KIT_CACHE to a folder that can be written",
         ) from error
     return target
 
