@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import signal
 import sys
 import traceback
@@ -96,7 +97,17 @@ def train_cell(
         )
     except ProjectError as error:
         return failed_cell(cell, error, messages)
+    if outcome.status == "finished":
+        _drop_what_is_not_kept(cell, run.path)
     return trained_cell(cell, outcome, run.path.relative_to(folder).as_posix())
+
+
+def _drop_what_is_not_kept(cell: Cell, run: Path) -> None:
+    """Remove the checkpoints of a finished cell, which nothing resumes from, and what its suite does not keep."""
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    tuned = cell.resolved.recipe.method == "fine_tuning"
+    if cell.keep == "scores" or (cell.keep == "prompt" and tuned):
+        shutil.rmtree(run / "prompt", ignore_errors=True)
 
 
 def failed_cell(cell: Cell, error: ProjectError, messages: Console) -> Trained:
@@ -110,6 +121,7 @@ def failed_cell(cell: Cell, error: ProjectError, messages: Console) -> Trained:
 
 def trained_cell(cell: Cell, outcome: Outcome, run: str) -> Trained:
     """Record what came out of a cell; `run` is its run's folder, relative to the suite's."""
+    from ptv2kit.reporting.results import first_metric
     from ptv2kit.reporting.suite_folder import CellRecord
 
     stopped = {"interrupted": signal.SIGINT, "terminated": signal.SIGTERM, "hung_up": signal.SIGHUP}.get(outcome.status)
@@ -126,6 +138,8 @@ def trained_cell(cell: Cell, outcome: Outcome, run: str) -> Trained:
         seconds=round(outcome.seconds, 3),
         trained=outcome.parameters.trained,
         run=run,
+        task=" ".join(each.task.task for each in outcome.tasks),
+        metric=first_metric([each.task for each in outcome.tasks]),
     )
     return Trained(record, stopped)
 

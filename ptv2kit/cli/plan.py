@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the recipe is wrong, or asks for what the backbone does not have.
         DataError: a data file is malformed, or the backbone's configuration cannot be had.
     """
-    from ptv2kit.config.load import load_recipe
+    from ptv2kit.config.load import file_kind, load_recipe
     from ptv2kit.planning.hardware import find_gpu
     from ptv2kit.reporting.console import open_console
 
@@ -72,6 +72,10 @@ def run(args: argparse.Namespace) -> int:
     for option, value in (("--rows", args.rows), ("--price", args.price)):
         if value is not None and value <= 0:
             raise ConfigError(f"{option} must be more than 0. Got {value:g}")
+    kind = file_kind(args.file)
+    if kind != "recipe":
+        hint = f"ptv2kit run {args.file} --dry-run " if kind == "suite" else "give a recipe"
+        raise ConfigError(f"'{args.file}' is a {kind}, and plan takes a recipe", hint=hint)
     resolved = load_recipe(args.file, args.overrides)
     silence_libraries()
     from ptv2kit.models.backbones import find_backbone

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 from ptv2kit.cli.output import show
 from ptv2kit.cli.preflight import Preflight
 from ptv2kit.cli.subject import silence_libraries
+from ptv2kit.config.yaml import parse_value
 from ptv2kit.errors import (
     ConfigError,
     DataError,
@@ -60,22 +61,28 @@ def run_suite(args: argparse.Namespace) -> int:
     messages = open_console(stderr=True, quiet=args.quiet)
     silence_libraries()
     require_writable(args.runs_dir)
-    from ptv2kit.cli.suite_plan import disk_needed, finished_records, free_disk, print_suite_plan, require_disk
+    from ptv2kit.cli.suite_plan import check_disk, disk_needed, finished_records, free_disk, print_suite_plan
 
     preflight = Preflight(args.data_root)
     folder = SuiteFolder(args.runs_dir / suite.suite.suite)
     jobs = count_jobs(args, suite)
     try:
         keys = _check(suite, preflight)
-    except (ConfigError, DataError):
+    except (ConfigError, DataError) as error:
         if args.dry_run:  # the plan may be worth reading all the same
-            print_suite_plan(suite, folder, [""] * len(suite.cells), preflight, args, jobs)
+            full = print_suite_plan(suite, folder, [""] * len(suite.cells), preflight, args, jobs)
+            raise type(error)([*error.problems, *full]) from error
         raise
     if args.dry_run:
-        return print_suite_plan(suite, folder, keys, preflight, args, jobs)
+        full = print_suite_plan(suite, folder, keys, preflight, args, jobs)
+        if full:
+            raise ConfigError(full)
+        return 0
     known = finished_records(suite, folder, keys, preflight)
-    require_disk(disk_needed(suite, known, args.data_root), free_disk(args.runs_dir), args.runs_dir)
-    folder.write_suite(_resolved(suite))
+    full = check_disk(disk_needed(suite, known, args.data_root, jobs), free_disk(args.runs_dir), args.runs_dir)
+    if full:
+        raise ConfigError(full)
+    folder.write_suite(_resolved(suite, args.overrides))
     runner = SuiteRunner(folder, messages, args.data_root, suite.suite.description or suite.suite.suite)
     if suite.studies:
         from ptv2kit.cli.run_search import Searches
@@ -229,17 +236,16 @@ class SuiteRunner:
 
     def write_tables(self) -> None:
         """Show what is known so far."""
-        from ptv2kit.reporting.suite_folder import best_of
+        from ptv2kit.reporting.suite_folder import bests_of
 
         self.folder.write_tables(self._title, self.records)
-        cases = dict.fromkeys(record.case for record in self.records)
-        for case in cases if len(cases) > 1 else ():
-            best = best_of([record for record in self.records if record.case == case])
-            if best is not None:
-                self.folder.write_best(best, f"best.{case}.yaml")
-        best = best_of(self.records)
-        if best is not None and not self.folder.write_best(best):
-            self.messages.print(f"best.yaml is not written: the run of {best.name} is on another machine")
+        bests = bests_of(self.records)
+        for path in self.folder.path.glob("best*.yaml"):
+            if path.stem not in bests:  # written while fewer cells were finished
+                path.unlink()
+        for name, best in bests.items():
+            if not self.folder.write_best(best, f"{name}.yaml"):
+                self.messages.print(f"{name}.yaml is not written: the run of {best.name} is on another machine")
 
     def report(self, *, as_json: bool, name: str) -> int:
         """Print the table; then everything that is not as it should be, as an error.
@@ -248,7 +254,7 @@ class SuiteRunner:
             ProjectError: cells failed, missed what they should reach, or the user interrupted.
         """
         from ptv2kit.config.suite import shown
-        from ptv2kit.reporting.suite_folder import SUITE_VERSION, best_of, markdown_table
+        from ptv2kit.reporting.suite_folder import SUITE_VERSION, best_of, bests_of, markdown_table
 
         best = best_of(self.records)
         if as_json:
@@ -264,9 +270,9 @@ class SuiteRunner:
             show(json.dumps(content, indent=2, ensure_ascii=False) + "\n", end="")
         else:
             show(markdown_table(self.records) + "\n", end="")
-            if best is not None:
-                chosen = ", ".join(f"{key}={shown(value)}" for key, value in best.settings.items())
-                show(f"best: {best.name} with {best.score:.2f} ({chosen})\n", end="")
+            for file, each in bests_of(self.records).items():
+                chosen = ", ".join(f"{key}={shown(value)}" for key, value in each.settings.items())
+                show(f"{file.replace('.', ' of ', 1)}: {each.name} with {each.score:.2f} ({chosen})")
             show(f"suite: {self.folder.path}\n", end="")
         if self.elsewhere:
             self.messages.print(f"still running in other processes: {self.elsewhere}")
@@ -285,7 +291,7 @@ class SuiteRunner:
         return 0
 
 
-def _resolved(suite: ResolvedSuite) -> str:
+def _resolved(suite: ResolvedSuite, overrides: Sequence[str]) -> str:
     """The suite with every default and absolute paths; the password of a database is left out."""
     from ptv2kit.config.load import resolved_yaml
     from ptv2kit.config.rules import used_rules
@@ -298,9 +304,16 @@ def _resolved(suite: ResolvedSuite) -> str:
             case if case.recipe is None else case.model_copy(update={"recipe": str(path / case.recipe)})
             for case in section.cases
         ),
+        "override": section.override | _given(overrides),
         "rules": used_rules(section, [(cell.case, cell.settings) for cell in suite.cells]),
     }
     if section.search is not None and section.search.storage is not None:
         shown = re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", section.search.storage)
         update["search"] = section.search.model_copy(update={"storage": shown})
     return resolved_yaml(section.model_copy(update=update))
+
+
+def _given(overrides: Sequence[str]) -> dict[str, Any]:
+    """What the command line gave for the recipes of all cells."""
+    pairs = (text.partition("=") for text in overrides if not text.startswith("search."))
+    return {key: parse_value(value) for key, _, value in pairs}

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, final
 
 from ptv2kit.cli.cell_lock import seems_held
 from ptv2kit.cli.output import show
-from ptv2kit.errors import ConfigError, DataError
+from ptv2kit.errors import ConfigError, DataError, Problem
 
 if TYPE_CHECKING:
     from ptv2kit.cli.preflight import Preflight
     from ptv2kit.config.cells import Cell, ResolvedSuite
-    from ptv2kit.planning.estimate import Estimate
+    from ptv2kit.planning.estimate import Disk, Estimate
     from ptv2kit.planning.hardware import Gpu
     from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
 
@@ -50,7 +50,7 @@ def print_suite_plan(
     preflight: Preflight,
     args: argparse.Namespace,
     jobs: int,
-) -> int:
+) -> list[Problem]:
     """Print what a suite would run and need; nothing is written.
 
     Args:
@@ -61,14 +61,17 @@ def print_suite_plan(
         args: of the command line.
         jobs: cells at one time.
 
+    Returns:
+        What is wrong if the disk is too small.
+
     Raises:
-        ConfigError: the disk is too small, or the GPU of `--gpu` is not known.
+        ConfigError: the GPU of `--gpu` is not known.
     """
-    from ptv2kit.planning.estimate import Estimator
+    from ptv2kit.planning.estimate import Estimator, disk_of
 
     gpu, named = _gpu(args)
     known = finished_records(suite, folder, keys, preflight)
-    estimator = Estimator(args.data_root)
+    estimator = Estimator(args.data_root, suite.suite.keep)
     estimates: dict[str, Estimate] = {}
     for cell in suite.cells:
         try:
@@ -83,14 +86,14 @@ def print_suite_plan(
     if suite.studies:
         lines = _largest_of_each(lines)
     open_lines = [line for line in lines if line.status != "finished"]
-    disk = sum(line.times * line.estimate.disk for line in open_lines if line.estimate is not None)
+    sizes = [(line.times, line.estimate.disk) for line in open_lines if line.estimate is not None]
+    disk = disk_of(sizes, jobs)
     if args.json:
         content = _to_json(suite, lines, disk, free, basis, jobs)
         show(json.dumps(content, indent=2, ensure_ascii=False) + "\n", end="")
     else:
         _print(suite, lines, disk, free, basis, jobs)
-    require_disk(disk, free, args.runs_dir)
-    return 0
+    return check_disk(disk, free, args.runs_dir)
 
 
 def finished_records(
@@ -121,32 +124,33 @@ def finished_records(
                 found[name] = record
 
 
-def require_disk(needed: int, free: int, where: Path) -> None:
-    """Refuse to fill a disk.
+def _peak(size: Disk) -> int:
+    return size.peak
 
-    Raises:
-        ConfigError: there is less room than what the runs will need.
-    """
+
+def check_disk(needed: int, free: int, where: Path) -> list[Problem]:
+    """What is wrong if there is less room than the runs will need."""
     from ptv2kit.planning.estimate import readable
 
-    if needed > free:
-        raise ConfigError(
-            f"the runs will need about {readable(needed)} below '{where}', where {readable(free)} are free",
-            hint="choose another disk with --runs-dir, or set train.keep_checkpoints=1",
-        )
+    if needed <= free:
+        return []
+    message = f"the runs will need about {readable(needed)} below '{where}', where {readable(free)} are free"
+    return [Problem(message, hint="choose another disk with --runs-dir, set keep: scores, or lower --jobs")]
 
 
-def disk_needed(suite: ResolvedSuite, known: Mapping[str, CellRecord], data_root: Path | None) -> int:
+def disk_needed(suite: ResolvedSuite, known: Mapping[str, CellRecord], data_root: Path | None, jobs: int) -> int:
     """Bytes that the runs of all cells that are not finished will need; of a search, those of all trials."""
-    from ptv2kit.planning.estimate import Estimator
+    from ptv2kit.planning.estimate import Estimator, disk_of
 
-    estimator = Estimator(data_root)
+    estimator = Estimator(data_root, suite.suite.keep)
     sizes = {cell.name: estimator.disk(cell.resolved) for cell in suite.cells if cell.name not in known}
     if not suite.studies:
-        return sum(sizes.values())
-    budgets = {study.case: study.search.budget for study in suite.studies}
-    largest = {case: max(sizes[cell.name] for cell in suite.cells if cell.case == case) for case in budgets}
-    return sum(budget * largest[case] for case, budget in budgets.items())
+        return disk_of([(1, size) for size in sizes.values()], jobs)
+    found = [
+        (study.search.budget, max((sizes[cell.name] for cell in suite.cells if cell.case == study.case), key=_peak))
+        for study in suite.studies
+    ]
+    return disk_of(found, jobs)
 
 
 def free_disk(runs_dir: Path) -> int:
@@ -312,7 +316,7 @@ def _needs(line: _Line) -> str:
     elif line.estimate is not None:
         parts.append("rows not known")
     if line.estimate is not None:
-        parts.append(readable(line.estimate.disk))
+        parts.append(readable(line.estimate.disk.kept))
     return ", ".join(parts)
 
 
@@ -351,5 +355,5 @@ def _cell_json(cell: Cell, line: _Line | None) -> dict[str, Any]:
         "status": line.status,
         "hours": None if line.seconds is None else line.seconds / 3600,
         "operations": None if estimate is None else estimate.operations,
-        "disk": None if estimate is None else estimate.disk,
+        "disk": None if estimate is None else estimate.disk.kept,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from ptv2kit.config.rules import (
     with_expectations,
 )
 from ptv2kit.config.starts import START, link_starts
-from ptv2kit.config.suite import Case, Search, Suite, short_names, shown
+from ptv2kit.config.suite import Case, Keep, Search, Suite, short_names, shown
 from ptv2kit.config.suite_checks import check_suite, varied_keys
 from ptv2kit.config.validate import known_keys, validate
 from ptv2kit.config.yaml import KeyPath
@@ -50,6 +51,7 @@ class Cell:
         resolved: the recipe with its tasks; its `init_from` is null where `after` is set.
         after: name of the cell of the same suite from whose run this one's prompt starts, None if there is none.
         sources: where values come from that rules have set, by dotted key; of those rules that say so.
+        keep: what is left of it when it is finished.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Cell:
     resolved: ResolvedRecipe
     after: str | None = None
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
+    keep: Keep = "prompt"
 
 
 @final
@@ -74,6 +77,7 @@ class Study:
         command_line: overrides that win over everything.
         origins: where the suite says what may be chosen for a key.
         final_origins: likewise for the keys of `final`.
+        keep: what is left of a finished trial.
     """
 
     case: str
@@ -83,6 +87,7 @@ class Study:
     command_line: tuple[str, ...]
     origins: Mapping[str, Origin]
     final_origins: Mapping[str, Origin]
+    keep: Keep
 
     def cell(self, name: str, settings: Mapping[str, Any], *, final: bool = False) -> Cell:
         """The cell of a trial.
@@ -100,7 +105,8 @@ class Study:
             added = self.search.final or {}
             chosen += [Setting(key, value, self.final_origins[key]) for key, value in added.items()]
         overrides = (*self.fixed, *chosen, *self.command_line)
-        return Cell(name, self.case, dict(settings), overrides, load_recipe(self.recipe_path, overrides))
+        resolved = load_recipe(self.recipe_path, overrides)
+        return Cell(name, self.case, dict(settings), overrides, resolved, keep=self.keep)
 
 
 @final
@@ -134,7 +140,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> ResolvedSuite:
         ConfigError: with every problem of all files; those of a cell with its name.
     """
     own = [text for text in overrides if text.startswith("search.")]
-    rest = tuple(text for text in overrides if not text.startswith("search."))
+    given = tuple(text for text in overrides if not text.startswith("search."))
     merged = merge_file(path, own)
     suite, problems = validate(_SUITE, merged, known_keys(Suite))
     if suite is not None:
@@ -142,6 +148,8 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> ResolvedSuite:
     if problems:
         raise ConfigError(problems)
     assert suite is not None
+    kept = tuple(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in suite.override.items())
+    rest = (*kept, *given)
     _refuse_varied(suite, rest)
     cases: list[tuple[int, Case | None]] = list(enumerate(suite.cases)) or [(0, None)]
     if suite.search is None:
@@ -149,7 +157,10 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> ResolvedSuite:
         problems = check_use(suite, merged, [(plan.rules, plan.own) for plan in plans])
         if problems:
             raise ConfigError(problems)
-        return ResolvedSuite(suite, path, merged, link_starts(_load_all(plans, suite)), ())
+        cells = link_starts(_load_all(plans, suite))
+        starts = {cell.after for cell in cells}
+        cells = tuple(replace(cell, keep="all" if cell.name in starts else suite.keep) for cell in cells)
+        return ResolvedSuite(suite, path, merged, cells, ())
     studies = [_study(suite, suite.search, merged, index, case, rest) for index, case in cases]
     plans = [plan for study in studies for plan in _corner_cells(study)]
     return ResolvedSuite(suite, path, merged, _load_all(plans, suite), tuple(studies))
@@ -229,6 +240,7 @@ def _study(
         command_line=command_line,
         origins={key: merged.key(("search", "space", key)) for key in search.space},
         final_origins={key: merged.place(("search", "final", key)) for key in search.final or {}},
+        keep=suite.keep,
     )
 
 
@@ -303,12 +315,14 @@ def _load_all(plans: Sequence[_Plan], suite: Suite) -> tuple[Cell, ...]:
     """
     cells: list[Cell] = []
     found: dict[Problem, list[str]] = {}
+    said: dict[tuple[str, str], Problem] = {}  # a mistake in a key of a grid has a place for each of its values
     for plan in plans:
         try:
             cells.append(_load(plan, suite))
         except ConfigError as error:
             for problem in error.problems:
-                found.setdefault(problem, []).append(plan.name)
+                first = said.setdefault((problem.message, problem.hint), problem)
+                found.setdefault(first, []).append(plan.name)
     if found:
         raise ConfigError(in_cells(found, len(plans)))
     return tuple(cells)

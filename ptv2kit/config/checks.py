@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from ptv2kit.config.merge import Merged, dotted
+from ptv2kit.config.layers import covered_layers, layers_on_disk
+from ptv2kit.config.merge import Merged, Override, dotted
 from ptv2kit.config.recipe import DEEP_METHODS, Recipe
 from ptv2kit.config.rows import Replacement
 from ptv2kit.config.sources import GoldConllSource
@@ -76,7 +78,24 @@ def check_recipe(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged) -> li
         problems.append(merged.place(("method",)).problem(message, "set a method with a prompt, or head: linear"))
     problems += _check_first_words(recipe, tasks, merged) + _check_trunk_cache(recipe, merged)
     problems += _check_batch(recipe, merged) + _check_compile(recipe, merged)
+    problems += _check_layers(recipe, merged)
     return problems + _check_start(recipe, merged) + _check_expectations(recipe, tasks, merged)
+
+
+def _check_layers(recipe: Recipe, merged: Merged) -> list[Problem]:
+    """Layers that a backbone on this machine does not have; of the hub's it is found when it is loaded."""
+    if recipe.method not in DEEP_METHODS or recipe.prompt.layers == "all":
+        return []
+    origin = merged.place(("backbone", "name"))
+    base = Path() if isinstance(origin, Override) else Path(origin.path).parent
+    count = layers_on_disk(recipe.backbone.name, base)
+    if count is None:
+        return []
+    try:
+        covered_layers(recipe.prompt.layers, count)
+    except ValueError as error:
+        return [merged.place(("prompt", "layers")).problem(f"'prompt.layers': {error}")]
+    return []
 
 
 def _check_first_words(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged) -> list[Problem]:
@@ -174,9 +193,9 @@ def _check_expectations(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged
             problems.append(place.problem(message, did_you_mean(expectation.metric, list(task.metrics))))
         if expectation.split not in splits:
             place = merged.place(("expect", index, "split"))
-            message = f"'expect[{index}].split' is {expectation.split}, but task '{task.task}' has no {{}} split"
-            kind = "such" if "_" in expectation.split else expectation.split
-            problems.append(place.problem(message.format(kind), f"it has {', '.join(splits)}"))
+            message = f"'expect[{index}].split' is '{expectation.split}', but task '{task.task}' has no such split"
+            close = did_you_mean(expectation.split, splits)
+            problems.append(place.problem(message, close if close.startswith("did") else f"it has {', '.join(splits)}"))
     return problems
 
 

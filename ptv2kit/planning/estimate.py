@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
 from ptv2kit.config.recipe import Recipe
+from ptv2kit.config.suite import Keep
 from ptv2kit.data.sources import locate_split, read_split
 from ptv2kit.errors import DataError
 from ptv2kit.models.backbones import BackboneSpec, find_backbone
@@ -26,6 +28,15 @@ _TRAIN_KEYS = ("max_length", "gradient_checkpointing", "device")
 
 @final
 @dataclass(frozen=True)
+class Disk:
+    """Bytes of a run's folder: what is left at the end, and how large it is at most while the run trains."""
+
+    kept: int
+    peak: int
+
+
+@final
+@dataclass(frozen=True)
 class Estimate:
     """What a run will need.
 
@@ -37,7 +48,7 @@ class Estimate:
 
     examples: int | None
     operations: float | None
-    disk: int
+    disk: Disk
 
     def seconds(self, gpu: Gpu, dtype: str) -> float | None:
         """Wall time of training on a GPU, None if its rate or the rows are not known.
@@ -58,7 +69,8 @@ class Estimator:
         data_root: where data files are looked up first.
     """
 
-    def __init__(self, data_root: Path | None) -> None:
+    def __init__(self, data_root: Path | None, keep: Keep = "all") -> None:
+        self._keep = keep
         self._data_root = data_root
         self._specs: dict[str, BackboneSpec] = {}
         self._operations: dict[str, float] = {}
@@ -82,8 +94,8 @@ class Estimator:
         examples = recipe.train.epochs * sum(known)
         return Estimate(examples, examples * self._operations_of(resolved), disk)
 
-    def disk(self, resolved: ResolvedRecipe) -> int:
-        """Bytes of a run's folder when it is largest: while the last checkpoint is written, and one prompt anew.
+    def disk(self, resolved: ResolvedRecipe) -> Disk:
+        """Bytes of a run's folder.
 
         Raises:
             ConfigError: the backbone cannot do what the recipe asks for.
@@ -93,10 +105,14 @@ class Estimator:
         if key not in self._disk:
             self._disk[key] = self._sizes(resolved)
         trained, saved = self._disk[key]
-        prompts = 1 if len(resolved.tasks) == 1 else len(resolved.tasks) + 1
-        moments = 2 * trained
-        checkpoints = (resolved.recipe.train.keep_checkpoints + 1) * (trained + moments)
-        return checkpoints + (prompts + 1) * saved + _SMALL_FILES
+        prompts = saved * (1 if len(resolved.tasks) == 1 else len(resolved.tasks) + 1)
+        checkpoint = trained + 2 * trained  # what is trained, with the optimizer's two moments
+        keeps = resolved.recipe.train.keep_checkpoints
+        tuned = resolved.recipe.method == "fine_tuning"
+        dropped = self._keep == "scores" or (self._keep == "prompt" and tuned)
+        # While it trains: the checkpoints and one that is being written, with the best prompts that they know of.
+        peak = (keeps + 1) * (checkpoint + prompts) + prompts + _SMALL_FILES
+        return Disk(kept=_SMALL_FILES + (0 if dropped else prompts), peak=peak)
 
     def _sizes(self, resolved: ResolvedRecipe) -> tuple[int, int]:
         """Bytes of all that is trained, and of what is kept for inference, where networks of prompts are folded."""
@@ -163,6 +179,17 @@ def _key(resolved: ResolvedRecipe) -> str:
     shapes = [str(task_shape(recipe, task.task)) for task in resolved.tasks]
     train = {name: getattr(recipe.train, name) for name in _TRAIN_KEYS}
     return json.dumps([recipe.model_dump(mode="json", include=_MODEL_KEYS), shapes, train], sort_keys=True)
+
+
+def disk_of(sizes: Sequence[tuple[int, Disk]], jobs: int) -> int:
+    """Bytes that a suite needs: what all runs keep, and what so many at one time need on top.
+
+    Args:
+        sizes: how often a run is made, and what it needs.
+        jobs: runs at one time.
+    """
+    largest = sorted((size.peak - size.kept for times, size in sizes for _ in range(min(times, jobs))), reverse=True)
+    return sum(times * size.kept for times, size in sizes) + sum(largest[:jobs])
 
 
 def readable(size: float) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, final
 
 from ptv2kit.config.recipe import MEAN, Expectation, Recipe
-from ptv2kit.config.task import TaskBase
+from ptv2kit.config.task import AnyTask
 from ptv2kit.data.schemes.base import Scores
 from ptv2kit.models.counts import ParameterCount
 
@@ -29,7 +29,7 @@ class TaskOutcome:
         skipped: malformed rows that were left out, by split; empty where they are errors.
     """
 
-    task: TaskBase
+    task: AnyTask
     best_epoch: int
     scores: Mapping[str, Scores]
     skipped: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -142,3 +142,8 @@ class Outcome:
         item = next(item for item in self.tasks if expectation.task in (None, item.task.task))
         scores = item.scores.get(expectation.split)
         return None if scores is None else scores.values.get(expectation.metric)
+
+
+def first_metric(tasks: Sequence[AnyTask]) -> str:
+    """What chooses the best epoch: the first metric of a task, the mean of several tasks' first ones."""
+    return tasks[0].metrics[0] if len(tasks) == 1 else MEAN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,6 +65,14 @@ class CellRecord:
     exit_code: int = 0
     final: bool = False
     killed: bool = False
+    task: str = ""
+    metric: str = ""
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What the score is of: task and metric; records of version 0.1 have them in their settings and metrics."""
+        task = self.task or shown(self.settings.get("task", ""))
+        return task, self.metric or next(iter(self.metrics.get("validation", {})), "")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `CellRecord(**values)` is its inverse."""
@@ -86,10 +95,30 @@ class CellRecord:
 
 
 def best_of(records: Sequence[CellRecord]) -> CellRecord | None:
-    """The finished cell with the highest score, the first of equals; where there are finals, the best of them."""
+    """The finished cell with the highest score, the first of equals; where there are finals, the best of them.
+
+    None if there is none, or if scores are of different tasks or metrics, which cannot be compared.
+    """
     scored = [record for record in records if record.status == "finished" and record.score is not None]
     finals = [record for record in scored if record.final]
+    if len({record.kind for record in finals or scored}) > 1:
+        return None
     return max(finals or scored, key=lambda record: record.score or 0.0, default=None)
+
+
+def bests_of(records: Sequence[CellRecord]) -> dict[str, CellRecord]:
+    """The best cell of the suite as `best`, of each case as `best.<case>`, of each task and metric as `best.<task>`."""
+    found: dict[str, CellRecord | None] = {"best": best_of(records)}
+    cases = dict.fromkeys(record.case for record in records)
+    for case in cases if len(cases) > 1 else ():
+        found[f"best.{case}"] = best_of([record for record in records if record.case == case])
+    kinds = dict.fromkeys(record.kind for record in records if record.score is not None)
+    for kind in kinds if len(kinds) > 1 else ():
+        task, metric = kind
+        single = sum(each == task for each, _ in kinds) == 1
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", task if single else f"{task}.{metric}")
+        found.setdefault(f"best.{name}", best_of([record for record in records if record.kind == kind]))
+    return {name: record for name, record in found.items() if record is not None}
 
 
 @final
@@ -149,9 +178,9 @@ class SuiteFolder:
     def write_tables(self, title: str, records: Sequence[CellRecord]) -> None:
         """Write `table.md` and `table.csv`."""
         lines = [f"# {title}", "", markdown_table(records), ""]
-        best = best_of(records)
-        if best is not None:
-            lines += [f"Best: `{best.name}` with {best.score:.2f}; its recipe is `best.yaml`.", ""]
+        for name, best in bests_of(records).items():
+            what = "Best" if name == "best" else f"Best of {name.partition('.')[2]}"
+            lines += [f"{what}: `{best.name}` with {best.score:.2f}; its recipe is `{name}.yaml`.", ""]
         counts = {status: sum(record.status == status for record in records) for status in ("finished", "stopped")}
         lines.append(
             f"{counts['finished']} of {len(records)} finished"

@@ -106,8 +106,8 @@ def test_an_expectation_of_a_split_that_is_not_there(folder: Path, capsys: pytes
     (folder / "recipe.yaml").write_text(text.replace("test_far", "test_fra"))
     assert main(["run", "recipe.yaml"]) == 2
     err = capsys.readouterr().err
-    assert "'expect[0].split' is test_fra, but task 'many' has no such split" in err
-    assert "it has train, validation, test_near, test_far" in err
+    assert "'expect[0].split' is 'test_fra', but task 'many' has no such split" in err
+    assert "hint: did you mean 'test_far'?" in err
     assert not (folder / "runs").exists()
 
 

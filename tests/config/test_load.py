@@ -286,7 +286,7 @@ def test_expectations_are_checked_against_the_task(project: Path) -> None:
     found = problems_of(project / "recipes" / "one.yaml", text)
     assert "'expect[0].metric' is 'acuracy', which task 'tiny' does not measure" in found
     assert "hint: did you mean 'accuracy'?" in found
-    assert "'expect[1].split' is test, but task 'tiny' has no test split" in found
+    assert "'expect[1].split' is 'test', but task 'tiny' has no such split" in found
 
 
 @pytest.mark.parametrize(

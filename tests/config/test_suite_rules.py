@@ -186,7 +186,7 @@ def test_an_extended_suite_may_have_fewer_cells_than_rules(folder: Path) -> None
         ("train.seed: 2", "recipe: other", "suite.yaml:9:57: error: 'recipe' cannot be set in a suite"),
         ("metric: accuracy,", "metric: acuracy,", "suite.yaml:10:44: error: 'expect[1].metric' is 'acuracy'"),
         ("metric: accuracy,", "metric: acuracy,", "hint: did you mean 'accuracy'?"),
-        ("origin: paper", "split: test", "suite.yaml:10:91: error: 'expect[1].split' is test"),
+        ("origin: paper", "split: test", "suite.yaml:10:91: error: 'expect[1].split' is 'test'"),
         ("origin: paper", "origin: papers", "'rules[2].expect[0].origin' must be one of: paper, released, other"),
         ("value: 90", "valeu: 90", "unknown key 'rules[2].expect[0].valeu'"),
         ("source: script one", "sources: script one", "suite.yaml:8:65: error: unknown key 'rules[0].sources'"),

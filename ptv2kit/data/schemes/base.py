@@ -188,10 +188,12 @@ class Scores:
     Args:
         values: each metric on a scale of 0 to 100; thresholds are logits.
         types: the same by class or span type.
+        counts: over how many things a metric is taken, where they are not rows, such as groups of rows.
     """
 
     values: dict[str, float]
     types: tuple[TypeScore, ...] = field(default=())
+    counts: dict[str, int] = field(default_factory=dict[str, int])
 
 
 class LabelScheme(ABC):

@@ -167,7 +167,12 @@ class ClassesScheme(LabelScheme):
             TypeScore(name, 100 * float(precision), 100 * float(recall), 100 * float(f1), int(support))
             for name, precision, recall, f1, support in zip(names, *columns, strict=True)
         )
-        return Scores({metric: values[metric] for metric in self._task.metrics}, types)
+        groups = len(
+            {member.group for member in (prediction.notes for prediction in predictions) if member is not None}
+        )
+        grouped = [metric for metric in self._task.metrics if metric not in ("accuracy", "macro_f1")]
+        counts = dict.fromkeys(grouped, groups)
+        return Scores({metric: values[metric] for metric in self._task.metrics}, types, counts)
 
     def _grouped(
         self, predictions: Sequence[Prediction], right: Sequence[str], found: Sequence[str]

@@ -153,7 +153,14 @@ def _suite_file(path: Path, runs_dir: Path) -> tuple[Path, Group]:
         raise ConfigError(f"'{path}' is a {kind}, not a suite", hint=hint)
     suite = load_suite(path)
     folder = runs_dir / suite.suite.suite
-    return folder, _suite_group(suite, folder)
+    return folder, _suite_group(load_suite(path, _given(folder)), folder)
+
+
+def _given(folder: Path) -> list[str]:
+    """What the command line gave for all cells when the suite was run, as its folder keeps it."""
+    path = folder / "suite.resolved.yaml"
+    written: Any = load_document(path).values.get("override", {}) if is_file(path) else {}
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in written.items()]
 
 
 def _suite_folder(folder: Path) -> Group:

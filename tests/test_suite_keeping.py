@@ -1,0 +1,158 @@
+"""What a suite says is best, what it keeps, and what it says before it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ptv2kit.cli.main import main
+from ptv2kit.errors import ConfigError
+from ptv2kit.planning.estimate import Disk, disk_of
+from tests.test_suites import GRID, Project, project
+
+__all__ = ["project"]
+TWO_TASKS = """suite: two
+recipe: recipe.yaml
+set: {train.epochs: 1}
+grid: {task: [tiny.yaml, texts.yaml], prompt.length: [2, 3]}
+"""
+
+
+@pytest.fixture
+def two_tasks(project: Project) -> Project:
+    rows = [{"text": "ada met alan", "label": "no"}, {"text": "alan left", "label": "yes"}] * 4
+    (project.folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (project.folder / "texts.yaml").write_text(
+        "task: texts\ndata: {source: jsonl, splits: {train: texts.jsonl, validation: texts.jsonl}}\n"
+        'input: {text: "{text}", max_length: 16}\nlabels: {scheme: classes, column: label, names: [no, yes]}\n'
+    )
+    return project
+
+
+def test_scores_of_different_tasks_are_not_compared(two_tasks: Project) -> None:
+    code, out, err = two_tasks.run(TWO_TASKS)
+    assert code == 0, err
+    folder = two_tasks.folder / "runs/two"
+    assert not (folder / "best.yaml").exists()
+    assert "task: cells/" in (folder / "best.tiny.yaml").read_text()
+    assert (folder / "best.texts.yaml").is_file()
+    assert "best of tiny: " in out
+    assert "best of texts: " in out
+    assert "Best of texts: `" in (folder / "table.md").read_text()
+    assert main(["run", str(folder / "best.texts.yaml"), "--quiet"]) == 0
+
+
+def test_what_the_command_line_gave_belongs_to_the_suite(project: Project) -> None:
+    code, _, err = project.run(GRID, "train.seed=5", "prompt.dropout=0.0")
+    assert code == 0, err
+    resolved = (project.folder / "runs/sizes/suite.resolved.yaml").read_text()
+    assert "override:\n  train.seed: 5\n  prompt.dropout: 0.0\n" in resolved
+    for subject in ("suite.yaml", "runs/sizes"):
+        assert main(["report", subject, "--to", "pages", "--json"]) == 0
+        capture = project.capsys.readouterr()
+        assert "other values" not in (project.folder / "pages/report.md").read_text() + capture.out
+    before = project.runs()
+    assert main(["run", "runs/sizes/suite.resolved.yaml", "--quiet"]) == 0
+    assert project.runs() == before, "the resolved suite is the same suite"
+
+
+@pytest.mark.parametrize(
+    ("keep", "prompt", "weights"), [("scores", False, False), ("prompt", True, False), ("all", True, True)]
+)
+def test_a_finished_cell_keeps_no_checkpoint_and_what_the_suite_says(
+    project: Project, keep: str, prompt: bool, weights: bool
+) -> None:
+    text = (
+        f"suite: kept\nrecipe: recipe.yaml\nkeep: {keep}\nset: {{train.epochs: 1}}\n"
+        "grid: {method: [p_tuning_v2, fine_tuning]}\n"
+    )
+    code, _, err = project.run(text)
+    assert code == 0, err
+    for method, kept in (("p_tuning_v2", prompt), ("fine_tuning", weights)):
+        [run] = [path for path in project.runs("kept") if method in str(path)]
+        assert not (run / "checkpoints").exists()
+        assert (run / "prompt/prompt.safetensors").exists() == kept
+        assert (run / "results.json").is_file()
+        assert (run / "predictions/validation.jsonl").is_file()
+
+
+def test_disk_is_counted_as_what_is_left_and_what_runs_at_one_time() -> None:
+    sizes = [(3, Disk(kept=10, peak=110)), (1, Disk(kept=5, peak=505))]
+    assert disk_of(sizes, jobs=1) == 35 + 500
+    assert disk_of(sizes, jobs=2) == 35 + 500 + 100
+    assert disk_of(sizes, jobs=9) == 35 + 500 + 300
+
+
+def test_a_full_disk_hides_no_other_problem(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptv2kit.cli.suite_plan.free_disk", lambda _: 10)
+    code, out, err = project.run(GRID, "--dry-run")
+    assert code == 2
+    assert "4 cells, 0 finished, 4 to train" in out
+    assert "the runs will need about" in err
+    (project.folder / "rows.jsonl").unlink()
+    code, _, err = project.run(GRID, "--dry-run")
+    assert "file 'rows.jsonl' of split 'train' was not found" in err
+    assert "the runs will need about" in err
+    assert code == 3
+
+
+def test_a_mistake_in_a_grids_key_is_said_once(project: Project) -> None:
+    code, _, err = project.run(GRID.replace("prompt.length: [2, 4]", "prompt.lenght: [2, 4, 8]"))
+    assert code == 2
+    assert err.count("unknown key 'prompt.lenght'") == 1
+    assert "did you mean 'prompt.length'?" in err
+
+
+def test_plan_says_that_a_suite_is_one(project: Project) -> None:
+    code, _, err = project.run(GRID, verb="plan")
+    assert code == 2
+    assert "'suite.yaml' is a suite, and plan takes a recipe" in err
+    assert "hint: ptv2kit run suite.yaml --dry-run" in err
+
+
+def test_layers_that_the_backbone_does_not_have_are_said_where_they_stand(project: Project, backbone: Path) -> None:
+    recipe = (project.folder / "recipe.yaml").read_text()
+    (project.folder / "recipe.yaml").write_text(recipe.replace("prompt: {", "prompt: {layers: 17-24, "))
+    assert main(["validate", "recipe.yaml"]) == 2
+    err = project.capsys.readouterr().err
+    assert "recipe.yaml:" in err
+    assert "'prompt.layers': 17-24 is beyond the backbone's 2 layers" in err
+
+
+def test_metrics_over_groups_say_how_many_groups_there_are(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"text": f"ada met alan {word}", "label": label, "question": question}
+        for question in ("a", "b", "c")
+        for word, label in (("in", 0), ("for", 1))
+    ]
+    (project.folder / "grouped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (project.folder / "tiny.yaml").write_text(
+        "task: grouped\ndata: {source: jsonl, splits: {train: grouped.jsonl, validation: grouped.jsonl}}\n"
+        'input: {text: "{text}", max_length: 16}\n'
+        'labels: {scheme: classes, column: label, names: ["no", "yes"], group: {by: "{question}"}}\n'
+        "metrics: [multirc_f1a, multirc_exact_match, accuracy]\n"
+    )
+    assert main(["run", "recipe.yaml", "train.epochs=1"]) == 0
+    lines = {
+        line.split("│")[1].strip(): line.split("│")[-2].strip()
+        for line in capsys.readouterr().out.splitlines()
+        if "│" in line
+    }
+    assert lines["multirc_exact_match"] == "3 groups"
+    assert lines["accuracy"] == "6"
+
+
+def test_python_attributes_are_no_columns(project: Project) -> None:
+    from ptv2kit.config.load import load_task
+
+    task = (project.folder / "tiny.yaml").read_text()
+    bad = task.replace(
+        "input: {words: words, max_length: 16}", 'input: {text: "{question.__class__.__mro__}"}'
+    ).replace("labels: {scheme: iob2, column: tags, names: [LOC, PER]}", "labels: {scheme: classes, column: label}")
+    (project.folder / "bad.yaml").write_text(bad)
+    with pytest.raises(ConfigError, match="names an attribute of Python"):
+        load_task(project.folder / "bad.yaml")
