@@ -10,7 +10,7 @@ install:
 
 # Train the quickstart recipe
 quickstart:
-    ptv2kit run recipes/quickstart.yaml
+    ptv2kit run quickstart
 
 # Quick tests
 test *arguments:
@@ -62,12 +62,12 @@ backbones:
 reproduce *arguments:
     #!/usr/bin/env bash
     set -uo pipefail
-    folder=recipes/suites name='' rest=()
+    folder='' name='' rest=()
     for argument in "$@"; do
         case "$argument" in
             table=[234] | figure=[134]) name=${argument/=/} ;;
-            scale=mini) folder=recipes/suites/mini ;;
-            scale=full) folder=recipes/suites ;;
+            scale=mini) folder=mini/ ;;
+            scale=full) folder='' ;;
             table=* | figure=* | scale=*) echo "error: $argument: there are table=2|3|4, figure=1|3|4 and scale=full|mini" >&2; exit 2 ;;
             *) rest+=("$argument") ;;
         esac
@@ -76,8 +76,8 @@ reproduce *arguments:
         echo "error: say which: just reproduce table=3, just reproduce figure=4" >&2
         exit 2
     fi
-    echo "== $folder/$name.yaml" >&2
-    exec ptv2kit run "$folder/$name.yaml" ${rest[@]+"${rest[@]}"}
+    echo "== $folder$name" >&2
+    exec ptv2kit run "$folder$name" ${rest[@]+"${rest[@]}"}
 
 # Every table and figure of the paper, one after the other; a suite that fails stops none of the others. With scale=mini in small
 [positional-arguments]

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from ptv2kit.evaluation.evaluate import evaluate
     from ptv2kit.files import write_atomically
     from ptv2kit.reporting.console import RowsConsole, open_console, scores_table
-    from ptv2kit.training.hub_runs import find_run
+    from ptv2kit.training.hub_runs import PREFIX, find_run
     from ptv2kit.training.load_run import load_run, read_run
 
     if args.data is not None and args.split is not None:
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
             raise TrainingError(f"cannot be written: {error.strerror}", location=str(args.predictions)) from error
     if args.json:
         facts = {
-            "run": args.run,
+            "run": args.run if args.run.startswith(PREFIX) else str(folder),
             "task": loaded.task.task,
             "split": data.name,
             "source": data.source,

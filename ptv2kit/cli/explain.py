@@ -35,7 +35,10 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "file", type=Path, metavar="FILE", help="recipe, task or suite (YAML); with --diff a run's folder too"
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="recipe, task or suite: a file or a name; with --diff a run's folder too",
     )
     parser.add_argument("words", nargs="*", metavar="key | key=value", help="what to show; what to replace first")
     parser.add_argument(
@@ -53,9 +56,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: the file is not valid, or there is no such key.
     """
+    from ptv2kit.config.catalog import find_file
     from ptv2kit.config.explain import explain
     from ptv2kit.config.load import load_file
 
+    args.file = find_file(args.file, ["recipe", "task", "suite"])
     if args.diff:
         return _print_differences(args)
     overrides = [word for word in args.words if "=" in word]

@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("run", metavar="RUN", help="folder of a run, or its name")
     parser.add_argument("--format", choices=["peft"], default="peft", help="default: peft")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="new folder for the adapter")
     parser.add_argument("--task", metavar="NAME", help="which task of a run with several")
@@ -50,13 +50,15 @@ def run(args: argparse.Namespace) -> int:
     """
     from ptv2kit.models.backbones import find_backbone
     from ptv2kit.models.interchange import adapter_config, peft_head, require_peft, to_flat
+    from ptv2kit.training.hub_runs import find_run
     from ptv2kit.training.load_run import load_run, read_run
 
     require_new(args.to)
     silence_libraries()
-    recipe = read_run(args.run).recipe
+    run = find_run(args.run)
+    recipe = read_run(run).recipe
     require_peft(recipe, find_backbone(recipe.backbone))
-    loaded = load_run(args.run, args.task, device="cpu")
+    loaded = load_run(run, args.task, device="cpu")
     model = loaded.model
     state = model.inference_state()
     layers = [state[f"prompt.layers.{index}"] for index in range(len(loaded.spec.layers))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ EXAMPLES = """examples:
   ptv2kit ls runs --json
   ptv2kit ls backbones
 """
-_FOLDERS = {"tasks": Path("tasks"), "recipes": Path("recipes"), "suites": Path("recipes"), "runs": Path("runs")}
+_KINDS = ("tasks", "recipes", "suites", "runs", "backbones")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,14 +27,19 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "ls",
         help="list tasks, recipes, suites, runs or backbones",
-        description="List the files of a kind in a folder and the folders below it, or the backbones that need no "
-        "download. A file that is not valid is listed with its first problem.",
+        description="List what can be named: the tasks, recipes and suites of the project and of the catalog that is "
+        "installed with the package, runs, or the backbones that need no download. A file that is not valid is listed "
+        "with its first problem. Piped, or on a narrow terminal, each row is a line with tabs between its columns.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", choices=[*_FOLDERS, "backbones"], help="what is listed")
+    parser.add_argument("kind", choices=_KINDS, help="what is listed")
     parser.add_argument(
-        "folder", nargs="?", type=Path, metavar="DIR", help="where (default: tasks, recipes or runs in this folder)"
+        "folder",
+        nargs="?",
+        type=Path,
+        metavar="DIR",
+        help="list the files in this folder and below it (default: what has a name in the project and the catalog)",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     parser.set_defaults(handler=run, trailing="")
@@ -45,16 +51,28 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: the folder does not exist.
     """
+    from ptv2kit.config.catalog import entries
+
+    kind = args.kind.removesuffix("s")
     if args.kind == "backbones":
         if args.folder is not None:
-            raise ConfigError("backbones are of no folder of yours; give none")
+            raise ConfigError("'ls backbones' takes no folder")
         found = _backbones()
-    else:
-        folder = _FOLDERS[args.kind] if args.folder is None else args.folder
-        if not folder.is_dir():
+    elif args.kind == "runs":
+        folder = args.folder or Path("runs")
+        if args.folder is not None and not folder.is_dir():
             raise ConfigError(f"the folder '{folder}' does not exist", hint="name another one behind the kind")
-        listed = {"tasks": _tasks, "recipes": _recipes, "suites": _suites, "runs": _runs}
-        found = listed[args.kind](folder)
+        found = _runs(folder)
+    elif args.folder is not None:
+        if not args.folder.is_dir():
+            raise ConfigError(f"the folder '{args.folder}' does not exist", hint="name another one behind the kind")
+        found = [_facts(path, kind, {"file": str(path)}) for path in _files(args.folder, kind)]
+    else:
+        found = []
+        for entry in entries(kind):
+            if _is_kind(entry.path, kind):
+                where = f"{entry.origin}, hidden by the project's" if entry.hidden else entry.origin
+                found.append(_facts(entry.path, kind, {"name": entry.name, "where": where, "file": str(entry.path)}))
     if args.json:
         show(json.dumps(found, indent=2, ensure_ascii=False))
     else:
@@ -62,75 +80,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _tasks(folder: Path) -> list[dict[str, Any]]:
-    from ptv2kit.config.load import load_task
-    from ptv2kit.config.task import scheme_of
+def _facts(path: Path, kind: str, first: dict[str, Any]) -> dict[str, Any]:
+    """What is said of a file behind its name: its own facts, or its first problem."""
+    from ptv2kit.config.cells import load_suite
+    from ptv2kit.config.load import load_recipe, load_task
 
-    found: list[dict[str, Any]] = []
-    for path in _files(folder, "task"):
-        try:
-            task = load_task(path).task
-        except ConfigError as error:
-            found.append(_broken(path, error))
-        else:
-            source = task.data.source
-            found.append(
-                {
-                    "file": str(path),
-                    "task": task.task,
-                    "scheme": scheme_of(task),
-                    "metric": task.metrics[0],
-                    "data": source,
-                    "description": task.description,
-                }
-            )
-    return found
-
-
-def _recipes(folder: Path) -> list[dict[str, Any]]:
-    from ptv2kit.config.load import load_recipe
-
-    found: list[dict[str, Any]] = []
-    for path in _files(folder, "recipe"):
-        try:
-            recipe = load_recipe(path).recipe
-        except ConfigError as error:
-            if "base" not in path.parts:  # what others extend need not be whole
-                found.append(_broken(path, error))
-        else:
-            found.append(
-                {
-                    "file": str(path),
+    try:
+        match kind:
+            case "task":
+                task = load_task(path).task
+                about = {"scheme": task.labels.scheme, "metric": task.metrics[0], "data": task.data.source}
+                return {**first, **about, "description": task.description}
+            case "recipe":
+                recipe = load_recipe(path).recipe
+                about = {
                     "task": ", ".join(recipe.task_names),
                     "backbone": recipe.backbone.name,
                     "method": recipe.method,
-                    "epochs": recipe.train.epochs,
-                    "description": recipe.description,
                 }
-            )
-    return found
-
-
-def _suites(folder: Path) -> list[dict[str, Any]]:
-    from ptv2kit.config.cells import load_suite
-
-    found: list[dict[str, Any]] = []
-    for path in _files(folder, "suite"):
-        try:
-            suite = load_suite(path)
-        except ConfigError as error:
-            found.append(_broken(path, error))
-        else:
-            searched = sum(study.search.budget for study in suite.studies)
-            found.append(
-                {
-                    "file": str(path),
-                    "suite": suite.suite.suite,
-                    "runs": searched or len(suite.cells),
-                    "description": suite.suite.description,
-                }
-            )
-    return found
+                return {**first, **about, "epochs": recipe.train.epochs, "description": recipe.description}
+            case _:
+                suite = load_suite(path)
+                searched = sum(study.search.budget for study in suite.studies)
+                return {**first, "runs": searched or len(suite.cells), "description": suite.suite.description}
+    except ConfigError as error:
+        return {**first, "error": str(error.problems[0])}
 
 
 def _runs(folder: Path) -> list[dict[str, Any]]:
@@ -178,45 +152,55 @@ def _backbones() -> list[dict[str, Any]]:
 
 def _files(folder: Path, kind: str) -> Iterable[Path]:
     """The YAML files of a kind below a folder."""
-    from ptv2kit.config.load import file_kind
-
     for path in sorted(folder.rglob("*.yaml")):
-        if path.name.endswith(".resolved.yaml"):
-            continue
-        try:
-            found = file_kind(path)
-        except ConfigError:
-            continue  # no file of ours
-        if found == kind:
+        if not path.name.endswith(".resolved.yaml") and _is_kind(path, kind):
             yield path
 
 
-def _broken(path: Path, error: ConfigError) -> dict[str, Any]:
-    return {"file": str(path), "error": str(error.problems[0])}
+def _is_kind(path: Path, kind: str) -> bool:
+    """Whether a file is of a kind and whole; a recipe that others extend need not have a task."""
+    from ptv2kit.config.load import file_kind
+
+    try:
+        if file_kind(path) != kind:
+            return False
+    except ConfigError:
+        return False  # not a file of ours
+    return kind != "recipe" or "base" not in path.parts
 
 
 def _print_table(rows: list[dict[str, Any]], kind: str) -> None:
+    """A table on a terminal that is wide enough; else one row a line, its columns separated by tabs."""
     from rich.table import Table
 
     from ptv2kit.reporting.console import open_console
 
-    console = open_console()
     if not rows:
-        console.print(f"no {kind}")
+        show(f"no {kind}")
         return
     columns = list(dict.fromkeys(name for row in rows for name in row if name != "error"))
+    cells = [
+        [_shown(row.get(name, "not valid, see below" if name == columns[1] else None)) for name in columns]
+        for row in rows
+    ]
+    console = open_console()
     table = Table()
     for name in columns:
         numeric = any(isinstance(row.get(name), int | float) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(
-            *(_shown(row.get(name, "not valid, see below" if name == columns[1] else None)) for name in columns)
-        )
-    console.print(table)
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=name != "description", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    least = sum(
+        max(len(row[index]) for row in cells) + 3 for index, name in enumerate(columns) if name != "description"
+    )
+    if sys.stdout.isatty() and least + 20 <= console.width:
+        console.print(table)
+    else:
+        for row in cells:
+            show("\t".join(row))
     for row in rows:
         if "error" in row:
-            console.print(row["error"], soft_wrap=True)
+            show(row["error"])
 
 
 def _shown(value: Any) -> str:

@@ -15,6 +15,7 @@ from ptv2kit import __version__
 from ptv2kit.cli import (
     completion,
     convert_glm,
+    cp,
     doctor,
     evaluate,
     explain,
@@ -73,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         validate,
         explain,
         ls,
+        cp,
         new,
         preview,
         schema,

@@ -59,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=RECIPE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    recipe.add_argument("task", type=Path, metavar="TASK", help="a task file")
+    recipe.add_argument("task", type=Path, metavar="TASK", help="a task: a file or a name")
     recipe.add_argument("--backbone", default="mini", metavar="NAME", help="hub id, folder, or mini (default)")
     recipe.add_argument("--name", help="of the recipe (default: task and backbone)")
     recipe.add_argument("--to", type=Path, metavar="FILE", help="what is written (default: NAME.yaml)")
@@ -105,8 +105,10 @@ def new_recipe(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: the file exists, or the task is not valid.
     """
+    from ptv2kit.config.catalog import find_file
     from ptv2kit.config.load import load_recipe, load_task
 
+    args.task = find_file(args.task, ["task"])
     task = load_task(args.task).task
     name = _name(args.name or f"{task.task}-{args.backbone.rpartition('/')[2]}")
     target: Path = args.to or Path(f"{name}.yaml")
@@ -183,7 +185,7 @@ def _kind(path: Path) -> str:
     if kind not in ("jsonl", "csv", "tsv", "parquet"):
         raise ConfigError(
             f"'{path}' is no JSON Lines, CSV, TSV or Parquet file by its name",
-            hint="docs/tasks.md shows how CoNLL columns, SQuAD's JSON and other formats are read",
+            hint="'ptv2kit schema task --markdown' lists all formats; 'ptv2kit cp conll03' copies an example",
         )
     return kind
 

@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, metavar="RECIPE", help="recipe (YAML)")
+    parser.add_argument("file", type=Path, metavar="RECIPE", help="recipe: a file or a name")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a value of the recipe")
     parser.add_argument(
         "--gpu",
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the recipe is wrong, or asks for what the backbone does not have.
         DataError: a data file is malformed, or the backbone's configuration cannot be had.
     """
+    from ptv2kit.config.catalog import find_file
     from ptv2kit.config.load import file_kind, load_recipe
     from ptv2kit.planning.hardware import find_gpu
     from ptv2kit.reporting.console import open_console
@@ -72,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     for option, value in (("--rows", args.rows), ("--price", args.price)):
         if value is not None and value <= 0:
             raise ConfigError(f"{option} must be more than 0. Got {value:g}")
+    args.file = find_file(args.file, ["recipe", "suite"])
     kind = file_kind(args.file)
     if kind != "recipe":
         hint = f"ptv2kit run {args.file} --dry-run " if kind == "suite" else "give a recipe"

@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, metavar="TASK", help="task or recipe (YAML), or a task's name in tasks/")
+    parser.add_argument("file", type=Path, metavar="TASK", help="task or recipe: a file or a name")
     parser.add_argument("--backbone", metavar="NAME", help="whose tokenizer (default: the recipe's, or mini)")
     parser.add_argument("-n", "--rows", type=int, default=3, metavar="N", help="how many rows (default: 3)")
     parser.add_argument("--row", type=int, metavar="N", help="start at this row, counted from 1")
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the file is wrong, or asks for what is not there.
         DataError: the data cannot be had, or a shown row is malformed.
     """
+    from ptv2kit.config.catalog import find_file
     from ptv2kit.config.cells import ResolvedSuite
     from ptv2kit.config.load import load_file
 
@@ -71,8 +72,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("-n and --row must be at least 1, --max-length at least 8")
     if args.shuffle and args.row is not None:
         raise ConfigError("--row and --shuffle exclude each other")
-    by_name = Path("tasks") / f"{args.file}.yaml"
-    resolved = load_file(by_name if not args.file.suffix and by_name.is_file() else args.file)
+    resolved = load_file(find_file(args.file, ["task", "recipe"]))
     if isinstance(resolved, ResolvedSuite):
         raise ConfigError("a suite has no rows", location=str(args.file), hint="give a task, or one of its recipes")
     subjects = find_subjects(resolved, args.backbone, args.max_length)

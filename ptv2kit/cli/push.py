@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from ptv2kit.cli.output import show
@@ -31,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run that has ended")
+    parser.add_argument("run", metavar="RUN", help="folder of a run that has ended, or its name")
     parser.add_argument("repository", metavar="USER/NAME", help="where to; made if it does not exist")
     parser.add_argument("--public", action="store_true", help="everyone may see a repository that is made")
     parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -53,13 +52,14 @@ def run(args: argparse.Namespace) -> int:
     from huggingface_hub.errors import HFValidationError
 
     from ptv2kit.reporting.model_card import card_for
-    from ptv2kit.training.hub_runs import PREFIX, describe, hub_error, published_files
+    from ptv2kit.training.hub_runs import PREFIX, describe, find_run, hub_error, published_files
     from ptv2kit.training.load_run import read_run
 
-    resolved = read_run(args.run)
-    card = args.run / "README.md"
+    folder = find_run(args.run)
+    resolved = read_run(folder)
+    card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else f"# {resolved.recipe.recipe}\n"
-    files = published_files(args.run, resolved, card_for(text, PREFIX + args.repository))
+    files = published_files(folder, resolved, card_for(text, PREFIX + args.repository))
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="ptv2kit")
     kind = "public" if args.public else "private"
     lines = [f"to {api.endpoint}/{args.repository}, {kind} if it is new:", *describe(files)]
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         address = api.create_repo(args.repository, private=not args.public, exist_ok=True)
         operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
-        commit = api.create_commit(args.repository, operations, commit_message=f"Run {args.run.resolve().name}")
+        commit = api.create_commit(args.repository, operations, commit_message=f"Run {folder.resolve().name}")
     except HFValidationError as error:
         raise ConfigError(str(error)) from error
     except Exception as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ptv2kit.cli.output import show
+from ptv2kit.config.catalog import find_file
 
 EXAMPLES = """examples:
   ptv2kit report recipes/suites/quickstart-search.yaml
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from ptv2kit.reporting.report.write import to_json, write_report
 
     require_matplotlib()
-    sources = [Path(source) for source in args.sources]
+    sources = [_source(str(source), args.runs_dir) for source in args.sources]
     groups = collect(sources, args.runs_dir)
     folder = args.to
     if folder is None:
@@ -76,3 +77,11 @@ def run(args: argparse.Namespace) -> int:
                 show(f"  {title}: {len(found)}\n", end="")
         show("".join(f"{path}\n" for path in files), end="")
     return 0
+
+
+def _source(name: str, runs_dir: Path) -> Path:
+    """A path; or the folder of a suite or recipe below `runs_dir`; or the file of a suite by its name."""
+    path = Path(name)
+    if path.exists() or path.suffix:
+        return path
+    return runs_dir / name if (runs_dir / name).is_dir() else find_file(name, ["suite"])

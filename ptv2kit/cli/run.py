@@ -43,7 +43,9 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="recipe or suite (YAML)")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="recipe or suite: a file, or a name (ptv2kit ls recipes)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a value of recipe or cells")
     add_data_root(parser)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
@@ -100,9 +102,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ProjectError: see `ptv2kit/errors.py`; its exit code is the command's.
     """
+    from ptv2kit.config.catalog import find_file
     from ptv2kit.config.load import file_kind, load_recipe
     from ptv2kit.reporting.console import open_console
 
+    args.file = find_file(args.file, ["recipe", "suite"])
     file, folder = args.file, None
     if args.accept and not args.resume:
         raise ConfigError("--accept is for --resume")
@@ -110,7 +114,11 @@ def run(args: argparse.Namespace) -> int:
         if not args.resume:
             raise ConfigError(f"'{file}' is a folder", hint="give a recipe, or --resume to go on with a run")
         folder, file = file, file / "recipe.resolved.yaml"
-    if file_kind(file) == "suite":
+    kind = file_kind(file)
+    if kind == "task":
+        hint = f"ptv2kit new recipe {file} writes a recipe for it; 'ptv2kit preview {file}' shows its rows"
+        raise ConfigError(f"'{file}' is a task, which a recipe trains", hint=hint)
+    if kind == "suite":
         from ptv2kit.cli.run_suite import run_suite
 
         return run_suite(args)

@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recipe, task or suite (YAML)")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="task, recipe or suite: a file or a name")
     parser.add_argument("--data", action="store_true", help="also read and check every row")
     parser.add_argument("--backbone", metavar="NAME", help="whose tokenizer (default: the recipe's, or mini)")
     add_data_root(parser)
@@ -58,13 +58,14 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: with the problems of all files.
         DataError: with the problems of all rows; only if the files are without problems.
     """
+    from ptv2kit.config.catalog import find_file
     from ptv2kit.config.cells import ResolvedSuite
     from ptv2kit.config.load import ResolvedRecipe, load_file
 
     problems: list[Problem] = []
     bad_rows: list[Problem] = []
     reports: list[dict[str, Any]] = []
-    for path in map(Path, args.files):
+    for path in (find_file(name, ["task", "recipe", "suite"]) for name in args.files):
         found: tuple[Problem, ...] = ()
         kind = ""
         report: dict[str, Any] = {}

@@ -11,13 +11,14 @@ import yaml
 from pydantic import TypeAdapter
 
 from ptv2kit.config.base import Section
+from ptv2kit.config.catalog import catalog_folder, find_file
 from ptv2kit.config.checks import check_recipe, check_task
 from ptv2kit.config.merge import Merged, Override, Setting, merge_file
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import TASK_SECTIONS, AnyTask, Task, scheme_of
 from ptv2kit.config.validate import known_keys, validate, without_removed
 from ptv2kit.config.yaml import KeyPath, Position, load_document, scalar
-from ptv2kit.errors import ConfigError, Problem, did_you_mean
+from ptv2kit.errors import ConfigError, Problem
 from ptv2kit.files import is_file
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def _in_order(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def _find_task(name: str, merged: Merged, place: KeyPath) -> Path:
-    """The file of a task: a path, or a name that is looked up in `tasks/` beside the recipe, above it, and here."""
+    """The file of a task: a path, or a name that is looked up beside the recipe, above it, here, and in the catalog."""
     origin = merged.place(place)
     base = origin.folder if isinstance(origin, Override) else Path(origin.path).parent
     if name.endswith((".yaml", ".yml")) or "/" in name:
@@ -208,14 +209,13 @@ def _find_task(name: str, merged: Merged, place: KeyPath) -> Path:
         if not is_file(path):
             raise ConfigError([origin.problem(f"task file '{path}' does not exist")])
         return path
-    folders = list(dict.fromkeys(folder / "tasks" for folder in (base, *base.absolute().parents, Path())))
-    for folder in folders:
-        path = folder / f"{name}.yaml"
-        if is_file(path):
-            return path
-    known = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
-    hint = did_you_mean(name, known) or "give the path of a task file, or put it into a folder 'tasks'"
-    raise ConfigError([origin.problem(f"there is no task '{name}'", hint)])
+    bases = list(dict.fromkeys((base, *base.absolute().parents, Path())))
+    if base.absolute().is_relative_to(catalog_folder()):
+        bases = [Path()]  # a project's task is meant before the catalog's own
+    try:
+        return find_file(name, ["task"], bases)
+    except ConfigError as error:
+        raise ConfigError([origin.problem(problem.message, problem.hint) for problem in error.problems]) from error
 
 
 @final

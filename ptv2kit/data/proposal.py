@@ -63,7 +63,7 @@ def propose(rows: Sequence[Row]) -> Proposal:
     raise DataError(
         f"no label scheme is recognised in the columns {names}",
         location=rows[0].location.rpartition(":")[0],
-        hint="docs/tasks.md shows what a task file says of each scheme",
+        hint="'ptv2kit schema task --markdown' lists the schemes; 'ptv2kit ls tasks' and 'ptv2kit cp' give examples",
     )
 
 

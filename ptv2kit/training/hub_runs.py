@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ptv2kit.config.load import ResolvedRecipe, resolved_yaml
+from ptv2kit.config.load import RESOLVED_RECIPE, ResolvedRecipe, resolved_yaml
 from ptv2kit.config.sources import HubSource
 from ptv2kit.config.task import AnyTask
-from ptv2kit.errors import ConfigError, DataError
-from ptv2kit.files import is_file, is_folder
+from ptv2kit.errors import ConfigError, DataError, did_you_mean
+from ptv2kit.files import is_file, is_folder, read_json
 
 PREFIX = "hub:"
 """In front of the name of a published run, where a run's folder is asked for."""
@@ -63,7 +64,7 @@ def find_run(name: str) -> Path:
         DataError: the hub does not deliver.
     """
     if not name.startswith(PREFIX):
-        return Path(name)
+        return _local_run(Path(name))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -79,6 +80,39 @@ def find_run(name: str) -> Path:
     except Exception as error:
         raise hub_error(error, name) from error
     return Path(found)
+
+
+def _local_run(path: Path) -> Path:
+    """A run's folder; or the newest finished one in a folder of runs, such as `runs/quickstart` or `quickstart`.
+
+    Raises:
+        ConfigError: there are runs of this name, and none of them is finished; or there is nothing of this name.
+    """
+    if is_file(path / RESOLVED_RECIPE):
+        return path
+    for folder in (path, Path("runs") / path):
+        runs = sorted(each for each in folder.iterdir() if is_file(each / RESOLVED_RECIPE)) if is_folder(folder) else []
+        finished = [each for each in runs if _is_finished(each)]
+        if finished:
+            return finished[-1]
+        if runs:
+            raise ConfigError(
+                f"no run in '{folder}' is finished", hint=f"name one of its folders, such as '{runs[-1]}'"
+            )
+    known = sorted(each.name for each in Path("runs").iterdir()) if is_folder(Path("runs")) else []
+    raise ConfigError(
+        f"'{path}' is no folder of a run, and there are no runs of this name in 'runs'",
+        hint=did_you_mean(str(path), known) or "'ptv2kit run' prints a run's folder",
+    )
+
+
+def _is_finished(run: Path) -> bool:
+    """Whether a run ended by itself; one whose results cannot be read has not."""
+    try:
+        results: Any = read_json(run / "results.json")
+    except DataError:
+        return False
+    return isinstance(results, dict) and results.get("status") in ("finished", "stopped")
 
 
 def hub_error(error: Exception, name: str) -> DataError:
