@@ -14,7 +14,6 @@ from typing import NoReturn, TextIO, final
 from ptv2kit import __version__
 from ptv2kit.cli import (
     completion,
-    convert_glm,
     cp,
     doctor,
     evaluate,
@@ -34,7 +33,7 @@ from ptv2kit.cli import (
     validate,
 )
 from ptv2kit.cli.output import show
-from ptv2kit.errors import OutOfMemoryError, ProjectError
+from ptv2kit.errors import ConfigError, OutOfMemoryError, ProjectError
 
 EPILOG = """examples:
   ptv2kit run recipes/quickstart.yaml
@@ -50,6 +49,10 @@ EPILOG = """examples:
 exit codes: 0 ok, 1 failed run or internal error, 2 configuration or usage, 3 data or network, 4 out of memory,
 5 expectation missed, 129 hung up, 130 interrupted, 143 ended by SIGTERM
 """
+
+
+REMOVED_VERBS = {"convert-glm": "name the published folder, such as THUDM/glm-10b, as backbone.name; it loads directly"}
+"""Verbs of earlier versions, and what to do instead."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,7 +86,6 @@ def build_parser() -> argparse.ArgumentParser:
         import_,
         push,
         report,
-        convert_glm,
         completion,
     ):
         verb.add_parser(subparsers)
@@ -101,6 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] and words[0] in REMOVED_VERBS:
+        show(f"error: 'ptv2kit {words[0]}' is gone since 0.2: {REMOVED_VERBS[words[0]]}", file=sys.stderr)
+        return ConfigError.exit_code
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     if rest and (not args.trailing or any(word.startswith("-") for word in rest)):

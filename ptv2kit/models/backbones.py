@@ -32,10 +32,9 @@ from ptv2kit.errors import ConfigError, DataError, did_you_mean
 from ptv2kit.files import is_folder, weights_fault
 from ptv2kit.models import albert, deberta, glm, injection, quantization
 from ptv2kit.models.families import Family, family_of, set_dropout
-from ptv2kit.models.glm import checkpoint as glm_checkpoint
 from ptv2kit.models.glm import tiny as glm_tiny
 from ptv2kit.models.glm import tokenizer as glm_tokenizer
-from ptv2kit.models.glm.configuration import OriginalGlmConfig, Size
+from ptv2kit.models.glm.configuration import OriginalGlmConfig, Size, published_config
 from ptv2kit.models.glm.modeling import attention_plan
 from ptv2kit.models.sharding import Sharding
 
@@ -162,7 +161,7 @@ def _read_config(source: str, revision: str | None, local: bool) -> PretrainedCo
         local: whether only this machine is searched, which includes the hub's cache.
     """
     published, _ = PretrainedConfig.get_config_dict(source, revision=revision, local_files_only=local)
-    original = glm_checkpoint.published_config(published)
+    original = published_config(published)
     if original is not None:
         return OriginalGlmConfig(**original)
     if "auto_map" in published and published.get("model_type") not in CONFIG_MAPPING:

@@ -124,6 +124,7 @@ def test_a_folder_that_is_deleted_meanwhile_ends_the_run_with_an_error(
 WRITES = 40
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_at_any_write_loses_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The n-th file that is written to the end fails, for every n until a run needs no more."""
     whole = uninterrupted(project)
@@ -160,6 +161,7 @@ def test_a_disk_that_fails_at_any_write_loses_nothing(project: Project, monkeypa
     assert number > 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["closed pipe", "full device"])
 def test_a_run_goes_on_when_its_messages_cannot_be_written(project: Project, gone: str) -> None:
     if gone == "full device":
@@ -196,6 +198,7 @@ def test_nohup_keeps_a_run_alive(project: Project) -> None:
     assert process.wait(timeout=120) == 0
 
 
+@pytest.mark.slow
 def test_child_processes_import_nothing_from_the_working_folder(project: Project) -> None:
     for name in ("random", "datasets", "torch"):
         (project.folder / f"{name}.py").write_text(f"open('{name}-was-imported', 'w').close()\n")

@@ -21,7 +21,7 @@ from ptv2kit.data.sources import read_split
 from ptv2kit.data.templates import task_rows
 from ptv2kit.data.tokens import Filling, Subwords
 from ptv2kit.errors import ConfigError, DataError
-from ptv2kit.models.glm.tokenizer import build_tokenizer, find_tokenizer_files
+from ptv2kit.models.glm.tokenizer import build_tokenizer
 from tests.tiny_language_models import save_language_tokenizer
 
 TASKS = Path(__file__).parents[2] / "tasks"
@@ -277,7 +277,7 @@ def test_the_tasks_that_come_along_give_glm_the_official_inputs(name: str, share
         for row in golden["cloze"]
         if (row["task"], row["pattern_id"], row["continuous_prompt"]) == (name, pattern, False)
     ][:1]
-    tokenizer = build_tokenizer(*find_tokenizer_files(shared / "tokenizers" / "gpt2"))
+    tokenizer = build_tokenizer(shared / "tokenizers/gpt2/vocab.json", shared / "tokenizers/gpt2/merges.txt")
     task = load_task(TASKS / f"{name}_cloze.yaml").task
     scheme = build_scheme(task, Subwords(tokenizer, 256, "blank"), [])
     [row] = task_rows(task, [Row(OFFICIAL[name], "data.jsonl:1")])
@@ -301,7 +301,7 @@ def test_the_tasks_that_come_along_give_glm_the_official_inputs(name: str, share
 
 def test_long_rows_are_shortened_like_the_official_ones(shared: Path) -> None:
     golden = json.loads((shared / "parity" / "glm" / "tokenization.json").read_text())
-    tokenizer = build_tokenizer(*find_tokenizer_files(shared / "tokenizers" / "gpt2"))
+    tokenizer = build_tokenizer(shared / "tokenizers/gpt2/vocab.json", shared / "tokenizers/gpt2/merges.txt")
     task = load_task(TASKS / "rte_cloze.yaml").task
     found = [row for row in golden["truncation"] if row["task"] == "rte"]
     assert found
@@ -325,7 +325,7 @@ def test_real_rows_of_the_tasks_that_come_along(name: str, kind: str, shared: Pa
         files = [str(folder / "roberta-large" / file) for file in ("vocab.json", "merges.txt")]
         tokenizer = RobertaTokenizer(*files)
     else:
-        tokenizer = build_tokenizer(*find_tokenizer_files(folder / "gpt2"))
+        tokenizer = build_tokenizer(folder / "gpt2/vocab.json", folder / "gpt2/merges.txt")
     resolved = load_task(TASKS / f"{name}_cloze.yaml")
     rows = read_split(resolved.task, "validation", task_path=resolved.path, data_root=shared / "data").rows[:40]
     scheme = build_scheme(resolved.task, Subwords(tokenizer, 100, filling), [])

@@ -24,7 +24,6 @@ _BIG = "needs backbones and data of the paper; tests/test_paper_suites.py checks
 _ELSEWHERE = {
     r"ptv2kit push ": "writes to the hub; tests/cli/test_push.py does so to a stand-in",
     r"ptv2kit predict hub:": "reads from the hub; tests/cli/test_push.py does so from a stand-in",
-    r"ptv2kit convert-glm ": "needs gigabytes of published weights; tests/cli/test_convert_glm.py makes small ones",
     r"ptv2kit import checkpoints/conll04": "needs a checkpoint of the official code; tests/test_interchange.py has one",
     r"ptv2kit run recipes/suites/(table|copa)": _BIG,
     r"ptv2kit report runs/study": "needs a suite that was run; tests/test_report.py makes one",

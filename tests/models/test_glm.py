@@ -17,9 +17,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ptv2kit.models import glm, injection
 from ptv2kit.models.cloze import multi_token_scores, single_token_scores
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
-from ptv2kit.models.glm.modeling import OriginalGlmForCloze, OriginalGlmModel, attention_plan
+from ptv2kit.models.glm.modeling import OriginalGlmModel, attention_plan
 from ptv2kit.models.injection import Injection, find_attention
 from ptv2kit.models.input_prompts import Encoder, InputPrompt
+from tests.models.glm_folders import OriginalGlmForCloze
 
 DROPOUTS = ("embedding_dropout_prob", "attention_dropout_prob", "output_dropout_prob")
 TINY: dict[str, Any] = {

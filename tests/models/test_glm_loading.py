@@ -14,9 +14,8 @@ from transformers import GlmConfig, GlmModel
 from ptv2kit.config.recipe import Backbone
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import find_backbone, load_backbone, load_tokenizer
-from ptv2kit.models.glm.checkpoint import expected_shapes
 from ptv2kit.models.glm.modeling import OriginalGlmModel
-from tests.models.test_glm_checkpoint import PUBLISHED, published
+from tests.models.glm_folders import PUBLISHED, expected_shapes, published
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from ptv2kit.models.glm.configuration import OriginalGlmConfig, Size
-from ptv2kit.models.glm.modeling import OriginalGlmForCloze, OriginalGlmModel
+from ptv2kit.models.glm.modeling import OriginalGlmModel
+from tests.models.glm_folders import OriginalGlmForCloze
 
 MILLIONS: dict[Size, float] = {"base": 109.3, "large": 334.7, "2B": 1920, "10B": 9881}
 LAYERS: dict[Size, int] = {"2B": 36, "10B": 48}

@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer, GPT2Tokenizer
 
 from ptv2kit.errors import DataError
-from ptv2kit.models.glm.tokenizer import build_tokenizer, check_added_tokens, find_tokenizer_files
+from ptv2kit.models.glm.tokenizer import build_tokenizer
 
 SPECIAL = ("<|startofpiece|>", "<|endofpiece|>", "[CLS]", "[MASK]", "[SEP]", "[UNK]", "[gMASK]", "[sMASK]")
 
@@ -22,7 +22,7 @@ def golden(shared: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def built(shared: Path) -> GPT2Tokenizer:
-    return build_tokenizer(*find_tokenizer_files(shared / "tokenizers" / "gpt2"))
+    return build_tokenizer(shared / "tokenizers/gpt2/vocab.json", shared / "tokenizers/gpt2/merges.txt")
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,9 @@ def test_a_batch_is_padded_as_by_the_published_code(tokenizer: Any, golden: dict
 
 def test_words_that_are_split_are_cut_as_within_a_sentence(shared: Path, saved: Path) -> None:
     loaded = AutoTokenizer.from_pretrained(saved, add_prefix_space=True)
-    built = build_tokenizer(*find_tokenizer_files(shared / "tokenizers" / "gpt2"), add_prefix_space=True)
+    built = build_tokenizer(
+        shared / "tokenizers/gpt2/vocab.json", shared / "tokenizers/gpt2/merges.txt", add_prefix_space=True
+    )
     words = ["Ada", "Lovelace's", "engine", "[MASK]", "🙂"]
     for tokenizer in (loaded, built):
         encoding = tokenizer(words, is_split_into_words=True)
@@ -174,7 +176,7 @@ def test_the_published_tokenizer_config_is_not_read(tmp_path: Path) -> None:
     }
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(published))
     (tmp_path / "tokenization_glm.py").write_text("raise RuntimeError('hub code was run')\n")
-    tokenizer = build_tokenizer(*find_tokenizer_files(tmp_path))
+    tokenizer = build_tokenizer(tmp_path / "vocab.json", tmp_path / "merges.txt")
     tokenizer.save_pretrained(tmp_path / "saved")
     written = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
     assert (written["tokenizer_class"], written["cls_token"], "auto_map" in written) == (
@@ -182,23 +184,6 @@ def test_the_published_tokenizer_config_is_not_read(tmp_path: Path) -> None:
         "[CLS]",
         False,
     )
-
-
-def test_added_tokens_of_a_folder_must_agree(tmp_path: Path) -> None:
-    tokenizer = build_tokenizer(*tiny_vocabulary(tmp_path))
-    check_added_tokens(tmp_path, tokenizer)
-    (tmp_path / "added_tokens.json").write_text(json.dumps({token: 120 + i for i, token in enumerate(SPECIAL)}))
-    check_added_tokens(tmp_path, tokenizer)
-    (tmp_path / "added_tokens.json").write_text('{"[MASK]": 121}')
-    with pytest.raises(DataError, match=r"added_tokens.json: error: '\[MASK\]' has the id 121; .* gives it 123"):
-        check_added_tokens(tmp_path, tokenizer)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    tiny_vocabulary(tmp_path)
-    (tmp_path / "merges.txt").unlink()
-    with pytest.raises(DataError, match=r"there is no merges\.txt"):
-        find_tokenizer_files(tmp_path)
 
 
 @pytest.mark.parametrize(

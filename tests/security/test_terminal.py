@@ -95,6 +95,7 @@ def command(project: Project, *words: str, **environment: str) -> subprocess.Com
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["prompt/prompt.safetensors", "results.json", "metrics.jsonl", "README.md"])
 def test_a_named_pipe_in_a_runs_folder_hangs_nothing(project: Project, name: str) -> None:
     assert project.run("train.epochs=1")[0] == 0
@@ -127,6 +128,7 @@ def test_a_folder_name_that_is_too_long(project: Project) -> None:
     assert sorted(project.folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_path_that_the_locale_cannot_write(project: Project) -> None:
     ended = command(project, "run", "recipe.yaml", "--runs-dir", "ørken", LC_ALL="C", PYTHONUTF8="0")
     assert "internal error" not in ended.stderr

@@ -1,14 +1,28 @@
 """Configuration of the original GLM.
 
+_SIZE_KEYS = ("num_layers", "hidden_size", "num_attention_heads", "vocab_size", "max_sequence_length")
+_OPTIONS = (
+    "block_position_encoding",
+    "attention_scale",
+    "embedding_dropout_prob",
+    "attention_dropout_prob",
+    "output_dropout_prob",
+    "layernorm_epsilon",
+    "initializer_range",
+)
+
 Annotations are not postponed here: transformers reads them to check the types of all fields.
 
 Source: Du et al., "GLM: General Language Model Pretraining with Autoregressive Blank Infilling", arXiv:2103.10360.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal, final
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+
+from ptv2kit.errors import DataError
 
 Size = Literal["base", "large", "2B", "10B"]
 
@@ -100,3 +114,43 @@ class OriginalGlmConfig(PreTrainedConfig):
     def of_size(cls, size: Size) -> "OriginalGlmConfig":
         """The configuration of a published English model; `base` and `large` use BERT's word pieces."""
         return cls(**_SIZES[size])
+
+
+_OPTIONS = (
+    "block_position_encoding",
+    "attention_scale",
+    "embedding_dropout_prob",
+    "attention_dropout_prob",
+    "output_dropout_prob",
+    "layernorm_epsilon",
+    "initializer_range",
+)
+
+
+def published_config(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Arguments of `OriginalGlmConfig` from the `config.json` of the original GLM.
+
+    Its `model_type` is `glm`, which transformers gives to GLM-4: `AutoConfig` reads it as such without a word. They
+    differ in their keys.
+
+    Args:
+        settings: a parsed `config.json`.
+
+    Returns:
+        The arguments, or None if it is another model's, GLM-4's for example.
+
+    Raises:
+        DataError: it is the original GLM's, but a size is missing or is no positive whole number, or its positions are
+            of another kind.
+    """
+    if settings.get("model_type") != "glm" or not {"block_position_encoding", "max_sequence_length"} & settings.keys():
+        return None
+    for name in _SIZE_KEYS:
+        value = settings.get(name)
+        if type(value) is not int or value < 1:
+            raise DataError(f"'{name}' should be a positive whole number, but is {value!r}")
+    if settings.get("relative_encoding"):
+        raise DataError("'relative_encoding' is on: relative positions (Transformer-XL) are not supported")
+    if not settings.get("block_position_encoding", True):
+        raise DataError("'block_position_encoding' is off: a GLM without block positions is not supported")
+    return {name: settings[name] for name in (*_SIZE_KEYS, *_OPTIONS) if name in settings}

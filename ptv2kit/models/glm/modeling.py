@@ -22,9 +22,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, initialization
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils.generic import can_return_tuple, is_flash_attention_requested
+from transformers.utils.generic import is_flash_attention_requested
 from transformers.utils.output_capturing import capture_outputs
 
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
@@ -276,34 +276,6 @@ class OriginalGlmModel(OriginalGlmPreTrainedModel):
             implementation = _implementation(self.config)
             raise ValueError(f"'{implementation}' masks padding only, too little for context_length: use sdpa or eager")
         return mask
-
-
-@final
-class OriginalGlmForCloze(OriginalGlmPreTrainedModel):
-    """Logits of the vocabulary, by the word embeddings themselves."""
-
-    def __init__(self, config: OriginalGlmConfig) -> None:
-        super().__init__(config)
-        self.glm = OriginalGlmModel(config)
-        self.post_init()
-
-    @_typed(can_return_tuple)
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        context_length: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
-    ) -> MaskedLMOutput:
-        """Logits `[batch, length, vocab]`; arguments and errors as of `OriginalGlmModel.forward`."""
-        output: BaseModelOutput = self.glm(
-            input_ids, attention_mask, position_ids, context_length, inputs_embeds, return_dict=True, **kwargs
-        )
-        assert output.last_hidden_state is not None
-        logits = F.linear(output.last_hidden_state, self.glm.word_embeddings.weight)
-        return MaskedLMOutput(logits=logits, hidden_states=output.hidden_states, attentions=output.attentions)
 
 
 def attention_plan(config: OriginalGlmConfig) -> AttentionPlan:

@@ -30,29 +30,6 @@ _MASKS = ("[MASK]", "[gMASK]", "[sMASK]")
 _ADDED = (START_OF_PIECE, END_OF_PIECE, "[CLS]", "[MASK]", "[SEP]", "[UNK]", "[gMASK]", "[sMASK]")
 
 
-def find_tokenizer_files(folder: Path) -> tuple[Path, Path]:
-    """The vocabulary and the merges of a folder as THUDM publishes it.
-
-    Only these two files are used. The `tokenizer_config.json` beside them names a class whose code is on the hub and
-    no longer works, so it is never read.
-
-    Returns:
-        Paths of `vocab.json` and `merges.txt`.
-
-    Raises:
-        DataError: one of them is not there.
-    """
-    found = (folder / VOCABULARY_FILE, folder / MERGES_FILE)
-    for path in found:
-        if not path.is_file():
-            raise DataError(
-                f"there is no {path.name}, which GLM's tokenizer needs",
-                location=str(folder),
-                hint=f"{VOCABULARY_FILE} and {MERGES_FILE} are GPT-2's; they lie beside the published weights",
-            )
-    return found
-
-
 def build_tokenizer(vocabulary: Path, merges: Path, *, add_prefix_space: bool = False) -> GPT2Tokenizer:
     """GLM's tokenizer: `[CLS] text <|endoftext|>`, or `[CLS] text [SEP] pair <|endoftext|>`.
 
@@ -100,21 +77,6 @@ def build_tokenizer(vocabulary: Path, merges: Path, *, add_prefix_space: bool = 
     found = {token: tokenizer.convert_tokens_to_ids(token) for token in _ADDED}
     assert found == {token: len(ids) + number for number, token in enumerate(_ADDED)}, found
     return tokenizer
-
-
-def check_added_tokens(folder: Path, tokenizer: GPT2Tokenizer) -> None:
-    """Compare the ids of a folder's `added_tokens.json`, if it has one, with the tokenizer's.
-
-    Raises:
-        DataError: the file is malformed, or gives a token another id.
-    """
-    path = folder / "added_tokens.json"
-    if not path.is_file():
-        return
-    for token, number in _read_ids(path).items():
-        ours = tokenizer.convert_tokens_to_ids(token)
-        if ours != number:
-            raise DataError(f"'{token}' has the id {number}; GLM's tokenizer gives it {ours}", location=str(path))
 
 
 def _added(token: str) -> AddedToken:
