@@ -127,6 +127,9 @@ _OPTIONS = (
 )
 
 
+_SIZE_KEYS = ("num_layers", "hidden_size", "num_attention_heads", "vocab_size", "max_sequence_length")
+
+
 def published_config(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """Arguments of `OriginalGlmConfig` from the `config.json` of the original GLM.
 
