@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -15,6 +16,8 @@ from ptv2kit.errors import DataError, Problem
 
 _LFS_POINTER = b"version https://git-lfs"
 _ZIP = b"PK\x03\x04"
+_MEMINFO = Path("/proc/meminfo")
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
 _COPY_AGAIN = "copy or download it again"
 
 
@@ -167,3 +170,31 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:
         return False
+
+
+def free_memory(memory: Path = _MEMINFO, group: Path = _CONTROL_GROUP) -> int | None:
+    """Bytes that a process can still have, a container's limit included; None where the system does not say.
+
+    Args:
+        memory: Linux's table of the machine's memory.
+        group: folder of the control group (version 2).
+    """
+    try:
+        lines = memory.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    if not found:
+        return None
+    try:
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+    except OSError:
+        return found[0]
+    return found[0] if limit == "max" else max(0, min(found[0], int(limit) - used))
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that are free where a folder is, or would be made."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    return shutil.disk_usage(existing).free

@@ -16,7 +16,7 @@ from ptv2kit import __version__
 from ptv2kit.cli.data_root import add_data_root
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
-from ptv2kit.files import allowed_cores, cache_folder
+from ptv2kit.files import allowed_cores
 
 EXAMPLES = """examples:
   ptv2kit doctor
@@ -102,18 +102,7 @@ def _folders(data_root: Path | None) -> dict[str, str]:
         folders["data root"] = "not set: --data-root, or PTV2KIT_DATA; files are looked up beside their task"
     else:
         folders["data root"] = f"{data_root}{'' if data_root.is_dir() else ', which does not exist'}"
-    folders["kept outputs"] = _kept("trunk", "train.cache_trunk: disk")
     folders["hub's cache"] = constants.HF_HUB_CACHE
     if constants.HF_HUB_OFFLINE:
         folders["hub"] = "not asked: HF_HUB_OFFLINE is set"
     return folders
-
-
-def _kept(part: str, key: str) -> str:
-    """A folder of the cache, its size, and the key of a recipe that fills it."""
-    try:
-        folder = cache_folder() / part
-    except OSError as error:
-        return f"{error.strerror}: set PTV2KIT_CACHE"
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return f"{folder}, {size / 2**20:.1f} MiB ({key})"

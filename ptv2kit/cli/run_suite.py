@@ -26,6 +26,7 @@ from ptv2kit.errors import (
     TerminatedRunError,
     TrainingError,
 )
+from ptv2kit.files import free_disk
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +62,7 @@ def run_suite(args: argparse.Namespace) -> int:
     messages = open_console(stderr=True, quiet=args.quiet)
     silence_libraries()
     require_writable(args.runs_dir)
-    from ptv2kit.cli.suite_plan import check_disk, disk_needed, finished_records, free_disk, print_suite_plan
+    from ptv2kit.cli.suite_plan import check_disk, disk_needed, finished_records, print_suite_plan
 
     preflight = Preflight(args.data_root)
     folder = SuiteFolder(args.runs_dir / suite.suite.suite)
@@ -79,7 +80,9 @@ def run_suite(args: argparse.Namespace) -> int:
             raise ConfigError(full)
         return 0
     known = finished_records(suite, folder, keys, preflight)
-    full = check_disk(disk_needed(suite, known, args.data_root, jobs), free_disk(args.runs_dir), args.runs_dir)
+    full = check_disk(
+        disk_needed(suite, known, args.data_root, jobs), free_disk(args.runs_dir.absolute()), args.runs_dir
+    )
     if full:
         raise ConfigError(full)
     folder.write_suite(_resolved(suite, args.overrides))

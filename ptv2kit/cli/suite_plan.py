@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 from ptv2kit.cli.cell_lock import seems_held
 from ptv2kit.cli.output import show
 from ptv2kit.errors import ConfigError, DataError, Problem
+from ptv2kit.files import free_disk
 
 if TYPE_CHECKING:
     from ptv2kit.cli.preflight import Preflight
@@ -82,7 +82,7 @@ def print_suite_plan(
     trials = {study.case: study.search.budget for study in suite.studies}
     lines = [_line(cell, folder, known, estimates.get(cell.name), gpu, rates, trials) for cell in suite.cells]
     basis = _basis(gpu, rates, named=named)
-    free = free_disk(args.runs_dir)
+    free = free_disk(args.runs_dir.absolute())
     if suite.studies:
         lines = _largest_of_each(lines)
     open_lines = [line for line in lines if line.status != "finished"]
@@ -151,14 +151,6 @@ def disk_needed(suite: ResolvedSuite, known: Mapping[str, CellRecord], data_root
         for study in suite.studies
     ]
     return disk_of(found, jobs)
-
-
-def free_disk(runs_dir: Path) -> int:
-    """Bytes that are free where runs will lie."""
-    existing = runs_dir.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    return shutil.disk_usage(existing).free
 
 
 def _gpu(args: argparse.Namespace) -> tuple[Gpu | None, bool]:

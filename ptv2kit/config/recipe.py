@@ -124,8 +124,8 @@ class Train(Section):
     numbers are the same up to rounding."""
     cache_trunk: Literal["auto", "memory", "disk", "off"] = "auto"
     """Whether the outputs of the layers below the lowest prompt, of linear_probe those of all layers, are computed once
-    for each example and kept: in memory, on disk for later runs too, or not. They are computed without dropout, so
-    `auto` keeps them only where the backbone has none, which changes no number, and where they fit."""
+    for each example and kept: in memory, in a scratch file of the run on disk, or not. They are computed without
+    dropout, so `auto` keeps them only where the backbone has none, which changes no number, and where they fit."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; `auto` takes a GPU if there is one."""
     checkpoint_steps: PositiveInt | None = None

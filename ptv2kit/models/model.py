@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
 from typing import Any, final
 
 import torch
@@ -157,13 +156,6 @@ class PromptedModel(nn.Module):
             return computed[0]
         finally:
             self.train(training)
-
-    def trunk_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every frozen tensor that `trunk_output` depends on, by its name within the backbone."""
-        above = () if self.trunk is None else self.trunk.above
-        for name, tensor in chain(self.backbone.named_parameters(), self.backbone.named_buffers()):
-            if not name.startswith(above):
-                yield name, tensor
 
     def _encode_behind_vectors(
         self,

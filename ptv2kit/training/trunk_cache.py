@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import math
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.data.dataset import EncodedSplit, Progress
 from ptv2kit.data.kept_states import KeptStates, StatesLayout, states_layout
-from ptv2kit.errors import ConfigError, OutOfMemoryError
+from ptv2kit.errors import ConfigError, OutOfMemoryError, TrainingError
+from ptv2kit.files import cache_folder, free_disk, free_memory
 from ptv2kit.models.backbones import DTYPES, BackboneSpec
 from ptv2kit.models.build import trunk_depth
 from ptv2kit.models.families import dropouts
 from ptv2kit.training.parts import TaskPart
-from ptv2kit.training.trunk_files import kept_on_disk, trunk_folder, trunk_key
-from ptv2kit.training.trunk_room import free_disk, free_memory
 
 _MEMORY_SHARE = 0.25
 _DISK_SHARE = 0.5
@@ -63,8 +67,10 @@ def choose_place(recipe: Recipe, spec: BackboneSpec, parts: Sequence[TaskPart], 
     dropout = ", ".join(f"{key} {value:g}" for key, value in dropouts(spec.config).items())
     without = f", computed without dropout (the backbone has {dropout})" if dropout else ""
     kept = f"the outputs of {which} are kept {{}}: {_size(needed)}{without}"
+    folder = cache_folder()
+    on_disk = TrunkChoice("disk", kept.format(f"in a scratch file in {folder}"))
     if wanted == "disk":
-        return TrunkChoice("disk", kept.format(f"in {trunk_folder()}"))
+        return on_disk
     room = free_memory()
     if wanted == "memory":
         if room is not None and needed * processes > room:
@@ -83,10 +89,9 @@ def choose_place(recipe: Recipe, spec: BackboneSpec, parts: Sequence[TaskPart], 
         )
     if room is not None and needed * processes <= _MEMORY_SHARE * room:
         return TrunkChoice("memory", kept.format("in memory"))
-    folder = trunk_folder()
     disk = free_disk(folder)
     if processes == 1 and needed <= _DISK_SHARE * disk:
-        return TrunkChoice("disk", kept.format(f"in {folder}"))
+        return on_disk
     free = "an unknown amount of" if room is None else _size(room)
     return TrunkChoice(
         "off",
@@ -145,13 +150,8 @@ def keep_trunk(
         splits: list[EncodedSplit] = []
         for split in (part.train_split, part.validation_split):
             layout = states_layout(split.features, recipe.train.eval_batch_size, padding=part.model.head.reads_padding)
-            computed = _computed(part, split, layout, device, progress)
-            if choice.place == "memory":
-                rows = _in_memory(part, layout, computed)
-            else:
-                rows, note = kept_on_disk(trunk_key(part, split, layout), layout, _form(part), computed)
-                if note:
-                    say(note)
+            room = torch.empty if choice.place == "memory" else _scratch
+            rows = _filled(room, part, layout, _computed(part, split, layout, device, progress))
             splits.append(replace(split, states=KeptStates(layout, rows)))
         kept.append(replace(part, train_split=splits[0], validation_split=splits[1]))
     return kept
@@ -177,7 +177,7 @@ def check_trunk(part: TaskPart, device: torch.device) -> None:
             batch = own.batch(part.scheme, chosen).to(device)
             expected = model.encode(**_without_answers(batch.inputs())).hidden
             layout = states_layout(few, len(few), padding=model.head.reads_padding)
-            rows = _in_memory(part, layout, _computed(part, own, layout, device, _silent))
+            rows = _filled(torch.empty, part, layout, _computed(part, own, layout, device, _silent))
             kept = replace(own, states=KeptStates(layout, rows)).batch(part.scheme, chosen).to(device)
             found = model.encode(**_without_answers(kept.inputs())).hidden
     finally:
@@ -224,15 +224,39 @@ def _without_answers(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in inputs.items() if not name.startswith("answer_")}
 
 
-def _in_memory(part: TaskPart, layout: StatesLayout, computed: Iterator[Tensor]) -> Tensor:
+def _filled(room: Callable[..., Tensor], part: TaskPart, layout: StatesLayout, computed: Iterator[Tensor]) -> Tensor:
+    """The outputs `[positions, hidden]`, in a tensor that `room` makes."""
     shape, dtype = _form(part)
-    rows = torch.empty(layout.positions, shape, dtype=dtype)
+    rows = room((layout.positions, shape), dtype=dtype)
     at = 0
     for states in computed:
         rows[at : at + len(states)] = states
         at += len(states)
     assert at == layout.positions
     return rows
+
+
+def _scratch(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """An empty tensor in a file without a name, which the system removes with its last reader, however that ends.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written.
+    """
+    folder, size = cache_folder(), max(1, math.prod(shape) * dtype.itemsize)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # a page that finds no room later would be a fatal signal
+            numbers = np.memmap(file, dtype=np.uint8, mode="r+", shape=(size,))
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise TrainingError(
+            f"train.cache_trunk: the outputs of the lower layers cannot be kept: {error.strerror or error}",
+            location=str(folder),
+            hint=("free some space there, " if full else "")
+            + "set PTV2KIT_CACHE to a folder on another disk, or train.cache_trunk to off",
+        ) from error
+    return torch.from_numpy(numbers)[: math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
 
 
 def _form(part: TaskPart) -> tuple[int, torch.dtype]:

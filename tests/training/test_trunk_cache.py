@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,14 @@ from torch import nn
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import Task
 from ptv2kit.errors import ConfigError, OutOfMemoryError, TrainingError
-from ptv2kit.training import trunk_cache, trunk_files
+from ptv2kit.files import free_memory
+from ptv2kit.training import trunk_cache
 from ptv2kit.training.distributed import check_strategy
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared, build_models, prepare
 from ptv2kit.training.state import TrainingState
 from ptv2kit.training.trainer import Trainer, seed_everything
 from ptv2kit.training.trunk_cache import choose_place, keep_trunk
-from ptv2kit.training.trunk_room import free_memory
 from tests.tiny_backbones import FAMILIES, save_tiny
 from tests.training.test_schemes_on_backbones import SECTIONS
 from tests.training.test_trainer import Recorder
@@ -254,101 +256,31 @@ def test_quantized_layers_are_kept_too(folders: dict[str, Path], quantization: s
     expected, found = losses(plain, parts_of(plain))[0], losses(cached, kept(cached, parts_of(cached)))[0]
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
     kept(other, parts_of(other))
-    assert len(list(cache.glob("*/states.bin"))) == 2
 
 
 class TestDisk:
     """`cache_trunk: disk`."""
 
-    def files(self, cache: Path) -> list[Path]:
-        return sorted(cache.glob("*/states.bin"))
-
-    def keep(self, folder: Path, notes: list[str] | None = None, **settings: Any) -> list[TaskPart]:
+    def keep(self, folder: Path, **settings: Any) -> list[TaskPart]:
         prepared = prepared_for(folder, cache_trunk="disk", **settings)
-        return kept(prepared, parts_of(prepared), notes)
+        return kept(prepared, parts_of(prepared))
 
-    def test_a_later_run_reads_them(
-        self, folders: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        [first] = self.keep(folders["bert"])
-        assert len(self.files(cache)) == 1  # both splits have the same rows
-        assert not list(cache.glob(".*"))
-
-        def computed(*_: Any) -> Any:
-            raise AssertionError("it was computed again")
-
-        monkeypatch.setattr(trunk_cache, "check_trunk", lambda part, device: part.model.trunk.install())
-        monkeypatch.setattr(type(first.model), "trunk_output", computed)
-        [second] = self.keep(folders["bert"], learning_rate=0.1, seed=3)
-        assert first.train_split.states is not None
-        assert second.train_split.states is not None
-        assert torch.equal(first.train_split.states.rows, second.train_split.states.rows)
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"layers": "3.."},
-            {"prompt": {"length": 4}},  # positions are shifted by it
-            {"max_length": 9},
-            {"scheme": "choices"},
-            {"backbone": {"dtype": "bf16"}},
-            {"method": "linear_probe"},
-        ],
-    )
-    def test_what_decides_them_gives_another_key(
-        self, folders: dict[str, Path], cache: Path, change: dict[str, Any]
-    ) -> None:
-        self.keep(folders["bert"])
-        self.keep(folders["bert"], **change)
-        assert len(self.files(cache)) == 2
-
-    def test_other_weights_give_another_key_and_another_place_does_not(
-        self, folders: dict[str, Path], cache: Path, tmp_path: Path
-    ) -> None:
-        import shutil
-
-        from safetensors.torch import load_file, save_file
-
-        self.keep(folders["bert"])
-        moved = shutil.copytree(folders["bert"], tmp_path / "moved")
-        self.keep(moved)
-        assert len(self.files(cache)) == 1
-        weights = load_file(moved / "model.safetensors")
-        above = next(name for name in weights if "layer.2" in name)
-        below = next(name for name in weights if "layer.0" in name)
-        for name, files in ((above, 1), (below, 2)):
-            weights[name] = weights[name] + 1e-3
-            save_file(weights, moved / "model.safetensors", {"format": "pt"})
-            self.keep(moved)
-            assert len(self.files(cache)) == files
-
-    @pytest.mark.parametrize("damage", ["flipped", "cut", "no description", "no numbers"])
-    def test_torn_ones_are_computed_again(self, folders: dict[str, Path], cache: Path, damage: str) -> None:
-        notes: list[str] = []
-        [first] = self.keep(folders["bert"], notes)
-        assert first.train_split.states is not None
-        expected = first.train_split.states.rows.clone()
-        [numbers] = self.files(cache)
-        content = numbers.read_bytes()
-        match damage:
-            case "flipped":
-                numbers.write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
-            case "cut":
-                numbers.write_bytes(content[:-4])
-            case "no description":
-                numbers.with_name("states.json").unlink()
-            case _:
-                numbers.unlink()
-        [again] = self.keep(folders["bert"], notes)
-        assert again.train_split.states is not None
-        assert torch.equal(again.train_split.states.rows, expected)
-        assert numbers.read_bytes() == content
-        assert any("are computed again: " in note for note in notes)
+    def test_a_scratch_file_leaves_nothing_behind(self, folders: dict[str, Path], cache: Path) -> None:
+        [part] = self.keep(folders["bert"])
+        assert part.train_split.states is not None
+        assert not list(cache.iterdir())
+        in_memory = prepared_for(folders["bert"], cache_trunk="memory")
+        [other] = kept(in_memory, parts_of(in_memory))
+        assert other.train_split.states is not None
+        assert torch.equal(part.train_split.states.rows, other.train_split.states.rows)
 
     def test_a_full_disk_is_an_error_that_names_the_folder(
         self, folders: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(trunk_files, "free_disk", lambda folder: 100)
+        def full(*_: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(trunk_cache.os, "posix_fallocate", full)
         with pytest.raises(TrainingError, match="cannot be kept: No space left on device") as caught:
             self.keep(folders["bert"])
         assert caught.value.problems[0].location == str(cache)
