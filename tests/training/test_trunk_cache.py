@@ -56,7 +56,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where outputs are kept during a test."""
     monkeypatch.setenv("PTV2KIT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "trunk"
+    return tmp_path / "cache"
 
 
 def prepared_for(
