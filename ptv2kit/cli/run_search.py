@@ -179,7 +179,7 @@ def _outcome(record: CellRecord) -> TrialOutcome:
 
     assert record.status not in ("running", "waiting")
     facts = record.to_json()
-    for key in ("name", "case", "settings", "status", "final"):
+    for key in ("name", "case", "settings", "status", "final", "session"):
         del facts[key]
     return TrialOutcome(record.status, record.score, facts)
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import signal
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from ptv2kit.cli.crew import local_crew, ray_crew, visible_gpus
 from ptv2kit.cli.output import show
 from ptv2kit.cli.preflight import Preflight
 from ptv2kit.cli.subject import silence_libraries
+from ptv2kit.cli.worker import SESSION, Worker, train_cell
 from ptv2kit.config.yaml import parse_value
 from ptv2kit.errors import (
     ConfigError,
@@ -31,7 +35,6 @@ from ptv2kit.files import free_disk
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ptv2kit.cli.spread import Engine
     from ptv2kit.config.cells import Cell, ResolvedSuite
     from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
     from ptv2kit.training.trainer import TrainingEvents
@@ -87,20 +90,27 @@ def run_suite(args: argparse.Namespace) -> int:
         raise ConfigError(full)
     folder.write_suite(_resolved(suite, args.overrides))
     runner = SuiteRunner(folder, messages, args.data_root, suite.suite.description or suite.suite.suite)
+    session = os.environ.get(SESSION) or uuid.uuid4().hex
+
+    def crew(look: Callable[[], None]) -> signal.Signals | None:
+        if args.engine == "ray":
+            count = None if args.jobs == "auto" else jobs
+            return ray_crew(count, args.address, args.command_line, folder.path, session, messages, look)
+        return local_crew(jobs, args.command_line, folder.path, session, messages, look)
+
+    alone = jobs == 1 and args.engine == "local"
     if suite.studies:
         from ptv2kit.cli.run_search import Searches
 
-        if jobs > 1:
-            from ptv2kit.cli.search_jobs import search_together
-
-            runner.stopped(search_together(jobs, args.command_line, folder.path, messages))
+        if not alone:
+            runner.stopped(crew(lambda: None))
         searches = Searches(suite, runner, keys)
         if runner.interrupted:
             searches.show()
         else:
             searches.run()
     else:
-        runner.run_cells(suite.cells, keys, _engine(args, jobs, len(suite.cells), folder, messages), preflight)
+        runner.run_cells(suite.cells, keys, preflight, session, None if alone else crew)
     return runner.report(as_json=args.json, name=suite.suite.suite)
 
 
@@ -108,7 +118,7 @@ def _check_options(args: argparse.Namespace, suite: ResolvedSuite) -> None:
     """Refuse what contradicts itself."""
     if args.resume:
         raise ConfigError("--resume is for a single run", hint="a suite goes on by itself: leave it out")
-    if args.address is not None and args.engine != "ray":
+    if args.address is not None and args.engine != "ray" and SESSION not in os.environ:  # a worker has these words too
         raise ConfigError("--address is for --engine ray")
     if args.gpu is not None and not args.dry_run:
         raise ConfigError("--gpu names a GPU to plan for: it is for --dry-run")
@@ -121,28 +131,11 @@ def _check_options(args: argparse.Namespace, suite: ResolvedSuite) -> None:
 
 def count_jobs(args: argparse.Namespace, suite: ResolvedSuite) -> int:
     """How many cells this machine trains at one time."""
-    from ptv2kit.cli.local_engine import visible_gpus
-
     if args.jobs != "auto":
         return args.jobs
     if all(cell.resolved.recipe.train.device == "cpu" for cell in suite.cells):
         return 1
     return max(1, len(visible_gpus()))
-
-
-def _engine(args: argparse.Namespace, jobs: int, cells: int, folder: SuiteFolder, messages: Console) -> Engine:
-    """Where the cells of a grid are trained."""
-    if args.engine == "ray":
-        from ptv2kit.cli.ray_engine import RayEngine
-
-        return RayEngine(folder.path, args.address, None if args.jobs == "auto" else jobs, messages)
-    if jobs == 1:
-        from ptv2kit.cli.spread import Inside
-
-        return Inside(messages)
-    from ptv2kit.cli.local_engine import LocalEngine, visible_gpus
-
-    return LocalEngine(min(jobs, cells), visible_gpus())
 
 
 def _check(suite: ResolvedSuite, preflight: Preflight) -> list[str]:
@@ -194,32 +187,60 @@ class SuiteRunner:
         self.interrupted = False
         self.stopped_by: signal.Signals | None = None
 
-    def run_cells(self, cells: Sequence[Cell], keys: Sequence[str], engine: Engine, preflight: Preflight) -> None:
+    def run_cells(
+        self,
+        cells: Sequence[Cell],
+        keys: Sequence[str],
+        preflight: Preflight,
+        session: str,
+        crew: Callable[[Callable[[], None]], signal.Signals | None] | None,
+    ) -> None:
         """Train the cells that are not finished; a failed one is tried again, and stops none of the others.
 
         Args:
             cells: of the suite.
             keys: from `_check`.
-            engine: where they are trained.
             preflight: makes the keys that are not known yet.
+            session: of this command.
+            crew: runs several workers; None: this process is the only one.
         """
-        from ptv2kit.cli.spread import Spread
-
-        def changed(records: Sequence[CellRecord]) -> None:
-            self.records = list(records)
-            self.write_tables()
-
-        spread = Spread(
-            self.folder, engine, self.messages, self._data_root, lambda cell: preflight.key(cell.resolved), changed
+        worker = Worker(
+            self.folder,
+            cells,
+            keys,
+            data_root=self._data_root,
+            messages=self.messages,
+            key=lambda cell: preflight.key(cell.resolved),
+            session=session,
+            changed=lambda: self._look(worker),
         )
-        self.records = spread.run(cells, keys)
-        self.stopped(spread.stopped)
+        if crew is None:
+            self.stopped(worker.run())
+        else:
+            for record in worker.records():
+                if record.status == "finished":
+                    worker.say(record.name, "finished before")
+            shown: dict[str, str] = {record.name: record.status for record in worker.records()}
+            self.stopped(crew(lambda: _say_changes(worker, shown)))
+            worker.note_killed()
+            _say_changes(worker, shown)
+            left = [record.name for record in worker.records() if record.status == "waiting"]
+            if left and not self.interrupted:
+                raise TrainingError(
+                    f"the workers ended and left {len(left)} cells untouched, the first is '{left[0]}'",
+                    hint=f"what they printed lies in '{self.folder.path}/worker-*.log'",
+                )
+        self._look(worker)
         self.interrupted = self.interrupted or any(record.status == "interrupted" for record in self.records)
         self.elsewhere = sum(record.status == "running" for record in self.records)
         self.failed = [record for record in self.records if record.status == "failed"]
         for cell, record in zip(cells, self.records, strict=True):
             if record.status == "finished":
                 self.missed += [f"{cell.name}: {text}" for text in record.missed(cell.resolved)]
+
+    def _look(self, worker: Worker) -> None:
+        self.records = worker.records()
+        self.write_tables()
 
     def stopped(self, number: signal.Signals | None) -> None:
         """Note by which signal the cells were interrupted, if they were."""
@@ -229,8 +250,6 @@ class SuiteRunner:
 
     def train(self, cell: Cell, watchers: Sequence[TrainingEvents] = ()) -> CellRecord:
         """Train one cell in this process; an error of the project is part of its record, any other is raised."""
-        from ptv2kit.cli.cell_job import train_cell
-
         done = train_cell(
             cell, folder=self.folder.path, data_root=self._data_root, messages=self.messages, watchers=watchers
         )
@@ -320,3 +339,13 @@ def _given(overrides: Sequence[str]) -> dict[str, Any]:
     """What the command line gave for the recipes of all cells."""
     pairs = (text.partition("=") for text in overrides if not text.startswith("search."))
     return {key: parse_value(value) for key, _, value in pairs}
+
+
+def _say_changes(worker: Worker, shown: dict[str, str]) -> None:
+    """Say which cells have begun or ended since the last call."""
+    for record in worker.records():
+        if record.status != shown[record.name]:
+            shown[record.name] = record.status
+            score = "" if record.score is None else f", {record.score:.2f}"
+            error = f": {record.error}" if record.error else ""
+            worker.say(record.name, f"{'starts' if record.status == 'running' else record.status}{score}{error}")

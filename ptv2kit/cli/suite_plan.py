@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from ptv2kit.cli.cell_lock import seems_held
 from ptv2kit.cli.output import show
+from ptv2kit.cli.worker import is_locked, starting_from
 from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import free_disk
 
@@ -100,8 +100,6 @@ def finished_records(
     suite: ResolvedSuite, folder: SuiteFolder, keys: Sequence[str], preflight: Preflight
 ) -> dict[str, CellRecord]:
     """The records of the cells of a grid that need not be trained again, by name."""
-    from ptv2kit.cli.spread import starting_from
-
     found: dict[str, CellRecord] = {}
     if suite.studies:
         return found
@@ -198,7 +196,7 @@ def _line(
         return _Line(cell, "finished", 1, None, known[cell.name].seconds)
     before = None if trials else folder.record_of(cell.name)
     status = "waiting"
-    if not trials and seems_held(folder.lock(cell.name)):
+    if not trials and is_locked(folder.lock(cell.name)):
         status = "running"
     elif before is not None and before.status in ("failed", "interrupted"):
         status = f"{before.status} before"

@@ -67,6 +67,7 @@ class CellRecord:
     killed: bool = False
     task: str = ""
     metric: str = ""
+    session: str = ""
 
     @property
     def kind(self) -> tuple[str, str]:
@@ -142,14 +143,9 @@ class SuiteFolder:
         """Holds a folder for each cell."""
         return self.path / "cells"
 
-    @property
-    def guard(self) -> Path:
-        """Guards the locks of all cells."""
-        return self.path / ".guard"
-
     def lock(self, name: str) -> Path:
-        """Says which process trains a cell."""
-        return self.runs / name / "cell.lock"
+        """Held by the process that trains a cell."""
+        return self.runs / name / ".lock"
 
     def record_of(self, name: str) -> CellRecord | None:
         """What was written of a cell, None if nothing was.

@@ -34,7 +34,18 @@ _ELSEWHERE = {
     r"ptv2kit serve .*--host": "listens to a network; tests/cli/test_serve.py asks with a token",
 }
 """What is only parsed, by a pattern of the command, and why."""
-_OTHER_PROGRAMS = ("pip", "hf", "curl", "torchrun", "python", "python3", ".venv/bin/pip", ".venv-test/bin/pip", "just")
+_OTHER_PROGRAMS = (
+    "pip",
+    "srun",
+    "hf",
+    "curl",
+    "torchrun",
+    "python",
+    "python3",
+    ".venv/bin/pip",
+    ".venv-test/bin/pip",
+    "just",
+)
 ALL = commands()
 OURS = [command for command in ALL if command.words[0].endswith("ptv2kit")]
 

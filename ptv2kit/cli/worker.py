@@ -1,0 +1,392 @@
+"""A worker takes the cells of a suite that are not finished, one after the other, and trains them in this process.
+
+A suite's folder is all that workers share: a second command with the same folder, on this machine or another, is one
+more worker. The lock of a cell is held while it is trained; the system frees it when its process ends, however.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from filelock import FileLock, Timeout
+
+from ptv2kit.cli.signals import StopSignals
+from ptv2kit.errors import ConfigError, DataError, ProjectError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ptv2kit.cli.train import Resume
+    from ptv2kit.config.cells import Cell
+    from ptv2kit.reporting.results import Outcome
+    from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
+    from ptv2kit.training.trainer import TrainingEvents
+
+SESSION = "PTV2KIT_SESSION"
+"""Environment variable with the session of the command that has started this worker."""
+KILLED = "its process was killed; the machine may have run out of memory"
+_LOOK = 0.5
+"""Seconds between two looks at a cell that others wait for."""
+
+
+@final
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training.
+
+    Args:
+        record: of the cell, without its key.
+        stopped: the signal that interrupted it, None if none did.
+    """
+
+    record: CellRecord
+    stopped: signal.Signals | None = None
+
+
+@final
+class Worker:
+    """Trains the cells of a grid that are not finished: each once, after the one that its prompt starts from.
+
+    Args:
+        folder: of the suite.
+        cells: of the suite.
+        keys: of each, empty where it starts from a cell that is not finished.
+        data_root: where data files are looked up first.
+        messages: of stderr.
+        key: makes the key of a cell whose prompt's start is known.
+        session: of the command: a cell that failed is tried once in each.
+        changed: told when a cell has ended.
+    """
+
+    def __init__(
+        self,
+        folder: SuiteFolder,
+        cells: Sequence[Cell],
+        keys: Sequence[str],
+        *,
+        data_root: Path | None,
+        messages: Console,
+        key: Callable[[Cell], str],
+        session: str,
+        changed: Callable[[], None],
+    ) -> None:
+        self._folder = folder
+        self._cells = {cell.name: cell for cell in cells}
+        self._keys = dict(zip(self._cells, keys, strict=True))
+        self._labels = {cell.name: f"[{index}/{len(cells)}] {cell.name}" for index, cell in enumerate(cells, start=1)}
+        self._data_root = data_root
+        self._messages = messages
+        self._key = key
+        self._session = session
+        self._changed = changed
+
+    def run(self) -> signal.Signals | None:
+        """Train until nothing is left that this worker could take.
+
+        Returns:
+            The signal that ended it early, None if none did.
+        """
+        for record in self.records():
+            if record.status == "finished":
+                self.say(record.name, "finished before")
+        with StopSignals() as stop:
+            while not stop():
+                claimed, waits = self._claim()
+                if claimed is not None:
+                    cell, lock, before = claimed
+                    with lock:
+                        stopped = self._train(cell, before)
+                    self._changed()
+                    if stopped is not None:
+                        return stopped
+                elif waits:
+                    time.sleep(_LOOK)
+                else:
+                    return None
+        return stop.received
+
+    def records(self) -> list[CellRecord]:
+        """What is known of every cell now, in their order."""
+        return [self._record(cell) for cell in self._cells.values()]
+
+    def note_killed(self) -> None:
+        """Write down the cells of this session whose process was killed: they count as failed until the next start."""
+        for cell in self._cells.values():
+            with_lock = _try_lock(self._folder.lock(cell.name)) if self._record(cell).status == "interrupted" else None
+            if with_lock is not None:
+                with with_lock:
+                    found = self._folder.record_of(cell.name)
+                    if found is not None and found.status == "running" and found.session == self._session:
+                        self._folder.write_record(_killed(found))
+
+    def say(self, name: str, text: str) -> None:
+        """A message about a cell."""
+        self._messages.print(f"{self._labels[name]}: {text}", soft_wrap=True)
+
+    def _record(self, cell: Cell) -> CellRecord:
+        """What is known of a cell; `waiting` if nothing is."""
+        from ptv2kit.reporting.suite_folder import CellRecord
+
+        blank = CellRecord(cell.name, cell.case, cell.settings, "waiting", self._key_of(cell))
+        found = self._folder.record_of(cell.name)
+        if found is None or not blank.key or found.key != blank.key:
+            return replace(blank, status="running") if is_locked(self._folder.lock(cell.name)) else blank
+        if found.status == "running" and not is_locked(self._folder.lock(cell.name)):
+            found = replace(found, status="interrupted")
+        if found.status == "failed" and found.session != self._session:
+            found = blank
+        return replace(found, case=cell.case, settings=cell.settings)
+
+    def _key_of(self, cell: Cell) -> str:
+        """The key of a cell; empty while what it starts from is not finished."""
+        if not self._keys[cell.name] and cell.after is not None:
+            first = self._record(self._cells[cell.after])
+            if first.status == "finished":
+                started = starting_from(cell, self._folder.path / first.run)
+                try:
+                    self._keys[cell.name] = self._key(started)
+                except (ConfigError, DataError) as error:
+                    self._fail(cell, error.problems[0].message, error.exit_code)
+        return self._keys[cell.name]
+
+    def _fail(self, cell: Cell, error: str, exit_code: int) -> None:
+        """Note a cell that cannot be started; the key is one that no run has."""
+        from ptv2kit.reporting.suite_folder import CellRecord
+
+        self._keys[cell.name] = "cannot start"
+        blank = CellRecord(cell.name, cell.case, cell.settings, "failed", self._keys[cell.name], session=self._session)
+        self._folder.write_record(replace(blank, error=error, exit_code=exit_code))
+        self.say(cell.name, f"failed: {error}")
+
+    def _claim(self) -> tuple[tuple[Cell, FileLock, CellRecord | None] | None, bool]:
+        """The next cell with its lock and what was written of it; and whether cells wait for one that is trained."""
+        waits = False
+        for cell in self._cells.values():
+            if cell.after is not None and not self._key_of(cell):
+                first = self._record(self._cells[cell.after])
+                if first.status == "failed":
+                    self._fail(cell, f"needs cell '{cell.after}', which failed", first.exit_code)
+                waits = waits or first.status == "running"
+                continue
+            if self._record(cell).status in ("finished", "failed"):
+                continue
+            lock = _try_lock(self._folder.lock(cell.name))
+            if lock is None:
+                continue
+            record, before = self._under_lock(cell)
+            if record.status in ("finished", "failed"):  # by another worker, a moment ago
+                lock.release()
+                continue
+            if before is not None and before.status == "running" and before.session == self._session:
+                self._folder.write_record(_killed(before))
+                self.say(cell.name, f"failed: {KILLED}")
+                lock.release()
+                continue
+            return (cell, lock, before), waits
+        return None, waits
+
+    def _under_lock(self, cell: Cell) -> tuple[CellRecord, CellRecord | None]:
+        before = self._folder.record_of(cell.name)
+        if before is None or before.key != self._keys[cell.name]:
+            return self._blank(cell), before
+        failed_before = before.status == "failed" and before.session != self._session
+        return (self._blank(cell) if failed_before else before), before
+
+    def _blank(self, cell: Cell) -> CellRecord:
+        from ptv2kit.reporting.suite_folder import CellRecord
+
+        return CellRecord(cell.name, cell.case, cell.settings, "waiting", self._keys[cell.name])
+
+    def _train(self, cell: Cell, before: CellRecord | None) -> signal.Signals | None:
+        """Train a cell whose lock is held, and write its record."""
+        key = self._keys[cell.name]
+        if cell.after is not None:
+            cell = starting_from(cell, self._folder.path / self._record(self._cells[cell.after]).run)
+        running = replace(self._blank(cell), status="running", session=self._session)
+        resume = self._unfinished(before, key)
+        if resume is not None and before is not None:
+            running = replace(running, seconds=before.seconds)
+        self._folder.write_record(running)
+        self._messages.print(self._labels[cell.name], style="bold", soft_wrap=True)
+        try:
+            done = train_cell(
+                cell,
+                folder=self._folder.path,
+                data_root=self._data_root,
+                messages=self._messages,
+                resume=resume,
+            )
+        except KeyboardInterrupt:
+            done = Trained(replace(running, status="interrupted", seconds=0.0), signal.SIGINT)
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault of ours in one cell must not cost the others
+            self._messages.print(traceback.format_exc(), soft_wrap=True)
+            found = f"internal error: {type(error).__name__}: {error}"
+            done = Trained(replace(running, status="failed", error=found, exit_code=1, seconds=0.0))
+        seconds = round(running.seconds + done.record.seconds, 3)
+        self._folder.write_record(replace(done.record, key=key, seconds=seconds, session=self._session))
+        return done.stopped
+
+    def _unfinished(self, before: CellRecord | None, key: str) -> Resume | None:
+        """The run of this very cell that was interrupted or whose process was killed.
+
+        One that failed by itself would fail again: a new one is started.
+        """
+        from ptv2kit.cli.resume import is_finished
+        from ptv2kit.cli.train import Resume
+        from ptv2kit.training.resume import Checkpoints
+
+        if before is None or before.key != key:
+            return None
+        if before.status not in ("running", "interrupted") and not (before.status == "failed" and before.killed):
+            return None
+        runs = sorted(path.parent for path in (self._folder.runs / before.name).glob("*/recipe.resolved.yaml"))
+        if not runs or is_finished(runs[-1]):
+            return None
+        try:
+            found = Checkpoints(runs[-1] / "checkpoints", keep=1).latest()
+        except DataError as error:
+            self._messages.print(f"{error}; the cell starts anew", soft_wrap=True)
+            return None
+        return None if found is None else Resume(runs[-1])
+
+
+def _killed(record: CellRecord) -> CellRecord:
+    return replace(record, status="failed", error=KILLED, exit_code=1, killed=True)
+
+
+def _try_lock(path: Path) -> FileLock | None:
+    """The lock of a cell, None if another process has it.
+
+    Raises:
+        ConfigError: the file system has no locks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    except (OSError, NotImplementedError) as error:
+        raise ConfigError(
+            f"cells cannot be locked: {error}", location=str(path), hint="choose another disk with --runs-dir"
+        ) from error
+    return lock
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process trains the cell of this lock."""
+    if not path.is_file():
+        return False
+    lock = _try_lock(path)
+    if lock is None:
+        return True
+    lock.release()
+    return False
+
+
+def starting_from(cell: Cell, run: Path) -> Cell:
+    """A cell whose prompt starts from a run.
+
+    Args:
+        cell: with `after`.
+        run: folder of the run.
+    """
+    from ptv2kit.config.merge import Setting
+
+    assert cell.after is not None
+    resolved, value = cell.resolved, str(run.absolute())
+    start = Setting("init_from", value, resolved.merged.place(("init_from",)))
+    kept = [each for each in cell.overrides if not (isinstance(each, Setting) and each.key == "init_from")]
+    return replace(
+        cell,
+        overrides=(*kept, start),
+        resolved=replace(
+            resolved,
+            recipe=resolved.recipe.model_copy(update={"init_from": value}),
+            merged=replace(resolved.merged, values={**resolved.merged.values, "init_from": value}),
+        ),
+    )
+
+
+def train_cell(
+    cell: Cell,
+    *,
+    folder: Path,
+    data_root: Path | None,
+    messages: Console,
+    watchers: Sequence[TrainingEvents] = (),
+    resume: Resume | None = None,
+) -> Trained:
+    """Train one cell; an error of the project is part of its record, any other is raised.
+
+    Args:
+        cell: of the suite.
+        folder: of the suite.
+        data_root: where data files are looked up first.
+        messages: of stderr.
+        watchers: told how training goes on.
+        resume: a run of this cell that goes on; None: a new one.
+    """
+    from ptv2kit.cli.train import train_recipe
+    from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
+
+    try:
+        run, outcome = train_recipe(
+            cell.resolved,
+            data_root=data_root,
+            runs_dir=SuiteFolder(folder).runs,
+            messages=messages,
+            overrides=[str(override) for override in cell.overrides],
+            watchers=watchers,
+            name=cell.name,
+            resume=resume,
+        )
+    except ProjectError as error:
+        messages.print(f"failed: {error}", soft_wrap=True)
+        blank = CellRecord(cell.name, cell.case, cell.settings, "failed")
+        return Trained(replace(blank, error=error.problems[0].message, exit_code=error.exit_code))
+    if outcome.status == "finished":
+        _drop_what_is_not_kept(cell, run.path)
+    return _trained(cell, outcome, run.path.relative_to(folder).as_posix())
+
+
+def _trained(cell: Cell, outcome: Outcome, run: str) -> Trained:
+    """Record what came out of a cell; `run` is its run's folder, relative to the suite's."""
+    from ptv2kit.reporting.results import first_metric
+    from ptv2kit.reporting.suite_folder import CellRecord
+
+    stopped = {"interrupted": signal.SIGINT, "terminated": signal.SIGTERM, "hung_up": signal.SIGHUP}.get(outcome.status)
+    ended = "stopped" if outcome.status == "stopped" else "finished"
+    record = CellRecord(
+        name=cell.name,
+        case=cell.case,
+        settings=cell.settings,
+        status=ended if stopped is None else "interrupted",
+        score=outcome.score,
+        metrics={split: dict(scores.values) for split, scores in outcome.scores.items()},
+        best_epoch=outcome.best_epoch,
+        epochs=outcome.epochs,
+        seconds=round(outcome.seconds, 3),
+        trained=outcome.parameters.trained,
+        run=run,
+        task=" ".join(each.task.task for each in outcome.tasks),
+        metric=first_metric([each.task for each in outcome.tasks]),
+    )
+    return Trained(record, stopped)
+
+
+def _drop_what_is_not_kept(cell: Cell, run: Path) -> None:
+    """Remove the checkpoints of a finished cell, which nothing resumes from, and what its suite does not keep."""
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    tuned = cell.resolved.recipe.method == "fine_tuning"
+    if cell.keep == "scores" or (cell.keep == "prompt" and tuned):
+        shutil.rmtree(run / "prompt", ignore_errors=True)
