@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -62,3 +65,38 @@ def test_only_the_command_line_prints(path: Path) -> None:
     calls = [node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     assert not [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
     assert "sys.stdout" not in path.read_text(encoding="utf-8")
+
+
+LATER = {
+    "__init__.py": "importing ptv2kit loads no torch",
+    "models/glm/__init__.py": "transformers asks for the classes by name",
+    "cli/run.py": "a mistake in a file is shown before torch is loaded",
+    "cli/validate.py": "only --data needs torch",
+    "cli/serve.py": "FastAPI is an extra",
+    "training/search.py": "Optuna is an extra",
+}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if str(path.relative_to(PACKAGE)) not in LATER])
+def test_imports_stand_at_the_top(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    within = [node for function in functions for node in ast.walk(function) if isinstance(node, ast.ImportFrom)]
+    assert not [node.module for node in within if str(node.module).startswith("ptv2kit")]
+
+
+def test_no_circles() -> None:
+    modules = {path: ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in FILES}
+    modules = {path: module.removesuffix(".__init__") for path, module in modules.items()}
+    needs: dict[str, set[str]] = {}
+    for path, own in modules.items():
+        top = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
+        found = {f"{node.module}.{alias.name}" for node in top for alias in node.names} | {str(n.module) for n in top}
+        needs[own] = {module for module in modules.values() if module in found and module not in (own, "ptv2kit")}
+    list(TopologicalSorter(needs).static_order())
+
+
+@pytest.mark.parametrize("module", ["cli.main", "cli.run", "cli.validate", "cli.explain", "cli.ls", "cli.completion"])
+def test_what_answers_at_once_loads_no_torch(module: str) -> None:
+    code = f"import sys, ptv2kit.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -159,7 +159,7 @@ def test_a_torn_result_is_named(folder: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("nothing", "'nothing' does not exist"),
+        ("nothing", "there is no suite 'nothing'"),
         ("recipe.yaml", "'recipe.yaml' is a recipe, not a suite"),
         ("empty", "'empty' is no folder of a run or of a suite"),
     ],

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from ptv2kit.cli.main import main
-from ptv2kit.config.cells import load_suite
-from ptv2kit.config.load import ResolvedRecipe, load_file
+from ptv2kit.config.cells import load_file, load_suite
+from ptv2kit.config.load import ResolvedRecipe
 
 ROOT = Path(__file__).parents[1]
 TASK = """task: tiny
@@ -169,9 +169,9 @@ def test_failures_of_one_kind_end_with_its_code(project: Project, monkeypatch: p
 
 @pytest.mark.parametrize("text", [GRID, SEARCH])
 def test_an_interrupted_suite_goes_on(project: Project, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    from ptv2kit.cli import train
+    from ptv2kit.cli import worker
 
-    original, calls = train.train_recipe, []
+    original, calls = worker.train_recipe, []
 
     def second_is_interrupted(*args: Any, **kwargs: Any) -> Any:
         calls.append(kwargs["name"])
@@ -179,7 +179,7 @@ def test_an_interrupted_suite_goes_on(project: Project, monkeypatch: pytest.Monk
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    monkeypatch.setattr("ptv2kit.cli.train.train_recipe", second_is_interrupted)
+    monkeypatch.setattr("ptv2kit.cli.worker.train_recipe", second_is_interrupted)
     code, _, err = project.run(text)
     assert code == 130
     assert "error: interrupted after 1 of" in err

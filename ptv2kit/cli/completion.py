@@ -8,29 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ptv2kit.cli.output import show
+from ptv2kit.config.load import file_kind
+from ptv2kit.config.recipe import Recipe
+from ptv2kit.config.suite import Suite
+from ptv2kit.config.task import Task
+from ptv2kit.config.validate import known_keys
 from ptv2kit.errors import ConfigError, ProjectError
 
-EXAMPLES = """examples:
-  eval "$(ptv2kit completion bash)"                 # in ~/.bashrc
-  eval "$(ptv2kit completion zsh)"                  # in ~/.zshrc, after compinit
-  ptv2kit completion fish > ~/.config/fish/completions/ptv2kit.fish
-"""
 _KEYS = ("overrides", "words")
 _FILES = ("FILE", "RECIPE", "TASK", "SUITE|RUN")
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "completion",
-        help="print what a shell needs to complete commands",
-        description="Print the code with which a shell completes verbs, options, YAML files, and keys such as "
-        "train.learning_rate=. It asks ptv2kit itself, so that it is never out of date.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("shell", choices=["bash", "zsh", "fish"], help="which shell")
-    parser.set_defaults(handler=run, trailing="")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,12 +62,6 @@ def recipe_keys(path: Path | None) -> list[str]:
     Args:
         path: the file that the command line names; None: a recipe.
     """
-    from ptv2kit.config.load import file_kind
-    from ptv2kit.config.recipe import Recipe
-    from ptv2kit.config.suite import Suite
-    from ptv2kit.config.task import Task
-    from ptv2kit.config.validate import known_keys
-
     kind = "recipe"
     if path is not None and path.is_file():
         try:

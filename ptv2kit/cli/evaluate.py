@@ -5,47 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ptv2kit.cli.data_root import add_data_root
 from ptv2kit.cli.output import show
-from ptv2kit.cli.subject import silence_libraries
+from ptv2kit.cli.subject import positive, silence_libraries
+from ptv2kit.cli.terminal import open_console
+from ptv2kit.config.load import ResolvedRecipe
+from ptv2kit.data.dataset import encode_split
+from ptv2kit.data.sources import SplitData, read_file, read_split
 from ptv2kit.errors import ConfigError, TrainingError, did_you_mean
-
-if TYPE_CHECKING:
-    from ptv2kit.config.load import ResolvedRecipe
-    from ptv2kit.data.sources import SplitData
-    from ptv2kit.training.load_run import LoadedRun
-
-EXAMPLES = """examples:
-  ptv2kit evaluate runs/quickstart/20261123-130443-1f2e3d4c
-  ptv2kit evaluate runs/mini-wikigold/20261123-130443-1f2e3d4c --split test --data-root data
-  ptv2kit evaluate runs/mini-wikigold/20261123-130443-1f2e3d4c --data other.jsonl --predictions found.jsonl
-"""
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "evaluate",
-        help="score a run on a split or a file with labels",
-        description="Score the best prompt of a run with the metrics of its task. A split is read as it was for the "
-        "run, with the limits of its recipe.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", metavar="RUN", help="folder of a run, or hub:USER/NAME")
-    parser.add_argument("--split", metavar="NAME", help="a split of the task (default: validation)")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="instead of a split: a file in the task's format")
-    parser.add_argument("--task", metavar="NAME", help="which task of a run with several")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="inputs per forward pass (default: the recipe's)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
-    parser.add_argument("--predictions", type=Path, metavar="FILE", help="write each row's prediction, as JSON Lines")
-    add_data_root(parser)
-    parser.add_argument("--json", action="store_true", help="print a JSON object instead of the table")
-    parser.add_argument("--quiet", action="store_true", help="no progress on stderr, only errors")
-    parser.set_defaults(handler=run, trailing="")
+from ptv2kit.evaluation.evaluate import evaluate
+from ptv2kit.files import write_atomically
+from ptv2kit.reporting.console import RowsConsole, scores_table
+from ptv2kit.training.hub_runs import PREFIX, find_run
+from ptv2kit.training.load_run import LoadedRun, load_run, read_run
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,14 +27,6 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: this is no run, or its task has no such split.
         DataError: the rows cannot be had or are malformed, or a file of the run is torn.
     """
-    from ptv2kit.cli.subject import positive
-    from ptv2kit.data.dataset import encode_split
-    from ptv2kit.evaluation.evaluate import evaluate
-    from ptv2kit.files import write_atomically
-    from ptv2kit.reporting.console import RowsConsole, open_console, scores_table
-    from ptv2kit.training.hub_runs import PREFIX, find_run
-    from ptv2kit.training.load_run import load_run, read_run
-
     if args.data is not None and args.split is not None:
         raise ConfigError("--split and --data cannot both be given")
     if args.batch_size is not None:
@@ -111,8 +75,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _rows(resolved: ResolvedRecipe, loaded: LoadedRun, args: argparse.Namespace) -> SplitData:
     """The rows of the split or of the file."""
-    from ptv2kit.data.sources import read_file, read_split
-
     if args.data is not None:
         return read_file(loaded.task, args.data)
     split = args.split or "validation"

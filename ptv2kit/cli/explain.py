@@ -5,49 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ptv2kit.cli.output import show
+from ptv2kit.config.catalog import find_file
+from ptv2kit.config.cells import ResolvedSuite, load_file
+from ptv2kit.config.explain import Explained, differences, explain
+from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
 from ptv2kit.errors import ConfigError
-
-if TYPE_CHECKING:
-    from ptv2kit.config.cells import ResolvedSuite
-    from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
-
-EXAMPLES = """examples:
-  ptv2kit explain recipes/quickstart.yaml
-  ptv2kit explain recipes/quickstart.yaml train
-  ptv2kit explain recipes/quickstart.yaml train.learning_rate train.learning_rate=1e-3
-  ptv2kit explain tasks/rte.yaml input --json
-  ptv2kit explain --diff recipes/mini-rte.yaml recipes/mini-cb.yaml
-  ptv2kit explain --diff runs/quickstart/20261123-130443-1f2e3d4c recipes/quickstart.yaml train
-"""
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "explain",
-        help="show each value and where it came from",
-        description="Show the resolved values of a recipe, task or suite and where each one came from: a file's line, "
-        "the command line, or the default.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "file",
-        type=Path,
-        metavar="FILE",
-        help="recipe, task or suite: a file or a name; with --diff a run's folder too",
-    )
-    parser.add_argument("words", nargs="*", metavar="key | key=value", help="what to show; what to replace first")
-    parser.add_argument(
-        "--diff",
-        action="store_true",
-        help="show what differs in a second FILE, which stands after the first; key=value replaces in the second",
-    )
-    parser.add_argument("--json", action="store_true", help="print a JSON object instead of columns")
-    parser.set_defaults(handler=run, trailing="words")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,10 +21,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: the file is not valid, or there is no such key.
     """
-    from ptv2kit.config.catalog import find_file
-    from ptv2kit.config.explain import explain
-    from ptv2kit.config.load import load_file
-
     args.file = find_file(args.file, ["recipe", "task", "suite"])
     if args.diff:
         return _print_differences(args)
@@ -80,8 +41,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_differences(args: argparse.Namespace) -> int:
     """Print the keys with different values, both values, and where each came from."""
-    from ptv2kit.config.explain import Explained, differences
-
     files = [word for word in args.words if "=" not in word]
     if not files:
         raise ConfigError("--diff needs two files", hint="ptv2kit explain --diff A.yaml B.yaml")
@@ -107,6 +66,4 @@ def _print_differences(args: argparse.Namespace) -> int:
 
 def _load(path: Path, overrides: list[str]) -> ResolvedRecipe | ResolvedTask | ResolvedSuite:
     """A file, or the recipe of a run's folder."""
-    from ptv2kit.config.load import load_file
-
     return load_file(path / "recipe.resolved.yaml" if path.is_dir() else path, overrides)

@@ -5,40 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import ConfigError
+from ptv2kit.models.backbones import find_backbone
+from ptv2kit.models.interchange import PeftHead, adapter_config, peft_head, require_peft, to_flat
+from ptv2kit.training.hub_runs import find_run
+from ptv2kit.training.load_run import LoadedRun, load_run, read_run
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ptv2kit.models.interchange import PeftHead
-    from ptv2kit.training.load_run import LoadedRun
-
-EXAMPLES = """examples:
-  ptv2kit export runs/mini-wikigold/20261123-130443-1f2e3d4c --format peft --to wikigold-adapter
-  ptv2kit export runs/mini-three-tasks/20261123-141500-5a6b7c8d --task wikigold --to wikigold-adapter
-"""
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "export",
-        help="write a run's prompt as a PEFT adapter",
-        description="Write the best prompt of a run, and its head, as a prefix-tuning adapter that PEFT loads and that "
-        "gives the same logits there. What PEFT would compute otherwise is refused, with the reason.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", metavar="RUN", help="folder of a run, or its name")
-    parser.add_argument("--format", choices=["peft"], default="peft", help="default: peft")
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="new folder for the adapter")
-    parser.add_argument("--task", metavar="NAME", help="which task of a run with several")
-    parser.add_argument("--json", action="store_true", help="print a JSON object instead of lines")
-    parser.set_defaults(handler=run, trailing="")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,11 +26,6 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: this is no run, PEFT would compute something else, or the target is there already.
         DataError: a file of the run is torn.
     """
-    from ptv2kit.models.backbones import find_backbone
-    from ptv2kit.models.interchange import adapter_config, peft_head, require_peft, to_flat
-    from ptv2kit.training.hub_runs import find_run
-    from ptv2kit.training.load_run import load_run, read_run
-
     require_new(args.to)
     silence_libraries()
     run = find_run(args.run)

@@ -4,44 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ptv2kit.cli.export import require_new, write_folder
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
+from ptv2kit.config.load import ResolvedRecipe, load_recipe, resolved_yaml
+from ptv2kit.config.recipe import DEEP_METHODS
+from ptv2kit.config.task import ChoicesTask, ClassesTask, Iob2Task, StartEndTask
+from ptv2kit.data.schemes import build_scheme
+from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import ConfigError
+from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
+from ptv2kit.models.interchange import from_flat
+from ptv2kit.training.checkpoints import prompt_files
+from ptv2kit.training.foreign import ForeignPrompt, read_foreign
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ptv2kit.config.load import ResolvedRecipe
-    from ptv2kit.models.backbones import BackboneSpec
-    from ptv2kit.training.foreign import ForeignPrompt
-
-EXAMPLES = """examples:
-  ptv2kit import wikigold-adapter --recipe recipes/mini-wikigold.yaml --to runs/from-peft
-  ptv2kit import checkpoints/conll03-roberta --recipe my-recipes/conll03.yaml --to runs/from-official
-  ptv2kit run recipes/mini-wikigold.yaml init_from=runs/from-peft
-"""
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "import",
-        help="make a run's folder of a PEFT adapter or an official checkpoint",
-        description="Read the prompt, and the head if there is one, of a PEFT prefix adapter or of a checkpoint of the "
-        "official P-Tuning v2 code, and write them as a run's folder, from which init_from starts.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder or file with the tensors")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a value of the recipe")
-    parser.add_argument("--recipe", type=Path, required=True, metavar="FILE", help="recipe that the prompt belongs to")
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="new folder for the run")
-    parser.add_argument("--json", action="store_true", help="print a JSON object instead of lines")
-    parser.set_defaults(handler=run, trailing="overrides")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,11 +31,6 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the recipe is wrong or does not fit what was found, or the target is there already.
         DataError: the source holds no such prompt, or cannot be read.
     """
-    from ptv2kit.config.load import load_recipe
-    from ptv2kit.models.backbones import find_backbone
-    from ptv2kit.models.interchange import from_flat
-    from ptv2kit.training.foreign import read_foreign
-
     require_new(args.to)
     silence_libraries()
     resolved = load_recipe(args.recipe, args.overrides)
@@ -86,8 +61,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _require_deep(resolved: ResolvedRecipe) -> None:
-    from ptv2kit.config.recipe import DEEP_METHODS
-
     recipe = resolved.recipe
     if len(resolved.tasks) > 1:
         raise ConfigError("an imported prompt belongs to one task, and the recipe has several")
@@ -103,11 +76,6 @@ def _names(resolved: ResolvedRecipe, found: ForeignPrompt, spec: BackboneSpec) -
     Raises:
         ConfigError: the task does not say which labels there are, or how many there are does not fit the head.
     """
-    from ptv2kit.config.task import ChoicesTask, ClassesTask, Iob2Task, StartEndTask
-    from ptv2kit.data.schemes import build_scheme
-    from ptv2kit.data.tokens import Subwords
-    from ptv2kit.models.backbones import load_tokenizer
-
     task = resolved.task.task
     own_head = isinstance(task, ClassesTask | ChoicesTask) and task.head == "verbalizer"
     if own_head and found.head:
@@ -141,9 +109,6 @@ def _files(
     resolved: ResolvedRecipe, found: ForeignPrompt, tensors: dict[str, Tensor], names: list[str]
 ) -> dict[str, bytes]:
     """The content of the run's folder."""
-    from ptv2kit.config.load import resolved_yaml
-    from ptv2kit.training.checkpoints import prompt_files
-
     recipe = resolved.recipe
     plain = recipe.prompt.model_copy(update={"reparameterization": "none"})
     facts = {

@@ -16,16 +16,17 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, final
 
+from ptv2kit.config.recipe import Recipe
 from ptv2kit.errors import ConfigError, ProjectError, TrainingError
 from ptv2kit.files import allowed_cores
+from ptv2kit.planning.memory import choose_strategy, decide, largest_micro_batch, measure
+from ptv2kit.planning.plan import task_shape
+from ptv2kit.training.distributed import Chosen, Workers, check_strategy
+from ptv2kit.training.prepare import Prepared
 
 if TYPE_CHECKING:
     import torch
     from rich.console import Console
-
-    from ptv2kit.config.recipe import Recipe
-    from ptv2kit.training.distributed import Chosen, Workers
-    from ptv2kit.training.prepare import Prepared
 
 _GRACE = 60.0
 """Seconds that processes have to save after SIGTERM."""
@@ -80,10 +81,6 @@ def place(prepared: Sequence[Prepared], found: Workers | None, messages: Console
     Raises:
         ConfigError: the recipe cannot be trained that way.
     """
-    from ptv2kit.planning.memory import choose_strategy, decide, measure
-    from ptv2kit.planning.plan import task_shape
-    from ptv2kit.training.distributed import check_strategy
-
     recipe, spec = prepared[0].recipe, prepared[0].spec
     size = 1 if found is None else found.size
     memory = gpu_memory(prepared[0].device)
@@ -108,9 +105,6 @@ def place(prepared: Sequence[Prepared], found: Workers | None, messages: Console
 
 def memory_advice(prepared: Sequence[Prepared], found: Workers | None) -> str:
     """What to change so that a recipe fits, from the plan where there is a GPU."""
-    from ptv2kit.planning.memory import decide, largest_micro_batch, measure
-    from ptv2kit.planning.plan import task_shape
-
     recipe, memory = prepared[0].recipe, gpu_memory(prepared[0].device)
     batch = recipe.train.batch_size
     advice = (

@@ -10,39 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ptv2kit.cli.output import show
+from ptv2kit.cli.terminal import open_console
+from ptv2kit.config.catalog import entries
+from ptv2kit.config.cells import load_suite
+from ptv2kit.config.load import file_kind, load_recipe, load_task
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.files import read_json
-
-EXAMPLES = """examples:
-  ptv2kit ls tasks
-  ptv2kit ls recipes recipes/study
-  ptv2kit ls runs --json
-  ptv2kit ls backbones
-"""
-_KINDS = ("tasks", "recipes", "suites", "runs", "backbones")
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "ls",
-        help="list tasks, recipes, suites, runs or backbones",
-        description="List what can be named: the tasks, recipes and suites of the project and of the catalog that is "
-        "installed with the package, runs, or the backbones that need no download. A file that is not valid is listed "
-        "with its first problem. Piped, or on a narrow terminal, each row is a line with tabs between its columns.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("kind", choices=_KINDS, help="what is listed")
-    parser.add_argument(
-        "folder",
-        nargs="?",
-        type=Path,
-        metavar="DIR",
-        help="list the files in this folder and below it (default: what has a name in the project and the catalog)",
-    )
-    parser.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
-    parser.set_defaults(handler=run, trailing="")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,8 +24,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: the folder does not exist.
     """
-    from ptv2kit.config.catalog import entries
-
     kind = args.kind.removesuffix("s")
     if args.kind == "backbones":
         if args.folder is not None:
@@ -82,9 +53,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _facts(path: Path, kind: str, first: dict[str, Any]) -> dict[str, Any]:
     """What is said of a file behind its name: its own facts, or its first problem."""
-    from ptv2kit.config.cells import load_suite
-    from ptv2kit.config.load import load_recipe, load_task
-
     try:
         match kind:
             case "task":
@@ -159,8 +127,6 @@ def _files(folder: Path, kind: str) -> Iterable[Path]:
 
 def _is_kind(path: Path, kind: str) -> bool:
     """Whether a file is of a kind and whole; a recipe that others extend need not have a task."""
-    from ptv2kit.config.load import file_kind
-
     try:
         if file_kind(path) != kind:
             return False
@@ -172,8 +138,6 @@ def _is_kind(path: Path, kind: str) -> bool:
 def _print_table(rows: list[dict[str, Any]], kind: str) -> None:
     """A table on a terminal that is wide enough; else one row a line, its columns separated by tabs."""
     from rich.table import Table
-
-    from ptv2kit.reporting.console import open_console
 
     if not rows:
         show(f"no {kind}")

@@ -2,96 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
+import importlib
 import io
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import NoReturn, TextIO, final
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TextIO, final
 
-from ptv2kit import __version__
-from ptv2kit.cli import (
-    completion,
-    cp,
-    doctor,
-    evaluate,
-    explain,
-    export,
-    import_,
-    ls,
-    new,
-    plan,
-    predict,
-    preview,
-    push,
-    report,
-    run,
-    schema,
-    serve,
-    validate,
-)
+from ptv2kit.cli.options import build_parser
 from ptv2kit.cli.output import show
 from ptv2kit.errors import ConfigError, OutOfMemoryError, ProjectError
 
-EPILOG = """examples:
-  ptv2kit run recipes/quickstart.yaml
-  ptv2kit run recipes/mini-wikigold.yaml --data-root data train.seed=12
-  ptv2kit validate recipes/*.yaml tasks/*.yaml
-  ptv2kit explain recipes/quickstart.yaml train
-  ptv2kit preview tasks/quickstart.yaml
-  ptv2kit plan recipes/glm-10b-boolq.yaml --gpu h200
-  ptv2kit predict runs/quickstart/RUN sentences.txt
-  ptv2kit serve runs/quickstart/RUN
-  ptv2kit export runs/quickstart/RUN --to adapter
-
-exit codes: 0 ok, 1 failed run or internal error, 2 configuration or usage, 3 data or network, 4 out of memory,
-5 expectation missed, 129 hung up, 130 interrupted, 143 ended by SIGTERM
-"""
-
-
 REMOVED_VERBS = {"convert-glm": "name the published folder, such as THUDM/glm-10b, as backbone.name; it loads directly"}
 """Verbs of earlier versions, and what to do instead."""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with all verbs."""
-    parser = argparse.ArgumentParser(
-        prog="ptv2kit",
-        description="P-Tuning v2 from YAML: deep prompts on a frozen language model.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"ptv2kit {__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    # DeepSpeed's launcher puts it in front of the verb; the environment says the same.
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
-    subparsers = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in (
-        run,
-        evaluate,
-        predict,
-        serve,
-        plan,
-        validate,
-        explain,
-        ls,
-        cp,
-        new,
-        preview,
-        schema,
-        doctor,
-        export,
-        import_,
-        push,
-        report,
-        completion,
-    ):
-        verb.add_parser(subparsers)
-    for parser_of_verb in subparsers.choices.values():
-        parser_of_verb.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         notes.addHandler(_Notes(logging.WARNING))
     args.command_line = list(sys.argv[1:] if argv is None else argv)
     try:
-        return args.handler(args)
+        return _function(args.handler)(args)
     except ProjectError as error:
         if args.debug:
             traceback.print_exc()
@@ -150,6 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         show(f"error: internal error: {type(error).__name__}: {error}", file=sys.stderr)
         show("  hint: run again with 'ptv2kit --debug …' and report what it prints", file=sys.stderr)
         return 1
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """Import `module:function`. Only what a verb needs is loaded: torch takes seconds."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 def _unraisable(fault: sys.UnraisableHookArgs) -> None:
@@ -216,7 +147,7 @@ def entry_point() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show '→' is no reason to fail
     sys.stderr = _LastingStream(sys.stderr)
     if "_ARGCOMPLETE" in os.environ:
-        completion.complete(build_parser())
+        _function("ptv2kit.cli.completion:complete")(build_parser())
     if "--debug" not in sys.argv:
         sys.unraisablehook = _unraisable
     code = main()

@@ -9,61 +9,19 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ptv2kit.cli.output import show
+from ptv2kit.config.catalog import find_file
+from ptv2kit.config.load import load_recipe, load_task
+from ptv2kit.config.sources import JsonlSource, ParquetSource, Splits, TableSource
 from ptv2kit.config.yaml import quoted
+from ptv2kit.data.proposal import Proposal, propose
+from ptv2kit.data.rows import Row
+from ptv2kit.data.sources import read_rows
 from ptv2kit.errors import ConfigError, DataError, TrainingError
+from ptv2kit.files import write_atomically
 
-if TYPE_CHECKING:
-    from ptv2kit.data.proposal import Proposal
-    from ptv2kit.data.rows import Row
-
-TASK_EXAMPLES = """examples:
-  ptv2kit new task reviews.csv --validation reviews-dev.csv
-  ptv2kit new task data/train.jsonl --validation data/dev.jsonl --test data/test.jsonl --to tasks/reviews.yaml
-"""
-RECIPE_EXAMPLES = """examples:
-  ptv2kit new recipe tasks/reviews.yaml
-  ptv2kit new recipe tasks/reviews.yaml --backbone roberta-large --to recipes/reviews-large.yaml
-"""
 _LOOKED_AT = 100_000
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "new",
-        help="write a first task from data, or a first recipe for a task",
-        description="Write a commented file to start from. It is valid when it is written; read it all the same.",
-    )
-    kinds = parser.add_subparsers(metavar="KIND", required=True)
-    task: argparse.ArgumentParser = kinds.add_parser(
-        "task",
-        help="look at the columns of a file and propose scheme, input and labels",
-        description=f"Look at the first {_LOOKED_AT:,} rows of a JSON Lines, CSV, TSV or Parquet file, propose a label "
-        "scheme, the input and the labels, and write a commented task file.",
-        epilog=TASK_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    task.add_argument("file", type=Path, metavar="FILE", help="the training rows")
-    task.add_argument("--validation", type=Path, required=True, metavar="FILE", help="rows that choose the best epoch")
-    task.add_argument("--test", type=Path, metavar="FILE", help="rows that are scored once, at the end")
-    task.add_argument("--name", help="of the task (default: the name of FILE)")
-    task.add_argument("--to", type=Path, metavar="FILE", help="what is written (default: NAME.yaml)")
-    task.set_defaults(handler=new_task, trailing="")
-    recipe: argparse.ArgumentParser = kinds.add_parser(
-        "recipe",
-        help="settings to start from, for a task",
-        description="Write a commented recipe with settings to start from.",
-        epilog=RECIPE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    recipe.add_argument("task", type=Path, metavar="TASK", help="a task: a file or a name")
-    recipe.add_argument("--backbone", default="mini", metavar="NAME", help="hub id, folder, or mini (default)")
-    recipe.add_argument("--name", help="of the recipe (default: task and backbone)")
-    recipe.add_argument("--to", type=Path, metavar="FILE", help="what is written (default: NAME.yaml)")
-    recipe.set_defaults(handler=new_recipe, trailing="")
 
 
 def new_task(args: argparse.Namespace) -> int:
@@ -73,9 +31,6 @@ def new_task(args: argparse.Namespace) -> int:
         ConfigError: the file exists, or its format is not known.
         DataError: the rows cannot be read, or no scheme fits them.
     """
-    from ptv2kit.config.load import load_task
-    from ptv2kit.data.proposal import propose
-
     name = _name(args.name or args.file.name.removesuffix(".gz").rpartition(".")[0])
     target: Path = args.to or Path(f"{name}.yaml")
     _require_new(target)
@@ -105,9 +60,6 @@ def new_recipe(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: the file exists, or the task is not valid.
     """
-    from ptv2kit.config.catalog import find_file
-    from ptv2kit.config.load import load_recipe, load_task
-
     args.task = find_file(args.task, ["task"])
     task = load_task(args.task).task
     name = _name(args.name or f"{task.task}-{args.backbone.rpartition('/')[2]}")
@@ -163,9 +115,6 @@ def _recipe_text(name: str, task: Path, backbone: str, target: Path) -> str:
 
 
 def _rows(path: Path, kind: str) -> Iterator[Row]:
-    from ptv2kit.config.sources import JsonlSource, ParquetSource, Splits, TableSource
-    from ptv2kit.data.sources import read_rows
-
     splits = Splits(train=str(path), validation=str(path))
     if not path.is_file():
         raise DataError("there is no such file", location=str(path))
@@ -212,8 +161,6 @@ def _require_new(target: Path) -> None:
 
 
 def _write(target: Path, text: str) -> None:
-    from ptv2kit.files import write_atomically
-
     try:
         write_atomically(target, text.encode())
     except OSError as error:

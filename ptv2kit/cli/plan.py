@@ -4,56 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ptv2kit.cli.data_root import add_data_root
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
+from ptv2kit.cli.terminal import open_console
+from ptv2kit.config.catalog import find_file
+from ptv2kit.config.load import ResolvedRecipe, file_kind, load_recipe
 from ptv2kit.errors import ConfigError
+from ptv2kit.models.backbones import BackboneSpec, find_backbone
+from ptv2kit.planning.hardware import Gpu, find_gpu, gpu_of_machine
+from ptv2kit.planning.plan import Plan, count_processes, make_plan
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from ptv2kit.config.load import ResolvedRecipe
-    from ptv2kit.models.backbones import BackboneSpec
-    from ptv2kit.planning.hardware import Gpu
-    from ptv2kit.planning.plan import Plan
-
-EXAMPLES = """examples:
-  ptv2kit plan recipes/glm-10b-boolq.yaml
-  ptv2kit plan recipes/glm-10b-boolq.yaml --gpu rtx4090 --gpus 2 --rows 9427 --price 0.4
-  ptv2kit plan recipes/glm-10b-boolq.yaml --gpu a100-40 train.gradient_checkpointing=true
-  ptv2kit plan recipes/mini-rte.yaml --data-root data --memory 12 --json
-"""
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "plan",
-        help="parameters, memory, steps and time of a recipe",
-        description="Say what a run will need: parameters, memory per GPU under each strategy, steps and time. No "
-        "weights, no GPU and no network are needed, only the backbone's configuration.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("file", type=Path, metavar="RECIPE", help="recipe: a file or a name")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a value of the recipe")
-    parser.add_argument(
-        "--gpu",
-        metavar="NAME",
-        help="b200, h200, h100, h100-pcie, a100-80, a100-40, l40s, a10, l4, rtx4090, rtx3090, or another with "
-        "--memory (default: this machine's, else h100)",
-    )
-    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs in all (default: as the recipe says)")
-    parser.add_argument("--memory", type=float, metavar="GIB", help="memory of each GPU")
-    parser.add_argument("--peak-tflops", type=float, metavar="X", help="peak rate of each GPU, 10^12 operations/s")
-    parser.add_argument("--price", type=float, metavar="PER_HOUR", help="of one GPU")
-    parser.add_argument("--rows", type=int, metavar="N", help="rows to train on, where no file tells")
-    add_data_root(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object; sizes in bytes")
-    parser.set_defaults(handler=run, trailing="overrides")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,11 +27,6 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the recipe is wrong, or asks for what the backbone does not have.
         DataError: a data file is malformed, or the backbone's configuration cannot be had.
     """
-    from ptv2kit.config.catalog import find_file
-    from ptv2kit.config.load import file_kind, load_recipe
-    from ptv2kit.planning.hardware import find_gpu
-    from ptv2kit.reporting.console import open_console
-
     named = args.gpu is not None or args.memory is not None or args.peak_tflops is not None
     gpu = find_gpu(args.gpu, args.memory, args.peak_tflops) if named else None
     for option, value in (("--rows", args.rows), ("--price", args.price)):
@@ -80,8 +39,6 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"'{args.file}' is a {kind}, and plan takes a recipe", hint=hint)
     resolved = load_recipe(args.file, args.overrides)
     silence_libraries()
-    from ptv2kit.models.backbones import find_backbone
-    from ptv2kit.planning.plan import count_processes, make_plan
 
     there, gpus = gpu_here()
     plan = make_plan(
@@ -107,8 +64,6 @@ def gpu_here() -> tuple[Gpu, int]:
     """This machine's first GPU and how many it has; without any, the one that is planned for, once."""
     import torch
 
-    from ptv2kit.planning.hardware import find_gpu, gpu_of_machine
-
     if not torch.cuda.is_available():
         return find_gpu(None, None, None), 1
     found = torch.cuda.get_device_properties(0)
@@ -117,8 +72,6 @@ def gpu_here() -> tuple[Gpu, int]:
 
 def print_summary(console: Console, resolved: ResolvedRecipe, spec: BackboneSpec) -> None:
     """What a dry run says of the plan on this machine: parameters, strategy, memory; no row is read."""
-    from ptv2kit.planning.plan import count_processes, make_plan
-
     gpu, gpus = gpu_here()
     processes = count_processes(resolved.recipe, resolved.path, None, gpus)
     plan = make_plan(resolved.recipe, spec, resolved.tasks, gpu, processes=processes, count_rows=False)

@@ -7,48 +7,20 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 from ptv2kit.cli.output import show
-from ptv2kit.cli.subject import silence_libraries
+from ptv2kit.cli.subject import positive, silence_libraries
+from ptv2kit.cli.terminal import open_console
+from ptv2kit.data.rows import Row
+from ptv2kit.data.unlabelled import read_unlabelled, read_unlabelled_stream
 from ptv2kit.errors import DataError
+from ptv2kit.evaluation.predict import Answer
+from ptv2kit.training.hub_runs import find_run
+from ptv2kit.training.load_run import LoadedRun, load_run
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from ptv2kit.data.rows import Row
-    from ptv2kit.evaluation.predict import Answer
-    from ptv2kit.training.load_run import LoadedRun
-
-EXAMPLES = """examples:
-  ptv2kit predict runs/quickstart/20261123-130443-1f2e3d4c sentences.txt
-  ptv2kit predict runs/mini-squad/20261123-130443-1f2e3d4c questions.jsonl --json > answers.jsonl
-  ptv2kit predict runs/mini-sst2/20261123-130443-1f2e3d4c reviews.csv --batch-size 64
-  echo '{"sentence": "a joy from start to end"}' | ptv2kit predict runs/mini-sst2/20261123-130443-1f2e3d4c -
-"""
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "predict",
-        help="let a run answer rows without labels",
-        description="Answer every row of a file, or of standard input, with the best prompt of a run. The file is JSON "
-        "Lines, CSV or TSV with the columns that the task reads, or plain text if it reads only one. Rows that cannot "
-        "be read are named on stderr, and the rest goes on; the exit code is 3 then.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", metavar="RUN", help="folder of a run, or hub:USER/NAME")
-    parser.add_argument("file", metavar="FILE", help="rows to answer; - is standard input")
-    parser.add_argument("--format", choices=["jsonl", "csv", "tsv", "text"], help="instead of what the name tells")
-    parser.add_argument("--task", metavar="NAME", help="which task of a run with several")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="inputs per forward pass (default: the recipe's)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
-    parser.add_argument("--strict", action="store_true", help="stop at the first row that cannot be read")
-    parser.add_argument("--json", action="store_true", help="print a JSON object for each row")
-    parser.add_argument("--quiet", action="store_true", help="no progress on stderr, only errors")
-    parser.set_defaults(handler=run, trailing="")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,13 +30,6 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: this is no run, or the rows' format does not fit the task.
         DataError: the file cannot be read, rows failed, or a file of the run is torn.
     """
-
-    from ptv2kit.cli.subject import positive
-    from ptv2kit.data.unlabelled import read_unlabelled, read_unlabelled_stream
-    from ptv2kit.reporting.console import open_console
-    from ptv2kit.training.hub_runs import find_run
-    from ptv2kit.training.load_run import load_run
-
     size = None if args.batch_size is None else positive("--batch-size", args.batch_size)
     messages = open_console(stderr=True, quiet=args.quiet)
     silence_libraries()

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
+from ptv2kit.cli.request import outcome_request
+from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
+from ptv2kit.config.recipe import Recipe
+from ptv2kit.config.sources import Conll05Source
+from ptv2kit.config.task import Iob2Task
+from ptv2kit.data.sources.conll05 import words_path
+from ptv2kit.data.sources.lines import fingerprint_of_file
 from ptv2kit.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
-    from ptv2kit.config.recipe import Recipe
-    from ptv2kit.models.backbones import BackboneSpec
+from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
+from ptv2kit.models.build import check_model
+from ptv2kit.models.quantization import check_quantization
+from ptv2kit.reporting.run_folder import run_key
+from ptv2kit.training.initial import read_initial
+from ptv2kit.training.prepare import choose_device, locate_data
 
 
 @final
@@ -41,13 +49,6 @@ class Preflight:
             ConfigError: settings do not fit each other, the backbone or the machine.
             DataError: the backbone or a data file cannot be had.
         """
-        from ptv2kit.cli.request import outcome_request
-        from ptv2kit.models.build import check_model
-        from ptv2kit.models.quantization import check_quantization
-        from ptv2kit.reporting.run_folder import run_key
-        from ptv2kit.training.initial import read_initial
-        from ptv2kit.training.prepare import choose_device
-
         recipe = resolved.recipe
         if recipe.distributed.hostfile is not None or recipe.distributed.gpus not in ("auto", 1):
             raise ConfigError(
@@ -67,8 +68,6 @@ class Preflight:
         return run_key(outcome_request(recipe, tasks, data, spec.commit, initial))
 
     def _spec(self, recipe: Recipe) -> BackboneSpec:
-        from ptv2kit.models.backbones import find_backbone
-
         settings = recipe.backbone.model_dump_json()
         address = f"{recipe.backbone.name}@{recipe.backbone.revision}"
         if address in self._unreachable:  # a hub that does not answer lets each of a hundred cells wait for a minute
@@ -82,9 +81,6 @@ class Preflight:
         return self._specs[settings]
 
     def _check_tokenizer(self, recipe: Recipe, spec: BackboneSpec, task: ResolvedTask) -> None:
-        from ptv2kit.config.task import Iob2Task
-        from ptv2kit.models.backbones import load_tokenizer
-
         words = isinstance(task.task, Iob2Task)
         known = (recipe.backbone.model_dump_json(), words)
         if known not in self._tokenizers:
@@ -93,11 +89,6 @@ class Preflight:
 
     def _data_of(self, task: ResolvedTask) -> dict[str, Any]:
         """What stands for the data of a task: by split the fingerprints of its files, or the address on the hub."""
-        from ptv2kit.config.sources import Conll05Source
-        from ptv2kit.data.sources.conll05 import words_path
-        from ptv2kit.data.sources.lines import fingerprint_of_file
-        from ptv2kit.training.prepare import locate_data
-
         known = json.dumps([str(task.path), task.task.data.model_dump(mode="json")])
         if known not in self._data:
             found: dict[str, Any] = {}

@@ -5,52 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptv2kit.cli.data_root import add_data_root
 from ptv2kit.cli.output import show
-from ptv2kit.cli.subject import find_subjects
+from ptv2kit.cli.subject import Subject, find_subjects
+from ptv2kit.cli.terminal import open_console
+from ptv2kit.config.catalog import find_file
+from ptv2kit.config.cells import ResolvedSuite, load_file
+from ptv2kit.data.preview import InputView, preview_row, words_shown
+from ptv2kit.data.sources import read_split
 from ptv2kit.errors import ConfigError, visible
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from ptv2kit.cli.subject import Subject
-    from ptv2kit.data.preview import InputView
-
-EXAMPLES = """examples:
-  ptv2kit preview quickstart --backbone mini -n 3
-  ptv2kit preview recipes/mini-wikigold.yaml --data-root data --split validation --shuffle
-  ptv2kit preview tasks/squad_v2.yaml --data-root data --max-length 192 --row 7
-  ptv2kit preview tasks/quickstart.yaml --json | jq '.rows[0].inputs[0].tokens[].text'
-"""
 
 _SHOWN_CUT = 12
 _COLOURS = ("green", "yellow", "magenta", "cyan", "blue", "bright_red", "bright_green", "bright_magenta")
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "preview",
-        help="show rows as the model will see them",
-        description="Show rows as the model will see them: prompt slots, sub-words with their labels, what is cut off "
-        "and what is not scored. Loads the tokenizer, not the weights.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("file", type=Path, metavar="TASK", help="task or recipe: a file or a name")
-    parser.add_argument("--backbone", metavar="NAME", help="whose tokenizer (default: the recipe's, or mini)")
-    parser.add_argument("-n", "--rows", type=int, default=3, metavar="N", help="how many rows (default: 3)")
-    parser.add_argument("--row", type=int, metavar="N", help="start at this row, counted from 1")
-    parser.add_argument("--shuffle", action="store_true", help="draw the rows at random, always the same ones")
-    parser.add_argument("--split", default="train", metavar="NAME", help="train, validation, test… (default: train)")
-    parser.add_argument("--max-length", type=int, metavar="N", help="instead of the file's own")
-    parser.add_argument("--task", metavar="NAME", help="which task of a recipe with several (default: all of them)")
-    add_data_root(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(handler=run, trailing="")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,10 +31,6 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the file is wrong, or asks for what is not there.
         DataError: the data cannot be had, or a shown row is malformed.
     """
-    from ptv2kit.config.catalog import find_file
-    from ptv2kit.config.cells import ResolvedSuite
-    from ptv2kit.config.load import load_file
-
     if (
         args.rows < 1
         or (args.row is not None and args.row < 1)
@@ -88,9 +55,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _preview(subject: Subject, args: argparse.Namespace, *, named: bool) -> dict[str, Any]:
     """Rows of one task, printed unless JSON is asked for."""
-    from ptv2kit.data.preview import preview_row, words_shown
-    from ptv2kit.data.sources import read_split
-
     task, slots = subject.resolved.task, subject.prompt_length
     where = {"task_path": subject.resolved.path, "data_root": args.data_root}
     rows = read_split(task, args.split, **where).rows
@@ -105,8 +69,6 @@ def _preview(subject: Subject, args: argparse.Namespace, *, named: bool) -> dict
         about = {"task": task.task, "split": args.split, "max_length": subject.max_length, "prompt_length": slots}
         words = {"verbalizer": words_shown(scheme, subwords)} if scheme.words else {}
         return {**about, **words, "rows": [view.to_json() for view in views]}
-
-    from ptv2kit.reporting.console import open_console
 
     console = open_console()
     colours = _colours(scheme.names)

@@ -6,36 +6,13 @@ import argparse
 import json
 import os
 import sys
-from typing import Any
 
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import ConfigError
-
-EXAMPLES = """examples:
-  ptv2kit push runs/mini-wikigold/20261123-130443-1f2e3d4c ada/wikigold-prompt
-  ptv2kit push runs/mini-wikigold/20261123-130443-1f2e3d4c ada/wikigold-prompt --public --yes
-  ptv2kit predict hub:ada/wikigold-prompt sentences.txt
-"""
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "push",
-        help="publish a run on the Hugging Face hub",
-        description="Upload a run's recipe, tasks, scores, model card and prompt, a few megabytes, to a repository "
-        "that is private unless you say otherwise. Rows, predictions, checkpoints and paths of this machine stay "
-        "here. It shows what it would upload, and asks.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", metavar="RUN", help="folder of a run that has ended, or its name")
-    parser.add_argument("repository", metavar="USER/NAME", help="where to; made if it does not exist")
-    parser.add_argument("--public", action="store_true", help="everyone may see a repository that is made")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-    parser.add_argument("--json", action="store_true", help="print a JSON object instead of the address")
-    parser.set_defaults(handler=run, trailing="")
+from ptv2kit.reporting.model_card import card_for
+from ptv2kit.training.hub_runs import PREFIX, describe, find_run, hub_error, published_files
+from ptv2kit.training.load_run import read_run
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,10 +27,6 @@ def run(args: argparse.Namespace) -> int:
     silence_libraries()
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HFValidationError
-
-    from ptv2kit.reporting.model_card import card_for
-    from ptv2kit.training.hub_runs import PREFIX, describe, find_run, hub_error, published_files
-    from ptv2kit.training.load_run import read_run
 
     folder = find_run(args.run)
     resolved = read_run(folder)

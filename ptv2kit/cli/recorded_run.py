@@ -12,22 +12,28 @@ from rich.console import Console
 from ptv2kit.cli.record import RunWriter, prediction_lines, predictions_path, prompt_folder
 from ptv2kit.cli.resume import ResumePoint
 from ptv2kit.cli.signals import StopSignals
+from ptv2kit.config.recipe import MEAN, Train
+from ptv2kit.data.schemes.base import Scores
 from ptv2kit.errors import TrainingError
+from ptv2kit.evaluation.evaluate import evaluate
+from ptv2kit.models.counts import ParameterCount
+from ptv2kit.models.model import PromptedModel
+from ptv2kit.reporting.console import RowsConsole, TrainingConsole
+from ptv2kit.reporting.model_card import model_card
+from ptv2kit.reporting.results import Outcome, Status, TaskOutcome
+from ptv2kit.reporting.run_folder import RunFolder, RunRecorder
+from ptv2kit.reporting.trackers import TrackerEvents, tracking
+from ptv2kit.training.checkpoints import load_prompt
+from ptv2kit.training.compilation import compile_backbone
+from ptv2kit.training.distributed import Chosen, StrategyFactory
+from ptv2kit.training.parts import TaskPart
+from ptv2kit.training.prepare import Prepared
+from ptv2kit.training.processes import Processes
+from ptv2kit.training.trainer import Trainer, TrainingEvents, TrainingResult
+from ptv2kit.training.trunk_cache import keep_trunk
 
 if TYPE_CHECKING:
     import torch
-
-    from ptv2kit.config.recipe import Train
-    from ptv2kit.data.schemes.base import Scores
-    from ptv2kit.models.counts import ParameterCount
-    from ptv2kit.models.model import PromptedModel
-    from ptv2kit.reporting.results import Outcome, Status
-    from ptv2kit.reporting.run_folder import RunFolder
-    from ptv2kit.reporting.trackers import TrackerEvents
-    from ptv2kit.training.distributed import Chosen, StrategyFactory
-    from ptv2kit.training.prepare import Prepared
-    from ptv2kit.training.processes import Processes
-    from ptv2kit.training.trainer import Trainer, TrainingEvents, TrainingResult
 
 
 @final
@@ -58,9 +64,6 @@ class RecordedRun:
         strategy: StrategyFactory,
         processes: Processes,
     ) -> None:
-
-        from ptv2kit.training.parts import TaskPart
-
         self._prepared = prepared
         self._models = models
         self.settings = settings
@@ -83,8 +86,6 @@ class RecordedRun:
             chosen: the strategy.
             epochs: how often each example is trained on; None: as the recipe says.
         """
-        from ptv2kit.reporting.console import RowsConsole
-        from ptv2kit.training.trunk_cache import keep_trunk
 
         def say(note: str) -> None:
             self._messages.print(note, soft_wrap=True)
@@ -100,17 +101,12 @@ class RecordedRun:
 
     def compile(self) -> None:
         """Compile the backbone in the first passes, if the recipe says so."""
-        from ptv2kit.training.compilation import compile_backbone
-
         if self._prepared[0].recipe.train.compile:
             self._messages.print("the backbone is compiled in the first steps, which take longer")
             compile_backbone(self._models[0])
 
     def train(self, watchers: Sequence[TrainingEvents]) -> Outcome:
         """Train, score the splits with the best prompt of each task, and write everything down."""
-        from ptv2kit.config.recipe import MEAN
-        from ptv2kit.reporting.console import TrainingConsole
-
         metric = MEAN if self._several else self._prepared[0].task.metrics[0]
         epochs = self._prepared[0].recipe.train.epochs
         with self.tracking() as trackers:
@@ -129,8 +125,6 @@ class RecordedRun:
 
     def tracking(self) -> AbstractContextManager[TrackerEvents]:
         """The trackers of the recipe, which end with the context."""
-        from ptv2kit.reporting.trackers import tracking
-
         recipe = self._prepared[0].recipe
         names = recipe.trackers if self.folder.writes else ()
         step = 0 if self._start is None or self._start.state is None else self._start.state.progress.step
@@ -146,9 +140,6 @@ class RecordedRun:
             stop: asked between steps whether to end.
             wants_checkpoint: asked between steps whether to save one.
         """
-        from ptv2kit.reporting.run_folder import RunRecorder
-        from ptv2kit.training.trainer import Trainer
-
         first = self._prepared[0]
         state, extra = (None, {}) if self._start is None else (self._start.state, self._start.extra)
         lines = int(extra.get("lines", 0))
@@ -202,9 +193,6 @@ class RecordedRun:
 
     def write_results(self, result: TrainingResult, scores: Sequence[dict[str, Scores]], status: Status) -> Outcome:
         """Write `results.json` and the model card."""
-        from ptv2kit.reporting.model_card import model_card
-        from ptv2kit.reporting.results import Outcome, TaskOutcome
-
         folder = self.folder
         outcome = Outcome(
             recipe=self._prepared[0].recipe,
@@ -232,8 +220,6 @@ class RecordedRun:
         scores: list[dict[str, Scores]],
     ) -> bool:
         """Score the test splits with the best tensors of each task, into `scores`; whether nobody interrupted it."""
-        from ptv2kit.evaluation.evaluate import evaluate
-        from ptv2kit.training.checkpoints import load_prompt
 
         def progress(done: int, total: int) -> None:
             on_evaluating(done, total)

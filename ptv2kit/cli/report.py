@@ -5,44 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from ptv2kit.cli.output import show
 from ptv2kit.config.catalog import find_file
-
-EXAMPLES = """examples:
-  ptv2kit report recipes/suites/quickstart-search.yaml
-  ptv2kit report runs/quickstart-search --to reports/search
-  ptv2kit report runs/mini-wikigold runs/mini-rte --json
-"""
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "report",
-        help="show what came out of suites and runs",
-        description="Write report.md, report.html and figures of suites and runs: seeds merged, scores beside those of "
-        "the paper, and what is missing or failed. A suite may be unfinished.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "sources",
-        nargs="+",
-        type=Path,
-        metavar="SUITE|RUN",
-        help="a suite's YAML, a suite's folder, a run's folder, or a folder of runs",
-    )
-    parser.add_argument(
-        "--to",
-        type=Path,
-        metavar="DIR",
-        help="where to write (default: the folder 'report' of the suite, or runs/report)",
-    )
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
-    parser.add_argument("--json", action="store_true", help="also print the numbers as JSON, instead of where they are")
-    parser.set_defaults(handler=run, trailing="sources")
+from ptv2kit.reporting.report.collect import collect, suite_folder
+from ptv2kit.reporting.report.figures import require_matplotlib
+from ptv2kit.reporting.report.words import build
+from ptv2kit.reporting.report.write import to_json, write_report
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,11 +21,6 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: an argument is no suite or run, nothing has been run, or matplotlib is not installed.
         DataError: a file of a run is not what it should be.
     """
-    from ptv2kit.reporting.report.collect import collect, suite_folder
-    from ptv2kit.reporting.report.figures import require_matplotlib
-    from ptv2kit.reporting.report.words import build
-    from ptv2kit.reporting.report.write import to_json, write_report
-
     require_matplotlib()
     sources = [_source(str(source), args.runs_dir) for source in args.sources]
     groups = collect(sources, args.runs_dir)

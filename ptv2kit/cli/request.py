@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ptv2kit import __version__
-
-if TYPE_CHECKING:
-    from ptv2kit.config.load import ResolvedRecipe
-    from ptv2kit.config.recipe import Recipe
-    from ptv2kit.config.task import AnyTask
-    from ptv2kit.reporting.run_folder import RunFolder
-    from ptv2kit.training.initial import InitialTensors
-    from ptv2kit.training.prepare import Prepared
+from ptv2kit.config.explain import explain
+from ptv2kit.config.load import ResolvedRecipe, resolved_yaml
+from ptv2kit.config.recipe import Recipe
+from ptv2kit.config.task import AnyTask
+from ptv2kit.reporting.run_folder import RunFolder, environment
+from ptv2kit.training.initial import InitialTensors
+from ptv2kit.training.prepare import Prepared
 
 _WITHOUT_EFFECT: Any = {
     "description": True,
@@ -77,10 +76,6 @@ def write_request(
     initial: InitialTensors | None,
 ) -> None:
     """The resolved YAML of recipe and tasks, `provenance.json` and `environment.json`."""
-    from ptv2kit.config.explain import explain
-    from ptv2kit.config.load import resolved_yaml
-    from ptv2kit.reporting.run_folder import environment
-
     several = len(prepared) > 1
     recipe = prepared[0].self_contained()[0]
     files = [f"task.{each.task.task}.resolved.yaml" if several else "task.resolved.yaml" for each in prepared]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, final
 
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.files import read_json
+from ptv2kit.training.resume import Checkpoints
+from ptv2kit.training.state import TrainingState
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from ptv2kit.training.state import TrainingState
 
 CHANGEABLE = ("train.epochs", "train.patience", "train.micro_batch_size", "train.eval_batch_size", "deepspeed")
 """Keys with which a run may go on changed, if the user says so."""
@@ -82,8 +82,6 @@ def find_resume_point(
         ConfigError: keys differ that may not, or were not accepted; all of them are named.
         DataError: no checkpoint is whole.
     """
-    from ptv2kit.training.resume import Checkpoints
-
     unknown = [key for key in accepted if key not in CHANGEABLE]
     if unknown:
         raise ConfigError(f"--accept {unknown[0]}: a run cannot go on with it changed", hint=_changeable())

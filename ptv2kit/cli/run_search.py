@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
+from ptv2kit.cli.suite_runner import SuiteRunner
+from ptv2kit.config.cells import ResolvedSuite, Study, cell_name
 from ptv2kit.config.suite import Parameter, Search
 from ptv2kit.errors import ConfigError
-
-if TYPE_CHECKING:
-    from ptv2kit.cli.run_suite import SuiteRunner
-    from ptv2kit.config.cells import ResolvedSuite, Study
-    from ptv2kit.reporting.suite_folder import CellRecord
-    from ptv2kit.training.search import SharedSearch, TrialRecord
-    from ptv2kit.training.trainer import TrainingEvents
-    from ptv2kit.training.trial_outcome import TrialOutcome
+from ptv2kit.reporting.run_folder import run_key
+from ptv2kit.reporting.suite_folder import CellRecord, best_of
+from ptv2kit.training.search import SharedSearch, TrialRecord
+from ptv2kit.training.trainer import TrainingEvents
+from ptv2kit.training.trial_outcome import TrialOutcome
 
 
 @final
@@ -60,8 +59,6 @@ class Searches:
             ConfigError: the study cannot be kept where the suite says.
             DataError: its journal or database cannot be used.
         """
-        from ptv2kit.training.search import SharedSearch
-
         for study in self._suite.studies:
             self._shared[study.case] = SharedSearch(study.search, self._name(study), self._runner.folder.journal)
         self._collect()
@@ -82,10 +79,6 @@ class Searches:
         Returns:
             Whether nobody interrupted it.
         """
-        from ptv2kit.reporting.run_folder import run_key
-        from ptv2kit.reporting.suite_folder import best_of
-        from ptv2kit.training.search import SharedSearch
-
         records = [_record(study, trial) for trial in shared.trials()]
         best = best_of(records)
         if best is None or any(record.status in ("running", "waiting") for record in records):
@@ -102,8 +95,6 @@ class Searches:
         return self._run(partial(final.run, partial(self._try_final, study)))
 
     def _try(self, study: Study, number: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
-        from ptv2kit.config.cells import cell_name
-
         self._collect()
         self._say(f"[{_within(study, f'trial {number + 1}/{study.search.budget}')}] {cell_name('', settings)}")
         try:
@@ -113,8 +104,6 @@ class Searches:
         return _outcome(self._runner.train(cell, [watcher]))
 
     def _try_final(self, study: Study, _: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
-        from ptv2kit.config.cells import cell_name
-
         self._say(f"[{_within(study, 'final')}] {cell_name('', settings)}")
         try:
             cell = study.cell(_final_name(study), settings, final=True)
@@ -124,8 +113,6 @@ class Searches:
 
     def _name(self, study: Study) -> str:
         """Of the study: whoever searches the same space of the same recipe and data shares it."""
-        from ptv2kit.reporting.run_folder import run_key
-
         search = study.search.model_dump(mode="json", include={"space", "sampler", "seed"})
         key = run_key({"cell": self._keys[study.case], "search": search})
         return "/".join([self._suite.suite.suite, *([study.case] if study.case else []), key])
@@ -147,8 +134,6 @@ class Searches:
 
         What the recipe should reach is asked of the final training, or of the best trial.
         """
-        from ptv2kit.reporting.suite_folder import best_of
-
         for study in self._suite.studies:
             own = [record for record in self._runner.records if record.case == study.case]
             finals = [record for record in own if record.final]
@@ -168,15 +153,11 @@ class Searches:
 
 def _not_allowed(error: ConfigError) -> TrialOutcome:
     """What the study keeps of a trial whose values together are a mistake."""
-    from ptv2kit.training.trial_outcome import TrialOutcome
-
     return TrialOutcome("failed", None, {"error": error.problems[0].message, "exit_code": error.exit_code})
 
 
 def _outcome(record: CellRecord) -> TrialOutcome:
     """What the study keeps of a trained trial."""
-    from ptv2kit.training.trial_outcome import TrialOutcome
-
     assert record.status not in ("running", "waiting")
     facts = record.to_json()
     for key in ("name", "case", "settings", "status", "final", "session"):
@@ -186,8 +167,6 @@ def _outcome(record: CellRecord) -> TrialOutcome:
 
 def _record(study: Study, trial: TrialRecord, *, final: bool = False) -> CellRecord:
     """A trial of any process as a cell."""
-    from ptv2kit.reporting.suite_folder import CellRecord
-
     return CellRecord(
         name=_final_name(study) if final else _trial_name(study, trial.number),
         case=study.case,

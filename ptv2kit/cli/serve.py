@@ -7,66 +7,21 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ptv2kit.cli.subject import positive, silence_libraries
+from ptv2kit.cli.terminal import open_console
 from ptv2kit.errors import ConfigError, DataError
+from ptv2kit.serving.settings import Settings
+from ptv2kit.training.hub_runs import find_run
+from ptv2kit.training.load_together import LoadedRuns
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ptv2kit.serving.settings import Settings
-    from ptv2kit.training.load_together import LoadedRuns
-
-EXAMPLES = """examples:
-  ptv2kit serve runs/mini-sst2/20261123-130443-1f2e3d4c
-  ptv2kit serve mood=runs/mini-sst2/20261123-130443-1f2e3d4c who=runs/mini-wikigold/20261123-140501-9c0ffee1
-  ptv2kit serve runs/mini-sst2/20261123-130443-1f2e3d4c --manage runs --port 9000
-  ptv2kit serve hub:ada/wikigold-prompt --host 0.0.0.0 --token-file token.txt
-
-  curl localhost:8000/predict --json '{"rows": [{"prompt": "mood", "row": "a joy from start to end"}]}'
-"""
 TOKEN = "PTV2KIT_TOKEN"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NAMED = re.compile(r"([\w.-]{1,100})=(.+)")
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "serve",
-        help="answer rows over HTTP with the prompts of runs",
-        description="Load the backbone once, the prompts of all runs beside it, and answer rows over HTTP. Rows of "
-        "different tasks share forward passes. /docs describes the routes. It listens on this machine only unless "
-        "--host says otherwise, and ends with Ctrl-C.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "runs",
-        metavar="[NAME=]RUN",
-        nargs="+",
-        help="folder of a run, or hub:USER/NAME; NAME is what clients call its prompt (default: the task)",
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
-    parser.add_argument(
-        "--token-file", metavar="FILE", help=f"clients must send this token; {TOKEN} in the environment does the same"
-    )
-    parser.add_argument("--manage", metavar="DIR", help="let clients add prompts of runs in DIR, and remove prompts")
-    limits = parser.add_argument_group("limits")
-    limits.add_argument("--max-wait", type=float, default=2.0, metavar="MS", help="a row waits so long for others")
-    limits.add_argument("--batch-tokens", type=int, default=8192, metavar="N", help="per pass, padding included")
-    limits.add_argument("--queue", type=int, default=1024, metavar="ROWS", help="may wait for an answer; more: 429")
-    limits.add_argument("--max-rows", type=int, default=256, metavar="N", help="of a request; more: 422")
-    limits.add_argument("--max-characters", type=int, default=100_000, metavar="N", help="of a row; more: 422")
-    limits.add_argument("--max-body", type=int, default=4_000_000, metavar="BYTES", help="of a request; more: 413")
-    limits.add_argument("--max-header", type=int, default=16_384, metavar="BYTES", help="of a request; more: 431")
-    limits.add_argument("--header-timeout", type=float, default=10.0, metavar="S", help="for the headers; then 408")
-    limits.add_argument("--grace", type=float, default=10.0, metavar="S", help="to answer at the end; then 503")
-    limits.add_argument("--timeout", type=float, default=60.0, metavar="S", help="for an answer; then 503")
-    parser.add_argument("--quiet", action="store_true", help="only errors on stderr")
-    parser.set_defaults(handler=run, trailing="")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,9 +31,6 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: an option or a run cannot be used, the port is taken, or FastAPI is not installed.
         DataError: a file of a run is torn, or the backbone cannot be had.
     """
-
-    from ptv2kit.reporting.console import open_console
-
     messages = open_console(stderr=True, quiet=args.quiet)
     settings = _settings(args)
     try:
@@ -118,9 +70,6 @@ def _settings(args: argparse.Namespace) -> Settings:
     Raises:
         ConfigError: one is out of range, or the token or the folder is not there.
     """
-    from ptv2kit.cli.subject import positive
-    from ptv2kit.serving.settings import Settings
-
     for option in ("batch_tokens", "queue", "max_rows", "max_characters", "max_body", "max_header"):
         positive(f"--{option.replace('_', '-')}", getattr(args, option))
     if not 0 <= args.max_wait <= 10_000:
@@ -199,10 +148,6 @@ def _load(words: list[str], device: str, messages: Console) -> LoadedRuns:
         ConfigError: a run cannot be used, or two have the same name or different backbones.
         DataError: a file of a run is torn, or the backbone cannot be had.
     """
-    from ptv2kit.cli.subject import silence_libraries
-    from ptv2kit.training.hub_runs import find_run
-    from ptv2kit.training.load_together import LoadedRuns
-
     silence_libraries()
     runs = LoadedRuns(device)
     for word in words:

@@ -7,15 +7,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
+from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
+from ptv2kit.config.recipe import Backbone
+from ptv2kit.config.task import Iob2Task
+from ptv2kit.data.rows import Row
+from ptv2kit.data.schemes import build_scheme
+from ptv2kit.data.schemes.base import LabelScheme
+from ptv2kit.data.tokens import Filling, Subwords
+from ptv2kit.data.verbalizer import check_task_words
 from ptv2kit.errors import ConfigError
+from ptv2kit.models.backbones import find_backbone, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
-    from ptv2kit.data.rows import Row
-    from ptv2kit.data.schemes.base import LabelScheme
-    from ptv2kit.data.tokens import Filling, Subwords
 
 _UNLIMITED = 1_000_000
 
@@ -76,10 +80,6 @@ class Subject:
             ConfigError: a verbalizer's words cannot be used with this tokenizer.
             DataError: the labels cannot be found in the training rows.
         """
-        from ptv2kit.data.schemes import build_scheme
-        from ptv2kit.data.tokens import Subwords
-        from ptv2kit.data.verbalizer import check_task_words
-
         subwords = Subwords(self.tokenizer, self.max_length, self.filling, self.vocabulary)
         unlimited = Subwords(self.tokenizer, _UNLIMITED, self.filling, self.vocabulary)
         task = self.resolved.task
@@ -102,11 +102,6 @@ def find_subjects(
         ConfigError: the backbone is not supported or has no usable tokenizer.
         DataError: it cannot be had.
     """
-    from ptv2kit.config.load import ResolvedRecipe
-    from ptv2kit.config.recipe import Backbone
-    from ptv2kit.config.task import Iob2Task
-    from ptv2kit.models.backbones import find_backbone, load_tokenizer
-
     recipe = resolved.recipe if isinstance(resolved, ResolvedRecipe) else None
     tasks = resolved.tasks if isinstance(resolved, ResolvedRecipe) else (resolved,)
     settings = recipe.backbone if recipe is not None and backbone is None else Backbone(name=backbone or "mini")

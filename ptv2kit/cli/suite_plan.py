@@ -8,19 +8,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from ptv2kit.cli.output import show
+from ptv2kit.cli.plan import gpu_here
+from ptv2kit.cli.preflight import Preflight
 from ptv2kit.cli.worker import is_locked, starting_from
+from ptv2kit.config.cells import Cell, ResolvedSuite
 from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import free_disk
-
-if TYPE_CHECKING:
-    from ptv2kit.cli.preflight import Preflight
-    from ptv2kit.config.cells import Cell, ResolvedSuite
-    from ptv2kit.planning.estimate import Disk, Estimate
-    from ptv2kit.planning.hardware import Gpu
-    from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
+from ptv2kit.planning.estimate import Disk, Estimate, Estimator, disk_of, readable
+from ptv2kit.planning.hardware import Gpu, find_gpu
+from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
 
 
 @final
@@ -67,8 +66,6 @@ def print_suite_plan(
     Raises:
         ConfigError: the GPU of `--gpu` is not known.
     """
-    from ptv2kit.planning.estimate import Estimator, disk_of
-
     gpu, named = _gpu(args)
     known = finished_records(suite, folder, keys, preflight)
     estimator = Estimator(args.data_root, suite.suite.keep)
@@ -128,8 +125,6 @@ def _peak(size: Disk) -> int:
 
 def check_disk(needed: int, free: int, where: Path) -> list[Problem]:
     """What is wrong if there is less room than the runs will need."""
-    from ptv2kit.planning.estimate import readable
-
     if needed <= free:
         return []
     message = f"the runs will need about {readable(needed)} below '{where}', where {readable(free)} are free"
@@ -138,8 +133,6 @@ def check_disk(needed: int, free: int, where: Path) -> list[Problem]:
 
 def disk_needed(suite: ResolvedSuite, known: Mapping[str, CellRecord], data_root: Path | None, jobs: int) -> int:
     """Bytes that the runs of all cells that are not finished will need; of a search, those of all trials."""
-    from ptv2kit.planning.estimate import Estimator, disk_of
-
     estimator = Estimator(data_root, suite.suite.keep)
     sizes = {cell.name: estimator.disk(cell.resolved) for cell in suite.cells if cell.name not in known}
     if not suite.studies:
@@ -154,9 +147,6 @@ def disk_needed(suite: ResolvedSuite, known: Mapping[str, CellRecord], data_root
 def _gpu(args: argparse.Namespace) -> tuple[Gpu | None, bool]:
     """The GPU to plan for, None without any, and whether the user named it."""
     import torch
-
-    from ptv2kit.cli.plan import gpu_here
-    from ptv2kit.planning.hardware import find_gpu
 
     if args.gpu is not None:
         return find_gpu(args.gpu, None, None), True
@@ -258,8 +248,6 @@ def _totals(lines: Sequence[_Line]) -> tuple[float | None, float | None, int]:
 
 
 def _print(suite: ResolvedSuite, lines: Sequence[_Line], disk: int, free: int, basis: str, jobs: int) -> None:
-    from ptv2kit.planning.estimate import readable
-
     out = sys.stdout
     for study in suite.studies:
         where = f"{study.case}: " if study.case else ""
@@ -296,8 +284,6 @@ def _print(suite: ResolvedSuite, lines: Sequence[_Line], disk: int, free: int, b
 
 
 def _needs(line: _Line) -> str:
-    from ptv2kit.planning.estimate import readable
-
     parts = [line.status]
     if line.seconds is not None:
         parts.append(_hours(line.seconds))

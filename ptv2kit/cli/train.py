@@ -6,25 +6,27 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import final
 
 from rich.console import Console
 
+from ptv2kit.cli.launch import memory_advice, place
 from ptv2kit.cli.recorded_run import RecordedRun, count_parameters, disk_errors
 from ptv2kit.cli.request import request_of, write_request
 from ptv2kit.cli.resume import find_resume_point
+from ptv2kit.cli.terminal import open_console
+from ptv2kit.config.load import ResolvedRecipe
 from ptv2kit.errors import OutOfMemoryError
-
-if TYPE_CHECKING:
-    from ptv2kit.config.load import ResolvedRecipe
-    from ptv2kit.models.counts import ParameterCount
-    from ptv2kit.models.model import PromptedModel
-    from ptv2kit.reporting.results import Outcome
-    from ptv2kit.reporting.run_folder import RunFolder
-    from ptv2kit.training.distributed import Workers
-    from ptv2kit.training.initial import InitialTensors
-    from ptv2kit.training.prepare import Prepared
-    from ptv2kit.training.trainer import TrainingEvents
+from ptv2kit.models.counts import ParameterCount
+from ptv2kit.models.model import PromptedModel
+from ptv2kit.reporting.console import RowsConsole
+from ptv2kit.reporting.results import Outcome
+from ptv2kit.reporting.run_folder import RunFolder, require_writable, run_key
+from ptv2kit.reporting.trackers import require_trackers
+from ptv2kit.training.distributed import Workers, prepare_strategy, process_group
+from ptv2kit.training.initial import InitialTensors, read_initial
+from ptv2kit.training.prepare import Prepared, build_models, prepare_tasks
+from ptv2kit.training.trainer import TrainingEvents, seed_everything
 
 
 @final
@@ -71,15 +73,6 @@ def train_recipe(
     Raises:
         ProjectError: see `ptv2kit/errors.py`.
     """
-    from ptv2kit.cli.launch import place
-    from ptv2kit.reporting.console import RowsConsole, open_console
-    from ptv2kit.reporting.run_folder import RunFolder, require_writable, run_key
-    from ptv2kit.reporting.trackers import require_trackers
-    from ptv2kit.training.distributed import prepare_strategy, process_group
-    from ptv2kit.training.initial import read_initial
-    from ptv2kit.training.prepare import build_models, prepare_tasks
-    from ptv2kit.training.trainer import seed_everything
-
     if found is not None and found.rank > 0:
         messages = open_console(quiet=True)
     require_writable(runs_dir if resume is None else resume.folder)
@@ -150,8 +143,6 @@ def memory_errors(prepared: Sequence[Prepared], found: Workers | None, advice: s
     `advice` is what to try first.
     """
     import torch
-
-    from ptv2kit.cli.launch import memory_advice
 
     try:
         yield

@@ -17,17 +17,19 @@ from typing import TYPE_CHECKING, final
 
 from filelock import FileLock, Timeout
 
+from ptv2kit.cli.resume import is_finished
 from ptv2kit.cli.signals import StopSignals
+from ptv2kit.cli.train import Resume, train_recipe
+from ptv2kit.config.cells import Cell
+from ptv2kit.config.merge import Setting
 from ptv2kit.errors import ConfigError, DataError, ProjectError
+from ptv2kit.reporting.results import Outcome, first_metric
+from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
+from ptv2kit.training.resume import Checkpoints
+from ptv2kit.training.trainer import TrainingEvents
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from ptv2kit.cli.train import Resume
-    from ptv2kit.config.cells import Cell
-    from ptv2kit.reporting.results import Outcome
-    from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
-    from ptv2kit.training.trainer import TrainingEvents
 
 SESSION = "PTV2KIT_SESSION"
 """Environment variable with the session of the command that has started this worker."""
@@ -132,8 +134,6 @@ class Worker:
 
     def _record(self, cell: Cell) -> CellRecord:
         """What is known of a cell; `waiting` if nothing is."""
-        from ptv2kit.reporting.suite_folder import CellRecord
-
         blank = CellRecord(cell.name, cell.case, cell.settings, "waiting", self._key_of(cell))
         found = self._folder.record_of(cell.name)
         if found is None or not blank.key or found.key != blank.key:
@@ -158,8 +158,6 @@ class Worker:
 
     def _fail(self, cell: Cell, error: str, exit_code: int) -> None:
         """Note a cell that cannot be started; the key is one that no run has."""
-        from ptv2kit.reporting.suite_folder import CellRecord
-
         self._keys[cell.name] = "cannot start"
         blank = CellRecord(cell.name, cell.case, cell.settings, "failed", self._keys[cell.name], session=self._session)
         self._folder.write_record(replace(blank, error=error, exit_code=exit_code))
@@ -200,8 +198,6 @@ class Worker:
         return (self._blank(cell) if failed_before else before), before
 
     def _blank(self, cell: Cell) -> CellRecord:
-        from ptv2kit.reporting.suite_folder import CellRecord
-
         return CellRecord(cell.name, cell.case, cell.settings, "waiting", self._keys[cell.name])
 
     def _train(self, cell: Cell, before: CellRecord | None) -> signal.Signals | None:
@@ -240,10 +236,6 @@ class Worker:
 
         One that failed by itself would fail again: a new one is started.
         """
-        from ptv2kit.cli.resume import is_finished
-        from ptv2kit.cli.train import Resume
-        from ptv2kit.training.resume import Checkpoints
-
         if before is None or before.key != key:
             return None
         if before.status not in ("running", "interrupted") and not (before.status == "failed" and before.killed):
@@ -300,8 +292,6 @@ def starting_from(cell: Cell, run: Path) -> Cell:
         cell: with `after`.
         run: folder of the run.
     """
-    from ptv2kit.config.merge import Setting
-
     assert cell.after is not None
     resolved, value = cell.resolved, str(run.absolute())
     start = Setting("init_from", value, resolved.merged.place(("init_from",)))
@@ -336,9 +326,6 @@ def train_cell(
         watchers: told how training goes on.
         resume: a run of this cell that goes on; None: a new one.
     """
-    from ptv2kit.cli.train import train_recipe
-    from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
-
     try:
         run, outcome = train_recipe(
             cell.resolved,
@@ -361,9 +348,6 @@ def train_cell(
 
 def _trained(cell: Cell, outcome: Outcome, run: str) -> Trained:
     """Record what came out of a cell; `run` is its run's folder, relative to the suite's."""
-    from ptv2kit.reporting.results import first_metric
-    from ptv2kit.reporting.suite_folder import CellRecord
-
     stopped = {"interrupted": signal.SIGINT, "terminated": signal.SIGTERM, "hung_up": signal.SIGHUP}.get(outcome.status)
     ended = "stopped" if outcome.status == "stopped" else "finished"
     record = CellRecord(

@@ -66,7 +66,7 @@ def find_file(name: str | Path, kinds: Sequence[Kind], bases: Sequence[Path] = (
     """The file that is meant by a path or a name.
 
     Args:
-        name: a path, which wins if there is such a file or if it ends in `.yaml`; else a name.
+        name: a path, if there is such a file or it ends in `.yaml` or begins with `/` or `.`; else a name.
         kinds: in which folders a name is looked up, in order.
         bases: folders that may have these folders, in order; the catalog comes last.
 
@@ -74,7 +74,7 @@ def find_file(name: str | Path, kinds: Sequence[Kind], bases: Sequence[Path] = (
         ConfigError: there is no such file; the hint names the closest name.
     """
     text = str(name)
-    if text.endswith(_SUFFIXES) or is_file(Path(text)) or is_folder(Path(text)):
+    if text.endswith(_SUFFIXES) or text.startswith(("/", ".")) or is_file(Path(text)) or is_folder(Path(text)):
         return Path(text)
     places = [base / FOLDERS[kind] for base in bases for kind in kinds]
     places += [catalog_folder() / FOLDERS[kind] for kind in kinds]
@@ -84,10 +84,10 @@ def find_file(name: str | Path, kinds: Sequence[Kind], bases: Sequence[Path] = (
     known = sorted({name for kind in kinds for base in (*bases, catalog_folder()) for name, _ in _files_of(base, kind)})
     looked = ", ".join(dict.fromkeys(f"{FOLDERS[kind]}/" for kind in kinds))
     close = did_you_mean(text, known)
-    listed = " and ".join(f"'ptv2kit ls {kind}s'" for kind in kinds)
+    listed = " and ".join(f"'ptv2kit ls {kind}s'" for kind in kinds) + (" lists" if len(kinds) == 1 else " list")
     raise ConfigError(
         f"there is no {' or '.join(kinds)} '{text}': looked in {looked} of the project and in the catalog",
-        hint=close if close.startswith("did") else f"{listed} list them; a path ends in .yaml",
+        hint=close if close.startswith("did") else f"{listed} them; a path ends in .yaml",
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, final
 
 from pydantic import TypeAdapter
 
-from ptv2kit.config.load import ResolvedRecipe, load_recipe
+from ptv2kit.config.load import ResolvedRecipe, ResolvedTask, file_kind, load_recipe, load_task
 from ptv2kit.config.merge import Merged, Origin, Override, Setting, merge_file
 from ptv2kit.config.rules import (
     CASE,
@@ -127,6 +127,21 @@ class ResolvedSuite:
     merged: Merged
     cells: tuple[Cell, ...]
     studies: tuple[Study, ...]
+
+
+def load_file(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe | ResolvedTask | ResolvedSuite:
+    """A recipe, a task or a suite; the file's first key says which.
+
+    Raises:
+        ConfigError: see `load_recipe`; or the first key is none of them.
+    """
+    match file_kind(path):
+        case "recipe":
+            return load_recipe(path, overrides)
+        case "task":
+            return load_task(path, overrides)
+        case _:
+            return load_suite(path, overrides)
 
 
 def load_suite(path: Path, overrides: Sequence[str] = ()) -> ResolvedSuite:

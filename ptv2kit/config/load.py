@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import yaml
 from pydantic import TypeAdapter
@@ -20,9 +20,6 @@ from ptv2kit.config.validate import known_keys, validate, without_removed
 from ptv2kit.config.yaml import KeyPath, Position, load_document, scalar
 from ptv2kit.errors import ConfigError, Problem
 from ptv2kit.files import is_file
-
-if TYPE_CHECKING:
-    from ptv2kit.config.cells import ResolvedSuite
 
 RESOLVED_RECIPE = "recipe.resolved.yaml"
 """What a run's folder calls its recipe."""
@@ -84,23 +81,6 @@ def file_kind(path: Path) -> str:
         message = "the first key must be 'recipe', 'task' or 'suite'"
         raise ConfigError([place.problem(message), *document.problems])
     return kind
-
-
-def load_file(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe | ResolvedTask | ResolvedSuite:
-    """A recipe, a task or a suite; the file's first key says which.
-
-    Raises:
-        ConfigError: see `load_recipe`; or the first key is none of them.
-    """
-    from ptv2kit.config.cells import load_suite  # cells are made of recipes, so that it imports this module
-
-    match file_kind(path):
-        case "recipe":
-            return load_recipe(path, overrides)
-        case "task":
-            return load_task(path, overrides)
-        case _:
-            return load_suite(path, overrides)
 
 
 def load_task(path: Path, overrides: Sequence[str] = ()) -> ResolvedTask:

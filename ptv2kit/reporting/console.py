@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 from rich.console import Console
 from rich.progress import (
@@ -22,21 +22,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ptv2kit.data.schemes.base import Scores
-from ptv2kit.errors import visible
 
 _LINE_SECONDS = 10.0
-
-
-def open_console(*, stderr: bool = False, quiet: bool = False, width: int | None = None) -> Console:
-    """A console without markup in texts, which shows control characters instead of sending them."""
-    return _Console(stderr=stderr, quiet=quiet, width=width, highlight=False, markup=False, emoji=False)
-
-
-@final
-class _Console(Console):
-    def render_str(self, text: str, **options: Any) -> Text:
-        """Every text, also of a table's cell, comes through here before it is drawn."""
-        return super().render_str(visible(text), **options)
 
 
 @final

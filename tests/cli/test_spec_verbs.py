@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ptv2kit import __version__
-from ptv2kit.cli.main import build_parser, main
+from ptv2kit.cli.main import main
+from ptv2kit.cli.options import build_parser
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = str(ROOT / "recipes" / "quickstart.yaml")
@@ -140,7 +141,7 @@ def test_an_internal_error_is_one_line_and_debug_shows_the_traceback(
     def broken(*_: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("ptv2kit.config.load.load_file", broken)
+    monkeypatch.setattr("ptv2kit.cli.explain.load_file", broken)
     assert main(["explain", QUICKSTART]) == 1
     err = capsys.readouterr().err
     assert err.startswith("error: internal error: RuntimeError: boom\n  hint: ")
@@ -149,7 +150,7 @@ def test_an_internal_error_is_one_line_and_debug_shows_the_traceback(
     assert "Traceback" in capsys.readouterr().err
 
 
-HEAVY = ("torch", "transformers", "datasets", "numpy", "sklearn", "rich")
+HEAVY = ("torch", "transformers", "datasets", "numpy", "sklearn")
 
 
 def run_and_list_heavy(*calls: list[str]) -> subprocess.CompletedProcess[str]:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from ptv2kit.config.cells import load_file
 from ptv2kit.config.explain import explain
-from ptv2kit.config.load import ResolvedTask, load_file, load_recipe, load_task, resolved_yaml
+from ptv2kit.config.load import ResolvedTask, load_recipe, load_task, resolved_yaml
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import Task
 from ptv2kit.errors import ConfigError

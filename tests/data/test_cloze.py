@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptv2kit.data.cloze import ClozeIds, ClozeRow, Part, context_of, lay_out, plain_row, shorten
-from ptv2kit.models.glm.tokenizer import build_tokenizer, find_tokenizer_files
+from ptv2kit.models.glm.tokenizer import build_tokenizer
 
 MASK = "[MASK]"
 SPECIAL = ClozeIds(cls=50259, eos=50256, sop=50257, masks=frozenset({50260, 50263, 50264}))
@@ -106,7 +106,7 @@ def golden(shared: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def tokenizer(shared: Path) -> Any:
-    return build_tokenizer(*find_tokenizer_files(shared / "tokenizers" / "gpt2"))
+    return build_tokenizer(shared / "tokenizers/gpt2/vocab.json", shared / "tokenizers/gpt2/merges.txt")
 
 
 def inputs_of(row: dict[str, Any]) -> Iterator[tuple[ClozeRow, list[list[int]]]]:

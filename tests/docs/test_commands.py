@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from ptv2kit.cli.main import build_parser, main
+from ptv2kit.cli.main import main
+from ptv2kit.cli.options import build_parser
 from tests.docs.commands import PAGES, ROOT, Command, blocks, commands
 from tests.docs.world import NAMED_RUNS, make_world
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from ptv2kit import errors
 from ptv2kit.cli import main as command_line
-from ptv2kit.cli.main import build_parser
+from ptv2kit.cli.options import build_parser
 from ptv2kit.errors import ProjectError
 from tests.security.command import Ending, run
 
@@ -25,13 +23,13 @@ WORDS = {
     "ls": ["runs"],
     "new": ["recipe", "task.yaml"],
     "preview": ["task.yaml"],
+    "cp": ["nothing"],
     "schema": ["recipe"],
     "doctor": [],
     "export": ["runs/x", "--to", "adapter"],
     "import": ["adapter", "--recipe", "recipe.yaml", "--to", "runs/y"],
     "push": ["runs/x", "user/name"],
     "report": ["runs/x"],
-    "convert-glm": ["glm", "converted"],
     "completion": ["bash"],
 }
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ProjectError)]
@@ -44,19 +42,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, verb: str, error: BaseException, *w
     def handler(_: object) -> int:
         raise error
 
-    def spoiled() -> ArgumentParser:
-        parser = build_parser()
-        parse = parser.parse_known_args
-
-        def parse_known_args(argv: Sequence[str]) -> tuple[Namespace, list[str]]:
-            args, rest = parse(argv)
-            args.handler = handler
-            return args, rest
-
-        monkeypatch.setattr(parser, "parse_known_args", parse_known_args)
-        return parser
-
-    monkeypatch.setattr(command_line, "build_parser", spoiled)
+    monkeypatch.setattr(command_line, "_function", lambda _: handler)
     return run(*words, verb, *WORDS[verb])
 
 

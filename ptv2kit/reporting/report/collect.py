@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
+from ptv2kit.config.cells import Cell, ResolvedSuite, load_suite
 from ptv2kit.config.load import file_kind
 from ptv2kit.config.recipe import Expectation
 from ptv2kit.config.suite import short_names
@@ -25,9 +26,6 @@ from ptv2kit.reporting.report.read import (
     read_record,
     read_run,
 )
-
-if TYPE_CHECKING:
-    from ptv2kit.config.cells import Cell, ResolvedSuite
 
 SEED = "train.seed"
 _NOT_COMPARED = ("description", "expect", "task", "recipe", "init_from", "limit.test")
@@ -145,7 +143,6 @@ def suite_folder(argument: Path, runs_dir: Path) -> Path | None:
 
 
 def _suite_file(path: Path, runs_dir: Path) -> tuple[Path, Group]:
-    from ptv2kit.config.cells import load_suite
 
     kind = file_kind(path)
     if kind != "suite":
@@ -164,7 +161,6 @@ def _given(folder: Path) -> list[str]:
 
 
 def _suite_folder(folder: Path) -> Group:
-    from ptv2kit.config.cells import load_suite
 
     path = folder / "suite.resolved.yaml"
     try:
