@@ -22,8 +22,8 @@ def load(run: str | Path, task: str | None = None, device: str = "auto") -> Load
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        ConfigError: this is no folder of a run, or it cannot be used so.
-        DataError: a file of it is torn, or its backbone cannot be had.
+        ConfigError: this is not the folder of a run, or it cannot be used so.
+        DataError: a file of it is torn, or its backbone could not be loaded.
     """
     from ptv2kit.training.hub_runs import find_run
     from ptv2kit.training.load_run import load_run
@@ -42,8 +42,8 @@ def load_together(runs: Mapping[str, str | Path], device: str = "auto") -> Loade
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        ConfigError: one is no folder of a run, or has another backbone than the others.
-        DataError: a file of one is torn, or the backbone cannot be had.
+        ConfigError: one is not the folder of a run, or has another backbone than the others.
+        DataError: a file of one is torn, or the backbone could not be loaded.
     """
     from ptv2kit.training.hub_runs import find_run
     from ptv2kit.training.load_together import load_together

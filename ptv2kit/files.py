@@ -82,7 +82,7 @@ def cache_folder() -> Path:
     """What may be deleted and is then made again: `$PTV2KIT_CACHE`, else `ptv2kit` in the user's cache folder.
 
     Raises:
-        OSError: neither is set, and nobody knows where home is.
+        OSError: neither is set, and the home folder is unknown.
     """
     own, user = os.environ.get("PTV2KIT_CACHE"), os.environ.get("XDG_CACHE_HOME")
     try:

@@ -209,7 +209,7 @@ def test_the_target_is_never_overwritten(project: Project, trained: Path) -> Non
     assert main(["export", str(trained), "--to", "adapter"]) == 2
     assert "'adapter' is there already" in project.capsys.readouterr().err
     assert main(["export", "nowhere", "--to", "other"]) == 2
-    assert "'nowhere' is no folder of a run" in project.capsys.readouterr().err
+    assert "'nowhere' is not the folder of a run" in project.capsys.readouterr().err
     assert not Path("other").exists()
     assert not list(Path().glob(".*adapter*"))
 

@@ -161,7 +161,7 @@ def test_a_torn_result_is_named(folder: Path, capsys: pytest.CaptureFixture[str]
     [
         ("nothing", "there is no suite 'nothing'"),
         ("recipe.yaml", "'recipe.yaml' is a recipe, not a suite"),
-        ("empty", "'empty' is no folder of a run or of a suite"),
+        ("empty", "'empty' is not the folder of a run or of a suite"),
     ],
 )
 def test_what_cannot_be_reported(

@@ -404,7 +404,7 @@ def test_ctrl_c_keeps_what_is_finished(project: Project) -> None:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert "run the same command again to go on" in err
+    assert "run the same command again to resume" in err
     assert "| waiting |" in out
 
 

@@ -48,7 +48,7 @@ def problems_of(path: Path, text: str) -> list[str]:
                            '(such as verbalizer: {no: " No", yes: " Yes"})']),
         (TASK, "yes:", "yess:", [
             ":6:1 'verbalizer' has no word for the class 'yes'",
-            ":6:25 'verbalizer' has a word for 'yess', which is no class (did you mean 'yes'?)",
+            ":6:25 'verbalizer' has a word for 'yess', which is not a class (did you mean 'yes'?)",
         ]),
         (TASK, "names: [no, yes]", "names: [no, yes, maybe, never]", [
             ":6:1 'verbalizer' has no word for the classes 'maybe', 'never'",
@@ -113,7 +113,7 @@ def test_linear_tasks_resolve_and_load_with_the_keys_that_they_do_not_use(tmp_pa
         (TASK, "prompt: {init: words}", "'prompt.init' words needs 'prompt.words'"),
         (TASK, 'prompt: {init: words, words: " "}', "'prompt.init' words needs 'prompt.words'"),
         (TASK, 'prompt: {words: "ada"}', "'prompt.words' needs 'prompt.init: words', found normal"),
-        (CHOICES, "prompt: {init: labels}", "'prompt.init' is labels, but the labels of task 't' are no words"),
+        (CHOICES, "prompt: {init: labels}", "'prompt.init' is labels, but the labels of task 't' are not words"),
     ],
 )
 def test_what_a_recipe_cannot_have_of_a_verbalizer(task: str, recipe: str, message: str, tmp_path: Path) -> None:

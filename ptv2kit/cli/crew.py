@@ -44,8 +44,6 @@ def start_worker(
     Args:
         words: of the command line, after `ptv2kit`.
         log: gets its messages.
-        session: of the command that starts it.
-        environment: what is added to this process's.
         working: the folder that it works in; None: this process's.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -70,8 +68,6 @@ def local_crew(
         count: of workers; more than there are GPUs share them.
         words: of the command line, after `ptv2kit`.
         folder: of the suite; gets a log for each worker.
-        session: of this command.
-        messages: of stderr.
         look: called now and then while they work.
 
     Returns:
@@ -131,8 +127,6 @@ def ray_crew(
         address: of the cluster; None: Ray's own rule, which starts one on this machine if there is none.
         words: of the command line, after `ptv2kit`.
         folder: of the suite, on a file system that all machines share.
-        session: of this command.
-        messages: of stderr.
         look: called now and then while they work.
 
     Raises:

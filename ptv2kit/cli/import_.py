@@ -100,7 +100,9 @@ def _require_rows(found: ForeignPrompt, rows: int, needed: str) -> None:
     """Raise unless the head has as many rows as there are logits."""
     shape, bias = tuple(found.head["linear.weight"].shape), tuple(found.head["linear.bias"].shape)
     if len(shape) != 2 or bias != shape[:1]:
-        raise ConfigError(f"the head in '{found.path}' has shapes {shape} and {bias}, which are no linear layer")
+        raise ConfigError(
+            f"the head in '{found.path}' has shapes {shape} and {bias}, which are not those of a linear layer"
+        )
     if shape[0] != rows:
         raise ConfigError(f"the head in '{found.path}' has {shape[0]} rows, but {needed}")
 

@@ -97,7 +97,7 @@ def place(prepared: Sequence[Prepared], found: Workers | None, messages: Console
     if recipe.train.micro_batch_size != "auto" or choice.micro_batch is None or choice.micro_batch >= share:
         return Placement(chosen, None)
     if choice.micro_batch == 0:
-        messages.print("by the plan not even one example fits the GPU; it is tried all the same", soft_wrap=True)
+        messages.print("the plan says that not even one example fits this GPU; trying anyway", soft_wrap=True)
     micro = max(1, choice.micro_batch)
     messages.print(f"micro-batches of {micro}: more do not fit the GPU", soft_wrap=True)
     return Placement(chosen, micro)
@@ -178,8 +178,6 @@ class _Processes:
     """Processes of one training on this machine.
 
     Args:
-        count: of them.
-        words: of the command line.
         folder: for what all but the first one write to stderr; it is shown only if it matters.
     """
 
@@ -231,7 +229,7 @@ class _Processes:
         if code < 0:
             raise TrainingError(
                 f"process {failed} of {len(self._processes)} was killed by {signal.Signals(-code).name}",
-                hint="--resume goes on from the last checkpoint; SIGKILL may mean that the machine ran out of memory",
+                hint="--resume continues from the last checkpoint; SIGKILL may mean that the machine ran out of memory",
             )
         return code
 

@@ -93,7 +93,7 @@ def _unraisable(fault: sys.UnraisableHookArgs) -> None:
 class _LastingStream(io.TextIOBase):
     """A stream that loses what it is given once its reader has gone away or its disk is full, instead of failing.
 
-    Messages are of no use to a training that nobody watches any more, and must not end it; its log has them too.
+    Messages are of no use to a training whose reader has gone, and must not end it; its log has them too.
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -68,7 +68,6 @@ def _verb(
 
     Args:
         verbs: argparse's list.
-        name: of the verb.
         about: one line in the list of verbs.
         description: what it does.
         examples: shown below the options.
@@ -114,7 +113,7 @@ def _add_run(verbs: Any) -> None:
         "run",
         about="train a recipe, or all runs of a suite",
         description="Train the prompt of a recipe, score it, and keep everything in a new folder runs/<recipe>/…. Of a "
-        "suite, train every cell or search, and keep all in runs/<suite>; run it again to go on.",
+        "suite, train every cell or search, and keep all in runs/<suite>; run it again to resume.",
         examples=_RUN_EXAMPLES,
         handler="ptv2kit.cli.run:run",
         trailing="overrides",
@@ -133,7 +132,7 @@ def _add_run(verbs: Any) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the newest unfinished run of the recipe, or with the run whose folder FILE is",
+        help="resume the newest unfinished run of the recipe, or the run whose folder FILE is",
     )
     parser.add_argument(
         "--accept",
@@ -215,7 +214,7 @@ def _add_predict(verbs: Any) -> None:
         about="let a run answer rows without labels",
         description="Answer every row of a file, or of standard input, with the best prompt of a run. The file is JSON "
         "Lines, CSV or TSV with the columns that the task reads, or plain text if it reads only one. Rows that cannot "
-        "be read are named on stderr, and the rest goes on; the exit code is 3 then.",
+        "be read are named on stderr, and the others are answered; the exit code is 3 then.",
         examples=_PREDICT_EXAMPLES,
         handler="ptv2kit.cli.predict:run",
     )

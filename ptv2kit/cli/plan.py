@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: the recipe is wrong, or asks for what the backbone does not have.
-        DataError: a data file is malformed, or the backbone's configuration cannot be had.
+        DataError: a data file is malformed, or the backbone's configuration could not be loaded.
     """
     named = args.gpu is not None or args.memory is not None or args.peak_tflops is not None
     gpu = find_gpu(args.gpu, args.memory, args.peak_tflops) if named else None

@@ -47,7 +47,7 @@ class Preflight:
 
         Raises:
             ConfigError: settings do not fit each other, the backbone or the machine.
-            DataError: the backbone or a data file cannot be had.
+            DataError: the backbone or a data file could not be loaded.
         """
         recipe = resolved.recipe
         if recipe.distributed.hostfile is not None or recipe.distributed.gpus not in ("auto", 1):

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: the file is wrong, or asks for what is not there.
-        DataError: the data cannot be had, or a shown row is malformed.
+        DataError: the data could not be loaded, or a shown row is malformed.
     """
     if (
         args.rows < 1

@@ -19,11 +19,11 @@ def run(args: argparse.Namespace) -> int:
     """Publish a run.
 
     Raises:
-        ConfigError: this is no run that has ended, its backbone is of this machine only, or nobody said yes.
+        ConfigError: this is no run that has ended, its backbone is on this machine only, or the user did not confirm.
         DataError: the hub cannot be reached, or refuses.
     """
     if args.repository.count("/") != 1 or not all(args.repository.split("/")):
-        raise ConfigError(f"'{args.repository}' is no name of a repository", hint="expected USER/NAME")
+        raise ConfigError(f"'{args.repository}' is not the name of a repository", hint="expected USER/NAME")
     silence_libraries()
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HFValidationError
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _ask() -> None:
     if not sys.stdin.isatty():
-        raise ConfigError("nobody can be asked, for standard input is no terminal", hint="--yes says yes")
+        raise ConfigError("cannot ask for confirmation: standard input is not a terminal", hint="pass --yes")
     show("Upload? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise ConfigError("nothing was uploaded")

@@ -51,7 +51,6 @@ class RunWriter:
     kept after it.
 
     Args:
-        folder: of the run.
         recipe: of the run, self-contained.
         parts: its tasks.
         recorder: whose unwritten losses are part of a checkpoint.

@@ -45,7 +45,6 @@ class RecordedRun:
         models: one for each task.
         settings: the recipe's, with a micro-batch that fits.
         folder: gets everything.
-        messages: of stderr.
         request: what decides the outcome.
         start: where it goes on; None: at the beginning.
         strategy: makes the steps.
@@ -83,7 +82,6 @@ class RecordedRun:
         """Compute what the layers below the lowest prompt give, if the recipe has it kept.
 
         Args:
-            chosen: the strategy.
             epochs: how often each example is trained on; None: as the recipe says.
         """
 
@@ -136,7 +134,6 @@ class RecordedRun:
         """What trains the run's tasks and writes into its folder.
 
         Args:
-            watchers: told how it goes on.
             stop: asked between steps whether to end.
             wants_checkpoint: asked between steps whether to save one.
         """
@@ -162,8 +159,8 @@ class RecordedRun:
         )
         if state is not None:
             done = f"step {state.progress.step} of {trainer.total_steps}"
-            self._messages.print(f"goes on after {done}", soft_wrap=True)
-            self.folder.log(f"goes on after {done}")
+            self._messages.print(f"resuming after {done}", soft_wrap=True)
+            self.folder.log(f"resuming after {done}")
         return trainer
 
     @contextmanager
@@ -173,7 +170,7 @@ class RecordedRun:
             yield
         except TrainingError as error:
             self.folder.log(str(error))
-            where = f"what was kept lies in '{self.folder.path}'"
+            where = f"what was kept is in '{self.folder.path}'"
             raise TrainingError(
                 replace(problem, hint=f"{problem.hint}; {where}" if problem.hint else where)
                 for problem in error.problems
@@ -284,5 +281,5 @@ def disk_errors(folder: RunFolder) -> Generator[None]:
         raise TrainingError(
             f"the run folder cannot be written: {error.strerror or error}",
             location=str(folder.path),
-            hint="the last prompt and checkpoint that were written whole are still there; --resume goes on from them",
+            hint="the last prompt and checkpoint that were written whole are still there; --resume continues from them",
         ) from error

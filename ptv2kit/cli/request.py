@@ -36,8 +36,6 @@ def outcome_request(
     """Everything that decides a run's outcome; where the files lie does not, nor on how many processes it is trained.
 
     Args:
-        recipe: of the run.
-        tasks: of the recipe.
         data: fingerprints by split, of each task.
         commit: of the backbone, if it is the hub's.
         initial: what the run starts from.

@@ -26,7 +26,6 @@ class ResumePoint:
     """A run that goes on.
 
     Args:
-        folder: of the run.
         state: of its training; None: it was ended before the first checkpoint.
         extra: what was kept with the state.
     """
@@ -47,7 +46,7 @@ def unfinished_run(runs: Path) -> Path:
         if (folder / "recipe.resolved.yaml").is_file() and not is_finished(folder):
             return folder
     raise ConfigError(
-        f"there is no unfinished run in '{runs}' to go on with",
+        f"there is no unfinished run in '{runs}' to resume",
         hint="leave --resume out to start one, or give the run's folder instead of the recipe",
     )
 
@@ -63,7 +62,7 @@ def is_finished(folder: Path) -> bool:
         return False
     results: Any = read_json(path)
     if not isinstance(results, dict) or "status" not in results:
-        raise DataError("this is no file of results: expected an object with 'status'", location=str(path))
+        raise DataError("this is not a file of results: expected an object with 'status'", location=str(path))
     return results["status"] in ("finished", "stopped")
 
 
@@ -73,10 +72,8 @@ def find_resume_point(
     """The newest whole checkpoint of a run, after what it is good for was compared with what is asked.
 
     Args:
-        folder: of the run.
         request: from `request_of`.
         accepted: keys that may differ.
-        messages: told about damaged checkpoints.
 
     Raises:
         ConfigError: keys differ that may not, or were not accepted; all of them are named.
@@ -84,7 +81,7 @@ def find_resume_point(
     """
     unknown = [key for key in accepted if key not in CHANGEABLE]
     if unknown:
-        raise ConfigError(f"--accept {unknown[0]}: a run cannot go on with it changed", hint=_changeable())
+        raise ConfigError(f"--accept {unknown[0]}: a run cannot resume with it changed", hint=_changeable())
     found = Checkpoints(folder / "checkpoints", keep=1).latest()
     if found is None:
         messages.print(f"{folder} has no checkpoint yet: it starts anew", soft_wrap=True)
@@ -103,7 +100,7 @@ def find_resume_point(
             hint=f"take them back; {_changeable()}",
         )
     for _, line in differing:
-        messages.print(f"goes on with {line}", soft_wrap=True)
+        messages.print(f"resuming with {line}", soft_wrap=True)
     return ResumePoint(folder, state, extra)
 
 

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--accept is for --resume")
     if is_folder(file):
         if not args.resume:
-            raise ConfigError(f"'{file}' is a folder", hint="give a recipe, or --resume to go on with a run")
+            raise ConfigError(f"'{file}' is a folder", hint="give a recipe, or --resume to resume a run")
         folder, file = file, file / "recipe.resolved.yaml"
     kind = file_kind(file)
     if kind == "task":

@@ -34,8 +34,6 @@ def run_recipe(args: argparse.Namespace, resolved: ResolvedRecipe, folder: Path 
     """Train a recipe, or print it for `--dry-run`.
 
     Args:
-        args: of the command line.
-        resolved: the recipe.
         folder: of the run to resume; None: the newest unfinished one where `--resume` asks for it.
 
     Raises:
@@ -76,7 +74,7 @@ def _find_run(folder: Path | None, args: argparse.Namespace, resolved: ResolvedR
         folder = unfinished_run(args.runs_dir / resolved.recipe.recipe)
     elif is_finished(folder) and "train.epochs" not in args.accept:
         raise ConfigError(
-            f"the run '{folder}' has ended", hint="--accept train.epochs train.epochs=N lets it go on for more epochs"
+            f"the run '{folder}' has ended", hint="--accept train.epochs train.epochs=N continues it for more epochs"
         )
     return Resume(folder, tuple(args.accept))
 
@@ -97,7 +95,7 @@ def _report(outcome: Outcome, folder: RunFolder, *, as_json: bool, quiet: bool) 
     if outcome.status in STOPPED:
         best = f"the best prompt so far is in '{folder.path / 'prompt'}'"
         how = outcome.status.replace("_", " ")
-        raise STOPPED[outcome.status](f"{how}; {best}", hint=f"go on: ptv2kit run {folder.path} --resume")
+        raise STOPPED[outcome.status](f"{how}; {best}", hint=f"resume: ptv2kit run {folder.path} --resume")
     missed = outcome.missed()
     if missed:
         raise ExpectationMissedError([Problem(sentence) for sentence in missed])

@@ -77,7 +77,7 @@ class Searches:
         """Train the best trial once more, in one of the processes; that it was done is kept like a trial.
 
         Returns:
-            Whether nobody interrupted it.
+            False if it was interrupted.
         """
         records = [_record(study, trial) for trial in shared.trials()]
         best = best_of(records)

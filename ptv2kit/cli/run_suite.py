@@ -97,7 +97,7 @@ def run_suite(args: argparse.Namespace, suite: ResolvedSuite) -> int:
 def _check_options(args: argparse.Namespace, suite: ResolvedSuite) -> None:
     """Refuse what contradicts itself."""
     if args.resume:
-        raise ConfigError("--resume is for a single run", hint="a suite goes on by itself: leave it out")
+        raise ConfigError("--resume is for a single run", hint="a suite resumes by itself: leave it out")
     if args.address is not None and args.engine != "ray" and SESSION not in os.environ:  # a worker has these words too
         raise ConfigError("--address is for --engine ray")
     if args.gpu is not None and not args.dry_run:
@@ -125,7 +125,7 @@ def _check(suite: ResolvedSuite, preflight: Preflight) -> list[str]:
 
     Raises:
         ConfigError: a cell cannot be run.
-        DataError: its data cannot be had.
+        DataError: its data could not be loaded.
     """
     keys: list[str] = []
     found: dict[type[ProjectError], dict[Problem, list[str]]] = {}

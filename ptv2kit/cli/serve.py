@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: an option or a run cannot be used, the port is taken, or FastAPI is not installed.
-        DataError: a file of a run is torn, or the backbone cannot be had.
+        DataError: a file of a run is torn, or the backbone could not be loaded.
     """
     messages = open_console(stderr=True, quiet=args.quiet)
     settings = _settings(args)
@@ -146,7 +146,7 @@ def _load(words: list[str], device: str, messages: Console) -> LoadedRuns:
 
     Raises:
         ConfigError: a run cannot be used, or two have the same name or different backbones.
-        DataError: a file of a run is torn, or the backbone cannot be had.
+        DataError: a file of a run is torn, or the backbone could not be loaded.
     """
     silence_libraries()
     runs = LoadedRuns(device)

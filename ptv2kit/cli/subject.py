@@ -58,8 +58,6 @@ class Subject:
     """A task as a backbone would read it.
 
     Args:
-        resolved: the task and its file.
-        tokenizer: of the backbone.
         max_length: longest input in sub-words.
         prompt_length: of the recipe, 0 without one.
         filling: how the backbone is asked for a missing word.
@@ -94,13 +92,12 @@ def find_subjects(
     """Each task of a recipe, or the one of a task file, with a tokenizer.
 
     Args:
-        resolved: the file.
         backbone: whose tokenizer; None: the recipe's, or `mini`.
         max_length: instead of the file's own.
 
     Raises:
         ConfigError: the backbone is not supported or has no usable tokenizer.
-        DataError: it cannot be had.
+        DataError: it could not be loaded.
     """
     recipe = resolved.recipe if isinstance(resolved, ResolvedRecipe) else None
     tasks = resolved.tasks if isinstance(resolved, ResolvedRecipe) else (resolved,)

@@ -28,7 +28,6 @@ class _Line:
     """A cell of the plan.
 
     Args:
-        cell: of the suite.
         status: `finished`, `running` in another process, `waiting`, or as it ended before and will be tried again.
         times: how often it is trained; a search trains what stands for its trials.
         estimate: None if it is finished or cannot be estimated.
@@ -57,7 +56,6 @@ def print_suite_plan(
         folder: of the suite; need not exist.
         keys: of the cells, empty where none is known yet.
         preflight: makes keys.
-        args: of the command line.
         jobs: cells at one time.
 
     Returns:

@@ -39,10 +39,7 @@ class SuiteRunner:
     """Trains cells one after the other, keeps a record of each, and reports them.
 
     Args:
-        folder: of the suite.
-        messages: of stderr.
         data_root: where data files are looked up first.
-        title: of the table.
     """
 
     def __init__(self, folder: SuiteFolder, messages: Console, data_root: Path | None, title: str) -> None:
@@ -68,10 +65,8 @@ class SuiteRunner:
         """Train the cells that are not finished; a failed one is tried again, and stops none of the others.
 
         Args:
-            cells: of the suite.
             keys: from `_check`.
             preflight: makes the keys that are not known yet.
-            session: of this command.
             crew: runs several workers; None: this process is the only one.
         """
         worker = Worker(
@@ -98,7 +93,7 @@ class SuiteRunner:
             if left and not self.interrupted:
                 raise TrainingError(
                     f"the workers ended and left {len(left)} cells untouched, the first is '{left[0]}'",
-                    hint=f"what they printed lies in '{self.folder.path}/worker-*.log'",
+                    hint=f"what they printed is in '{self.folder.path}/worker-*.log'",
                 )
         self._look(worker)
         self.interrupted = self.interrupted or any(record.status == "interrupted" for record in self.records)
@@ -165,7 +160,7 @@ class SuiteRunner:
             self.messages.print(f"still running in other processes: {self.elsewhere}")
         done = sum(record.status in ("finished", "stopped") for record in self.records)
         if self.interrupted:
-            message = f"interrupted after {done} of {len(self.records)} cells; run the same command again to go on"
+            message = f"interrupted after {done} of {len(self.records)} cells; run the same command again to resume"
             kinds = {signal.SIGTERM: TerminatedRunError, signal.SIGHUP: HungUpRunError}
             raise kinds.get(self.stopped_by or signal.SIGINT, InterruptedRunError)(message)
         if self.failed:

@@ -35,7 +35,6 @@ class Resume:
     """A run that shall go on.
 
     Args:
-        folder: of the run.
         accepted: keys that may have changed since it was started.
     """
 
@@ -60,10 +59,8 @@ def train_recipe(
     Of several processes all do the same, each with its part of every batch; the first one writes.
 
     Args:
-        resolved: the recipe and its tasks.
         data_root: where data files are looked up first.
         runs_dir: gets the folder `<recipe>/<time>-<key>`.
-        messages: of stderr.
         overrides: from the command line, for the record.
         watchers: told how training goes on; one may raise `StopTraining` from `on_evaluation`.
         name: of the folder, instead of the recipe's.

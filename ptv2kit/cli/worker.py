@@ -57,14 +57,10 @@ class Worker:
     """Trains the cells of a grid that are not finished: each once, after the one that its prompt starts from.
 
     Args:
-        folder: of the suite.
-        cells: of the suite.
         keys: of each, empty where it starts from a cell that is not finished.
         data_root: where data files are looked up first.
-        messages: of stderr.
         key: makes the key of a cell whose prompt's start is known.
         session: of the command: a cell that failed is tried once in each.
-        changed: told when a cell has ended.
     """
 
     def __init__(
@@ -319,11 +315,7 @@ def train_cell(
     """Train one cell; an error of the project is part of its record, any other is raised.
 
     Args:
-        cell: of the suite.
-        folder: of the suite.
         data_root: where data files are looked up first.
-        messages: of stderr.
-        watchers: told how training goes on.
         resume: a run of this cell that goes on; None: a new one.
     """
     try:

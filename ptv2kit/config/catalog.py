@@ -32,8 +32,6 @@ class Entry:
 
     Args:
         name: that finds it, such as `rte` or `mini/table3`.
-        kind: the folder that it is in.
-        path: the file.
         origin: `project` or `catalog`.
         hidden: whether a file of the project has the same name and wins.
     """
@@ -119,7 +117,6 @@ def copy_entry(entry: Entry, target: Path) -> list[Path]:
     """Copy a file of the catalog with what it extends or names, in the folders that the catalog has.
 
     Args:
-        entry: what is copied.
         target: the folder that gets `tasks` and `recipes`.
 
     Returns:

@@ -71,7 +71,6 @@ class Study:
 
     Args:
         case: the case's name, empty without cases.
-        search: what is searched and how.
         recipe_path: the recipe that every trial starts from.
         fixed: what is laid over it in every trial.
         command_line: overrides that win over everything.
@@ -93,7 +92,6 @@ class Study:
         """The cell of a trial.
 
         Args:
-            name: of the cell.
             settings: what was chosen, by dotted key.
             final: whether the values of `search.final` are added.
 
@@ -148,7 +146,6 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> ResolvedSuite:
     """Load and validate a suite, the recipe of every cell, and their tasks.
 
     Args:
-        path: the file.
         overrides: `key=value` each. `search.…=value` is of the suite, everything else goes to every cell.
 
     Raises:
@@ -195,11 +192,9 @@ class _Plan:
     """A cell before its recipe is loaded.
 
     Args:
-        name: of the cell.
         case: its name, empty without cases.
         settings: as of the cell.
         recipe_path: what it starts from.
-        overrides: what is laid over it.
         own: keys that the case or the grid sets.
         rules: indices of the rules that match it.
         expected: what these rules expect.

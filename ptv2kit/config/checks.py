@@ -109,7 +109,7 @@ def _check_first_words(recipe: Recipe, tasks: Sequence[AnyTask], merged: Merged)
     if init == "labels":
         nameless = [task.task for task in tasks if not isinstance(task, ClassesTask | Iob2Task)]
         if nameless:
-            message = f"'prompt.init' is labels, but the labels of task '{nameless[0]}' are no words"
+            message = f"'prompt.init' is labels, but the labels of task '{nameless[0]}' are not words"
             return [merged.place(("prompt", "init")).problem(message, "set prompt.init to words or tokens")]
     return []
 

@@ -37,7 +37,6 @@ class Difference:
     Args:
         key: dotted; of a recipe's tasks it begins with `<task>: `.
         one: the first file's value, None if it has no such key.
-        other: the second file's.
     """
 
     key: str
@@ -50,7 +49,6 @@ def differences(one: Resolved, other: Resolved, key: str = "") -> list[Differenc
 
     Args:
         one: a recipe, task or suite.
-        other: of the same kind.
         key: only what is at and below it; empty: all.
 
     Raises:

@@ -87,7 +87,6 @@ def load_task(path: Path, overrides: Sequence[str] = ()) -> ResolvedTask:
     """Load and validate a task file.
 
     Args:
-        path: the file.
         overrides: `key=value` each.
 
     Raises:
@@ -103,7 +102,6 @@ def load_recipe(path: Path, overrides: Sequence[str | Setting] = ()) -> Resolved
     """Load and validate a recipe file and the tasks that it names.
 
     Args:
-        path: the file.
         overrides: `key=value` each, or a suite's settings; they win over the file.
 
     Raises:

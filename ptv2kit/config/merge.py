@@ -79,7 +79,6 @@ class Merged:
     """All layers together.
 
     Args:
-        path: the file that was asked for.
         values: merged and interpolated, `extends` taken out.
         keys: where each key was written, by the layer that won.
         places: where each value was written, likewise.

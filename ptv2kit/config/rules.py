@@ -27,7 +27,6 @@ class Placed:
     Args:
         value: plain, as it was written.
         path: the way to it in the suite.
-        merged: the suite.
     """
 
     value: Any
@@ -91,7 +90,6 @@ def matching(rules: Sequence[Rule], values: Mapping[str, Any]) -> tuple[int, ...
     """Indices of the rules that match a cell.
 
     Args:
-        rules: of the suite.
         values: of the cell, by dotted key and `case`.
     """
     return tuple(
@@ -117,7 +115,6 @@ def rule_sources(rules: Sequence[Rule], indices: Iterable[int], own: Iterable[st
     """Where values come from, by key, of the rules that say so and have the last word.
 
     Args:
-        rules: of the suite.
         indices: of the rules that match the cell.
         own: keys that the cell sets itself.
     """

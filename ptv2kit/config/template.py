@@ -51,7 +51,7 @@ def parse_template(text: str) -> Template:
             )
         elif not _COLUMN.match(match.group(1)):
             raise ValueError(
-                f"'{token}' is no column name: only '{{column}}' or '{{column.field}}' can stand in braces"
+                f"'{token}' is not a column name: only '{{column}}' or '{{column.field}}' can stand in braces"
             )
         elif _ATTRIBUTE.search(match.group(1)):
             raise ValueError(f"'{token}' names an attribute of Python; only columns and their fields can be read")

@@ -75,7 +75,6 @@ def validate(adapter: TypeAdapter[Any], merged: Merged, known: Iterable[str]) ->
     """Validate merged values.
 
     Args:
-        adapter: of the expected type.
         merged: the values and where they stand.
         known: every key that the type has, dotted; for hints.
 

@@ -45,11 +45,10 @@ def check_classes(verbalizer: Mapping[str, Words], names: Sequence[str], merged:
 
     Args:
         verbalizer: the words of each class.
-        names: the classes.
         merged: where they are written, if that is known.
     """
     problems = [
-        _problem(merged, ("verbalizer", name), f"'verbalizer' has a word for '{name}', which is no class", hint)
+        _problem(merged, ("verbalizer", name), f"'verbalizer' has a word for '{name}', which is not a class", hint)
         for name in verbalizer
         if name not in names
         for hint in (did_you_mean(name, list(names)),)

@@ -56,7 +56,6 @@ class Document:
     """A file that was read.
 
     Args:
-        path: of the file.
         values: plain mappings, lists and scalars.
         keys: where each key stands.
         places: where each value begins.

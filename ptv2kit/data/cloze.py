@@ -48,7 +48,6 @@ class Part:
     """A piece of a pattern.
 
     Args:
-        ids: of its tokens.
         shortenable: whether tokens may be cut off at its end if the input is too long.
     """
 

@@ -36,9 +36,7 @@ class ClozeInputs:
     """Encodes the rows of a task whose template has a mask.
 
     Args:
-        subwords: the backbone's tokenizer.
         text: the first text, or the only one.
-        pair: the second one.
         shorten: which of the two is shortened.
     """
 
@@ -59,7 +57,6 @@ class ClozeInputs:
         """The inputs that a row needs for its answers.
 
         Args:
-            row: of the data.
             answers: tokens of each; None: answers of one token, all compared at one place of one input.
 
         Raises:

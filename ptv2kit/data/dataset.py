@@ -64,8 +64,6 @@ def encode_split(scheme: LabelScheme, data: SplitData, progress: Progress) -> En
     """Encode all rows of a split.
 
     Args:
-        scheme: of the task.
-        data: the rows.
         progress: told about the work every few hundred rows.
 
     Raises:

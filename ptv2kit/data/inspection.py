@@ -23,7 +23,6 @@ class SplitReport:
     """What a split holds.
 
     Args:
-        name: of the split.
         source: where its rows come from.
         rows: all of them, the bad ones included.
         inputs: what the model reads: a window or a choice each.
@@ -78,7 +77,6 @@ def inspect_splits(
     Args:
         scheme: of the task, cutting off at `max_length`.
         untruncated: the same without a limit.
-        subwords: of the scheme.
         splits: `train` is the one that the others are compared with.
         max_length: longest input in sub-words.
         progress: told what is done, and how many rows, every few hundred rows.

@@ -41,7 +41,6 @@ def states_layout(features: Sequence[Feature], batch_size: int, *, padding: bool
     """The layout for a split.
 
     Args:
-        features: of the split.
         batch_size: features of average length per forward pass.
         padding: whether padding is kept too, up to the longest input of the split.
     """
@@ -84,7 +83,6 @@ class KeptStates:
 
         Args:
             features: their indices within the split.
-            length: of the longest of their inputs.
         """
         places = [place for feature in features for place in self._places(feature)]
         padded = torch.zeros(len(places), length, self.rows.shape[1], dtype=self.rows.dtype)

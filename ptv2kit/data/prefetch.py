@@ -32,7 +32,6 @@ class OneAhead(Generic[Key, Made]):
         """What `make` gives for `key`, or raises for it.
 
         Args:
-            key: of what is wanted.
             coming: what will be asked for next; None: it is not known.
         """
         waiting, self._coming = self._coming, None

@@ -89,7 +89,6 @@ def preview_row(scheme: LabelScheme, untruncated: LabelScheme, subwords: Subword
         scheme: of the task, cutting off at `max_length`.
         untruncated: the same without a limit.
         subwords: names the ids.
-        row: what is shown.
 
     Raises:
         DataError: the row is malformed.

@@ -22,7 +22,6 @@ class SpanError(ValueError):
     """A sequence that does not write spans.
 
     Args:
-        message: what is wrong.
         position: index of the tag or cell at fault, from 0.
     """
 

@@ -161,7 +161,7 @@ def _cut(section: Slice, row: Row) -> str:
     end = row.integer(section.end) + section.inclusive
     if not start < end <= len(text):
         raise DataError(
-            f"'{section.start}' to '{section.end}' ({start} to {end - section.inclusive}) is no piece of "
+            f"span {start} to {end - section.inclusive} (columns '{section.start}', '{section.end}') is outside "
             f"'{section.column}', which has {len(text)} characters",
             location=row.location,
         )

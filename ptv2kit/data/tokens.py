@@ -92,7 +92,6 @@ class Window:
     """A question with a piece of a passage.
 
     Args:
-        encoding: of both.
         spans: for each id of the passage its first character and its end there; None for all other ids.
     """
 
@@ -110,7 +109,6 @@ class Subwords:
     """A backbone's fast tokenizer, cutting off at `max_length` ids, special tokens included.
 
     Args:
-        tokenizer: of the backbone.
         max_length: longest input.
         filling: how the backbone is asked for a missing word.
         vocabulary: embeddings of the backbone, which may be fewer than the tokenizer has tokens; None: enough.
@@ -205,7 +203,6 @@ class Subwords:
         """Words that are already split, a separator, and a word that is never cut off, all in one segment.
 
         Args:
-            words: the sentence.
             appended: the word after it.
             separator: what stands between them, cut into sub-words like a word; None: the tokenizer's own separator,
                 or a line break if it has none.

@@ -21,7 +21,6 @@ def check_task_words(task: AnyTask, subwords: Subwords, merged: Merged | None) -
 
     Args:
         task: any; one with a linear head is right.
-        subwords: the backbone's tokenizer.
         merged: the task's file, so that problems have a place.
 
     Raises:
@@ -83,7 +82,6 @@ class _Finder:
 
     Args:
         task: with a verbalizer.
-        subwords: the backbone's tokenizer.
         merged: where the task is written, if that is known.
     """
 
@@ -115,7 +113,7 @@ class _Finder:
                 if not behind or behind[-1] != (True, MASK):
                     hint = "write the mask at the end: '{passage} Question: {question}? Answer: {mask}'"
                     self._add(
-                        ("input", key), "a decoder goes on with a text: '{mask}' must stand at the input's end", hint
+                        ("input", key), "a decoder continues a text: '{mask}' must stand at the input's end", hint
                     )
             case "blank":
                 pass

@@ -23,7 +23,6 @@ class Evaluation:
     """Result over a split.
 
     Args:
-        scores: the task's metrics.
         predictions: one for each row, in the order of the rows.
     """
 
@@ -62,8 +61,6 @@ def evaluate(
 
     Args:
         model: is put into evaluation mode, and back into training mode if it was in it.
-        scheme: of the task.
-        split: what is predicted.
         batch_size: rows per forward pass.
         device: where the model is.
         progress: told how many rows are done, and how many there are.

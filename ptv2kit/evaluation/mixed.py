@@ -30,7 +30,6 @@ class Prompted:
     Args:
         name: that it is asked for by.
         task: says what is read of a row.
-        scheme: of the task.
         model: on the shared backbone, in evaluation mode.
     """
 
@@ -46,7 +45,6 @@ class Question:
     """A row that is ready for the model.
 
     Args:
-        prompted: the task that it is of.
         row: as it is read.
         features: that the task's scheme made of it, at least one.
     """
@@ -78,7 +76,6 @@ class MixedPredictor:
     """A backbone that answers questions of several tasks.
 
     Args:
-        model: of the backbone.
         device: where it is.
         batch_tokens: tokens per forward pass, padding included; one input alone may have more.
         spare_tokens: padding that costs less than one more pass; None: what fits a small model on a CPU, or a GPU.

@@ -49,7 +49,6 @@ class Predictor:
 
     Args:
         task: says what is read of a row.
-        scheme: of the task.
         model: in evaluation mode.
         device: where the model is.
         batch_size: inputs per forward pass.
@@ -71,7 +70,6 @@ class Predictor:
 
         Args:
             rows: without labels; columns that the input does not need are left alone.
-            progress: told how many rows are done.
             ahead: batches whose rows are read and sorted by length together.
 
         Raises:

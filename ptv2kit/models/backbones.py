@@ -72,7 +72,6 @@ class BackboneSpec:
 
     Args:
         source: local folder, or hub id.
-        settings: the recipe's section.
         config: the model's own configuration, with the recipe's dropout.
         family: facts of its model type.
         attention: its attention layers, and what can compute them.
@@ -120,7 +119,6 @@ def find_backbone(settings: Backbone, *, planning: bool = False) -> BackboneSpec
     """Read a backbone's configuration and check that it is supported.
 
     Args:
-        settings: the recipe's section.
         planning: whether the published sizes of the original GLM serve where it is not on this machine, so that the
             hub is not asked; such a spec is not `at_hand`.
 
@@ -283,7 +281,7 @@ def load_backbone(
     missing = sorted(info["missing_keys"])
     unexpected = sorted(info["unexpected_keys"]) if spec.config.model_type == OriginalGlmConfig.model_type else []
     if unexpected:
-        raise ConfigError(f"backbone '{spec.source}': '{unexpected[0]}' among its weights belongs to no GLM")
+        raise ConfigError(f"backbone '{spec.source}': '{unexpected[0]}' among its weights is not a tensor of a GLM")
     if any(not name.startswith("pooler.") for name in missing):
         raise ConfigError(f"backbone '{spec.source}': its weights lack {len(missing)} tensors, first '{missing[0]}'")
     if missing:
@@ -337,7 +335,7 @@ def _read_words_as_in_sentences(tokenizer: PreTrainedTokenizerBase, source: str)
     """Let a word that stands alone be cut up as it is after a space.
 
     Raises:
-        ConfigError: that cannot be had of this tokenizer.
+        ConfigError: that could not be loaded of this tokenizer.
     """
     if _cuts_words_as_sentences(tokenizer):
         return
@@ -410,7 +408,7 @@ def _failed(name: str, source: str, what: str, error: Exception) -> ConfigError 
         return ConfigError(f"backbone '{name}': {what}: {reason}")
     close = did_you_mean(name, ["mini", glm_tiny.NAME])
     return DataError(
-        f"backbone '{name}' is no local folder and could not be had from the hub: {what}: {reason}",
+        f"backbone '{name}' is not a local folder and could not be loaded from the hub: {what}: {reason}",
         hint=close
         if close.startswith("did")
         else "check the name and the network; without a network give a local folder, or 'mini'",

@@ -12,7 +12,6 @@ class ParameterCount:
     """Parameters of a model.
 
     Args:
-        backbone: of the backbone.
         prompt: trained, of the prompt.
         head: trained, of the head.
         tuned: whether the backbone is trained too.

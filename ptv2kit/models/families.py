@@ -101,7 +101,6 @@ def family_of(config: PretrainedConfig, name: str) -> Family:
     """The facts of a configuration.
 
     Args:
-        config: of the backbone.
         name: of the backbone, for errors.
 
     Raises:

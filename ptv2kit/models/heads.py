@@ -87,7 +87,6 @@ class SequenceHead(Head):
         hidden_size: width of the backbone.
         classes: number of logits.
         dropout: before the linear layer.
-        pooling: what is read.
     """
 
     def __init__(self, hidden_size: int, classes: int, dropout: float, pooling: Pooling) -> None:

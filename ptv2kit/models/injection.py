@@ -152,7 +152,6 @@ def _mask_beside(visible: Tensor, attention_mask: Tensor | None, length: int) ->
     Args:
         visible: boolean `[batch, prompt_length]`.
         attention_mask: boolean `[batch or 1, 1, length, length]`, or None = all visible.
-        length: of the tokens.
     """
     of_prompt = visible[:, None, None, :].expand(-1, -1, length, -1)
     of_tokens = visible.new_ones(1, 1, length, length) if attention_mask is None else attention_mask
@@ -194,7 +193,6 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
     It is found by one recorded forward pass of a copy on the meta device: no weights are read, nothing is computed.
 
     Args:
-        config: of the model.
         adapt: what is done to the model before prompts can be put into it.
 
     Raises:

@@ -22,7 +22,6 @@ class InputPrompt(nn.Module):
 
     Args:
         length: number of vectors.
-        hidden_size: of the backbone's word embeddings.
         encoder: what the vectors go through; its weights start as torch starts them.
         init_scale: standard deviation of the normal distribution of the initial vectors; `start_from_words` is GLM's
             way.
@@ -54,7 +53,7 @@ class InputPrompt(nn.Module):
         Args:
             word_embeddings: `[vocab, hidden]`.
             answer_ids: `[answers]`, first tokens of verbalizers; None: words only.
-            frequent: words are drawn from the first so many ids (official code: 5000).
+            frequent: words are drawn from the first `frequent` ids (official code: 5000).
         """
         length, device = self.embedding.num_embeddings, word_embeddings.device
         vectors = word_embeddings[torch.randint(min(frequent, len(word_embeddings)), (length,), device=device)]

@@ -61,7 +61,6 @@ class PeftHead:
     """Where a head of ours belongs in a class of transformers.
 
     Args:
-        task_type: of PEFT.
         module: its name in the class.
         auto_class: that makes the model.
     """
@@ -112,7 +111,6 @@ def require_peft(recipe: Recipe, spec: BackboneSpec) -> None:
     """Make sure that PEFT computes with a prompt what we do.
 
     Args:
-        recipe: of the run.
         spec: its backbone.
 
     Raises:
@@ -151,12 +149,7 @@ def _why_not(recipe: Recipe, spec: BackboneSpec) -> tuple[str, str]:
 
 
 def peft_head(spec: BackboneSpec, head: Head) -> PeftHead | None:
-    """The class of transformers whose head computes what ours does; None: there is none.
-
-    Args:
-        spec: the backbone.
-        head: of the run.
-    """
+    """The class of transformers whose head computes what ours does; None: there is none."""
     kind = spec.family.model_type
     match head:
         case TokenHead() if kind in _TOKEN_HEADS:
@@ -173,8 +166,6 @@ def adapter_config(spec: BackboneSpec, length: int, head: PeftHead | None) -> di
     """The content of PEFT's `adapter_config.json`.
 
     Args:
-        spec: the backbone.
-        length: of the prompt.
         head: that goes along in PEFT's own way.
     """
     layer = spec.layers[0]

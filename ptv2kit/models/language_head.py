@@ -61,7 +61,6 @@ def check_language_model(spec: BackboneSpec, *, several_tokens: bool) -> None:
     """Make sure, before weights are read, that a model of this type can score words.
 
     Args:
-        spec: of the backbone.
         several_tokens: whether answers of several tokens are scored.
 
     Raises:
@@ -69,7 +68,7 @@ def check_language_model(spec: BackboneSpec, *, several_tokens: bool) -> None:
     """
     mapping = MODEL_FOR_CAUSAL_LM_MAPPING if spec.attention.causal else MODEL_FOR_MASKED_LM_MAPPING
     if not _is_glm(spec) and type(spec.config) not in mapping:
-        kind = "goes on with texts" if spec.attention.causal else "fills masks"
+        kind = "continues texts" if spec.attention.causal else "fills masks"
         raise ConfigError(
             f"backbone '{spec.settings.name}' cannot take 'head: verbalizer': transformers has no model of type "
             f"'{spec.config.model_type}' that {kind}",
@@ -98,7 +97,6 @@ def language_head(spec: BackboneSpec, backbone: PreTrainedModel, tokens: Sequenc
     backbone's word embeddings where the checkpoint ties the two; if these are trained, or in parts, it keeps its own.
 
     Args:
-        spec: of the backbone.
         backbone: loaded, or without weights on the meta device: then nothing is read.
         tokens: that logits are needed of; None: all.
 

@@ -62,7 +62,6 @@ class MixedModel:
     """One backbone that serves several prompts at the same time; for inference.
 
     Args:
-        spec: the backbone's facts.
         backbone: that the models of all parts share.
     """
 

@@ -27,7 +27,6 @@ class PromptedModel(nn.Module):
     """A backbone with a prompt in front of its layers or its input, or with none, and a head.
 
     Args:
-        spec: the backbone's facts.
         backbone: from `load_backbone`, frozen unless it is to be trained.
         prompt: keys and values of the covered layers, vectors in front of the input, or None.
         head: from hidden states to logits.

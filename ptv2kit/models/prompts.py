@@ -50,7 +50,6 @@ class EmbeddingPrompt(DeepPrompt):
     """Keys and values as plain parameters (official `PrefixEncoder` without projection).
 
     Args:
-        layers: the layers that are prompted.
         length: prompt vectors per layer.
         dropout: as of `DeepPrompt`.
         init_scale: standard deviation of the normal distribution of the initial values.
@@ -76,7 +75,6 @@ class NetworkPrompt(DeepPrompt):
     two layers, as of P-tuning, comes before that. After training only the output is needed (`EmbeddingPrompt`).
 
     Args:
-        layers: the layers that are prompted.
         length: prompt vectors per layer.
         dropout: as of `DeepPrompt`.
         init_scale: standard deviation of the normal distribution of vectors and linear weights; biases start at 0.
@@ -129,7 +127,6 @@ class ShallowPrompt(nn.Module):
 
     Args:
         length: number of vectors.
-        width: of the backbone's word embeddings.
         dropout: as of `DeepPrompt`.
         init_scale: standard deviation of the normal distribution of the initial values.
         encoder: what the vectors go through.

@@ -46,7 +46,6 @@ class QuantizedLinear(nn.Module):
         scales: fp32; `int8`: `[out_features]`, the largest value of a row; `nf4`: `[blocks]`, the largest of a block.
         bias: `[out_features]` or None.
         shape: `(out_features, in_features)`.
-        dtype: of the backbone.
     """
 
     def __init__(
@@ -98,7 +97,6 @@ def check_quantization(name: Quantization, config: PretrainedConfig, device_type
 
     Args:
         name: what to quantize to.
-        config: of the backbone.
         device_type: where it will be computed, as in `torch.device.type`.
 
     Raises:
@@ -172,7 +170,6 @@ def take_over(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
     Args:
         model: loaded with `quantization_arguments`, on a device that is not "meta".
-        dtype: as given there.
 
     Raises:
         ConfigError: the model has linear layers, or experts in one tensor, in its stack that were not quantized.

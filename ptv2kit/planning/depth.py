@@ -32,7 +32,6 @@ def passes_by_depth(recipe: Recipe, spec: BackboneSpec, shape: TaskShape) -> Pas
     Args:
         recipe: without gradient checkpointing.
         spec: from `find_backbone`.
-        shape: of the task.
 
     Raises:
         ConfigError: the model cannot be run without values.

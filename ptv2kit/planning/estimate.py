@@ -55,7 +55,6 @@ class Estimate:
 
         Args:
             gpu: on which.
-            dtype: of the frozen weights.
         """
         peak = gpu.peak(dtype)
         return None if peak is None or self.operations is None else self.operations / (peak * UTILISATION)
@@ -83,7 +82,7 @@ class Estimator:
 
         Raises:
             ConfigError: the backbone cannot do what the recipe asks for.
-            DataError: the backbone's configuration cannot be had, or a data file is malformed.
+            DataError: the backbone's configuration could not be loaded, or a data file is malformed.
         """
         recipe = resolved.recipe
         rows = [self._rows_of(recipe, task) for task in resolved.tasks]
@@ -99,7 +98,7 @@ class Estimator:
 
         Raises:
             ConfigError: the backbone cannot do what the recipe asks for.
-            DataError: the backbone's configuration cannot be had.
+            DataError: the backbone's configuration could not be loaded.
         """
         key = _key(resolved)
         if key not in self._disk:

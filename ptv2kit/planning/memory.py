@@ -46,8 +46,6 @@ class ModelCosts:
 
     Args:
         count: parameters; heads of all tasks together.
-        shape: the task with the largest passes.
-        passes: of that task.
         frozen: bytes of the frozen weights as they are stored.
         trained: bytes of what is trained.
     """
@@ -66,10 +64,7 @@ class Footprint:
 
     Args:
         weights: frozen and trained.
-        gradients: of what is trained.
-        optimizer: the moments of AdamW.
         buckets: what is sent between processes, and, of zero3, the weights that are gathered at one time.
-        activations: of the backbone.
         prefix: the prompt's keys and values as the batch sees them.
         head: what the head keeps, with the copies of the last hidden states in fp32.
         reserve: assumed for CUDA and its libraries.
@@ -119,7 +114,6 @@ class Choice:
     """A strategy and why.
 
     Args:
-        setup: what is taken.
         micro_batch: most examples per forward pass that fit each GPU, 0 if not even one does; None: it was not asked,
             because there is nothing to decide.
         reason: a sentence without a full stop.
@@ -166,8 +160,6 @@ def footprint(recipe: Recipe, costs: ModelCosts, setup: Setup, examples: int, *,
 
     Args:
         recipe: how it is trained.
-        costs: of its model.
-        setup: the way to train.
         examples: per forward pass.
         checkpointing: whether layers are computed again in the backward pass.
     """
@@ -209,7 +201,6 @@ def choose_strategy(
     Args:
         recipe: how it is trained.
         spec: from `find_backbone`.
-        shapes: of its tasks.
         processes: in all.
         memory: bytes of each GPU that the run may have; None: there is no GPU, and memory decides nothing.
 

@@ -38,7 +38,6 @@ class TaskShape:
     """The size of a task's inputs and head.
 
     Args:
-        name: of the task.
         unit: what has logits.
         labels: number of logits per unit; of choices their number.
         max_length: sub-words of the longest input.
@@ -110,12 +109,7 @@ class PassCost:
 @final
 @dataclass(frozen=True)
 class PassCosts:
-    """The costs of one example and of two; costs grow linearly from there.
-
-    Args:
-        one: of one example.
-        two: of two.
-    """
+    """The costs of one example and of two; costs grow linearly from there."""
 
     one: PassCost
     two: PassCost
@@ -136,7 +130,6 @@ def count_passes(model: PromptedModel, recipe: Recipe, shape: TaskShape) -> Pass
         model: from `empty_model`, without gradient checkpointing; hooks are put into it, so that it is good for nothing
             else afterwards.
         recipe: with the type of the frozen weights.
-        shape: of the task.
 
     Raises:
         ConfigError: the model cannot be run without values.

@@ -83,11 +83,8 @@ class Plan:
     """What a run will need.
 
     Args:
-        recipe: what is planned.
         gpu: on which.
-        costs: of the model.
         options: every way to train.
-        choice: the one that is taken.
         rows: of the training splits, by task; None: not known.
         duration: None if the rows are not known.
         warnings: what will not work.
@@ -174,13 +171,11 @@ def make_plan(
     Args:
         recipe: how it is trained.
         spec: from `find_backbone`.
-        tasks: of the recipe.
         gpu: on which.
         processes: GPUs in all.
         data_root: where data files are looked up first, to count their rows.
         rows: of the training splits together, instead of counting them.
         count_rows: whether files are read to count them; if not, steps are unknown.
-        price: of a GPU for an hour.
 
     Raises:
         ConfigError: the backbone cannot do what the recipe asks for.

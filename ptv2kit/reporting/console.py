@@ -39,9 +39,7 @@ class TrainingConsole:
     """Shows how a training goes on: a live bar on a terminal, otherwise a line every ten seconds and after each epoch.
 
     Args:
-        console: of stderr.
         metric: name of the metric that chooses the best epoch.
-        epochs: of the whole run.
     """
 
     def __init__(self, console: Console, metric: str, epochs: int) -> None:
@@ -112,11 +110,7 @@ class TrainingConsole:
 
 @final
 class RowsConsole:
-    """Shows how rows are encoded; off a terminal it is silent.
-
-    Args:
-        console: of stderr.
-    """
+    """Shows how rows are encoded; off a terminal it is silent."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -50,7 +50,7 @@ class Outcome:
         recipe: as it was run.
         tasks: at least one.
         status: whether it ran to its end; `terminated`: by SIGTERM; `hung_up`: by
-            SIGHUP; `stopped`: whoever watched had seen enough.
+            SIGHUP; `stopped`: the pruner has seen enough.
         parameters: frozen and trained; the heads of all tasks together.
         best_epoch: of several tasks the one with the best mean of their first metrics; as of `TaskOutcome` otherwise.
         epochs: epochs that were finished.

@@ -172,7 +172,6 @@ class RunRecorder:
     """Writes how a training goes on into `metrics.jsonl` and `log.txt`.
 
     Args:
-        folder: of the run.
         every: optimizer steps between two lines of `metrics.jsonl`.
         losses: `unwritten` of a run that goes on.
         lines: that `metrics.jsonl` has already.

@@ -31,14 +31,12 @@ class CellRecord:
     """What is known of a cell.
 
     Args:
-        name: of the cell.
         case: of the suite, empty without cases.
         settings: what tells it from the others, by dotted key.
         status: `stopped` by the pruner of a search; `running` in another process.
         key: stands for what decides its outcome; empty for trials, whose study has it.
         score: the first metric on the validation split, of several tasks the highest mean; None if never measured.
         metrics: by split, of several tasks by `task/split`, and name.
-        best_epoch: the epoch that was kept.
         epochs: that were finished.
         seconds: wall time of the training, of all parts of one that was interrupted; of a killed process nothing.
         trained: parameters.
@@ -160,7 +158,7 @@ class SuiteFolder:
             return CellRecord(**parse_json(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise DataError(
-                f"this is no record of a cell: {error}", location=str(path), hint="delete it; the cell is run again"
+                f"this is not a record of a cell: {error}", location=str(path), hint="delete it; the cell is run again"
             ) from error
 
     def write_record(self, record: CellRecord) -> None:

@@ -48,9 +48,7 @@ def tracking(
     """Start the trackers, or let them go on with the run of this folder, and end them with the context.
 
     Args:
-        names: of the trackers.
         folder: of the run; its name and its parent's name the run.
-        settings: the resolved recipe.
         step: the last one of a run that goes on, else 0.
 
     Raises:

@@ -107,7 +107,6 @@ class Endpoints:
     Args:
         runs: that are served.
         settings: limits.
-        meters: told of rows and prompts.
     """
 
     def __init__(self, runs: LoadedRuns, settings: Settings, meters: Meters) -> None:
@@ -223,7 +222,7 @@ class Endpoints:
         try:
             folder = (root / run).resolve()
         except (OSError, ValueError) as error:
-            raise HTTPException(422, "this is no name of a folder") from error
+            raise HTTPException(422, "this is not the name of a folder") from error
         if not folder.is_relative_to(root):
             raise HTTPException(403, "only runs within the folder that the server was started with can be added")
         return folder

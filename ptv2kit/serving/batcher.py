@@ -165,7 +165,7 @@ class Batcher:
         room = self._settings.batch_tokens
         while self._queue and room > 0:
             asked = self._queue.popleft()
-            if not asked.answer.done():  # else whoever asked has gone
+            if not asked.answer.done():  # else the client has gone
                 batch.append(asked)
                 room -= asked.tokens
         if not self._queue:
@@ -179,7 +179,7 @@ class Batcher:
         questions = [asked.question for asked in batch]
         try:
             answers = await running.run_in_executor(self._computing, self._predictor.answers, questions)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises belongs to whoever asked
+        except Exception as error:  # noqa: BLE001 - whatever a model raises is answered to the client
             _NOTES.warning("a batch of %d rows failed: %s: %s", len(batch), type(error).__name__, error)
             if len(batch) == 1:
                 if not batch[0].answer.done():

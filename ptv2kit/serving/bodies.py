@@ -29,7 +29,7 @@ class AskedRow(Body):
     @classmethod
     def _is_unicode(cls, value: RowValue | None) -> RowValue | None:
         if value is not None and _has_half_characters(value):
-            raise ValueError("the text has half of a surrogate pair, which is no character")
+            raise ValueError("the text has half of a surrogate pair, which is not a character")
         return value
 
 
@@ -51,7 +51,7 @@ class Rows(Body):
     def _are_unicode(cls, rows: list[RowValue]) -> list[RowValue]:
         for number, row in enumerate(rows):
             if _has_half_characters(row):
-                raise ValueError(f"row {number} has half of a surrogate pair, which is no character")
+                raise ValueError(f"row {number} has half of a surrogate pair, which is not a character")
         return rows
 
 

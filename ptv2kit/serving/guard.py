@@ -29,8 +29,7 @@ class _RefusedError(Exception):
     """A request that goes no further.
 
     Args:
-        status: of the answer.
-        detail: for whoever asked.
+        detail: shown to the client.
         headers: of the answer, besides.
     """
 

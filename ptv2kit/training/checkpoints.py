@@ -77,14 +77,14 @@ def require_facts(facts: Mapping[str, Any], folder: Path) -> None:
     path = folder / "prompt.safetensors"
     for key in ("backbone", "method"):
         if not isinstance(facts.get(key), str):
-            raise DataError(f"the header's '{key}' is no text", location=str(path))
+            raise DataError(f"the header's '{key}' is not text", location=str(path))
     task, names = facts.get("task"), facts.get("names")
     if isinstance(task, str):
         fits = _is_texts(names)
     else:
         fits = _is_texts(task) and isinstance(names, dict) and all(map(_is_texts, cast(dict[str, Any], names).values()))
     if not fits:
-        raise DataError("the header's 'task' and 'names' are no task with a list of labels", location=str(path))
+        raise DataError("the header's 'task' and 'names' are not a task with a list of labels", location=str(path))
 
 
 def _is_texts(value: object) -> bool:

@@ -71,7 +71,6 @@ class Workers:
     Args:
         rank: of this process, from 0.
         local_rank: on its machine.
-        size: of all.
     """
 
     rank: int
@@ -102,7 +101,6 @@ def process_group(found: Workers | None, device: torch.device) -> Generator[Proc
 
     Args:
         found: from `workers`.
-        device: of this process.
     """
     if found is None or found.size == 1:
         yield Alone()
@@ -115,7 +113,9 @@ def process_group(found: Workers | None, device: torch.device) -> Generator[Proc
         if not isinstance(error, dist.DistBackendError) and "gloo" not in str(error):
             raise
         reason = str(error).strip().split("\n", 1)[0]
-        raise TrainingError(f"process {found.rank} lost the others: {reason}", hint="--resume goes on") from error
+        raise TrainingError(
+            f"process {found.rank} lost the others: {reason}", hint="--resume continues from the last checkpoint"
+        ) from error
     finally:
         dist.destroy_process_group()
 
@@ -124,7 +124,6 @@ def check_strategy(recipe: Recipe, spec: BackboneSpec, chosen: Chosen, size: int
     """Make sure, before weights are read, that a recipe can be trained this way.
 
     Args:
-        recipe: of the run.
         spec: its backbone.
         chosen: how processes share the work.
         size: number of processes.
@@ -189,7 +188,7 @@ def _check_trunk_cache(recipe: Recipe, strategy: Chosen, processes: int) -> None
 
 
 def _check_sharding(recipe: Recipe, spec: BackboneSpec) -> None:
-    """What cannot be had of frozen weights in parts."""
+    """What could not be loaded of frozen weights in parts."""
     reasons = {
         "method fine_tuning trains the backbone, and zero3 is for frozen ones; set the strategy to zero2": (
             recipe.method == "fine_tuning"
@@ -237,12 +236,7 @@ def check_deepspeed_block(block: Mapping[str, Any]) -> None:
 
 
 def deepspeed_config(recipe: Recipe, stage: Literal[1, 2, 3]) -> dict[str, Any]:
-    """What DeepSpeed is told: ours, and the recipe's block over it.
-
-    Args:
-        recipe: of the run.
-        stage: of ZeRO.
-    """
+    """What DeepSpeed is told: ours, and the recipe's block over it."""
     zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": REDUCE_BUCKET}
     if stage == 3:
         zero["stage3_max_live_parameters"] = LIVE_PARAMETERS
@@ -282,7 +276,6 @@ def prepare_strategy(
     Args:
         recipe: of the run, checked by `check_strategy`.
         chosen: how processes share the work.
-        device: of this process.
         size: number of processes.
     """
     if not chosen.startswith("zero"):

@@ -28,7 +28,6 @@ class ForeignPrompt:
     """What was found.
 
     Args:
-        path: of the file.
         kind: whose it is, for people.
         flat: `[length, layers · 2 · kv_heads · head_dim]`; what a network made is made already.
         head: `linear.weight`, `linear.bias` and, if there is a layer before it, `dense.weight`, `dense.bias`; empty if

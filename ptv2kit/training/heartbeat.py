@@ -14,7 +14,6 @@ def signs_of_life(storage: BaseStorage, study: str, trials: Sequence[int]) -> Ge
     """Say for trials, as long as the context lasts, that they are still being tried; a journal needs no signs.
 
     Args:
-        storage: of the study.
         study: its name.
         trials: their numbers in the study.
     """

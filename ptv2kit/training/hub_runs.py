@@ -21,8 +21,6 @@ def published_files(folder: Path, resolved: ResolvedRecipe, card: str) -> dict[s
     may hold them, nor checkpoints; and no path of this machine.
 
     Args:
-        folder: of the run.
-        resolved: of the run.
         card: the content of `README.md`.
 
     Raises:
@@ -70,13 +68,13 @@ def find_run(name: str) -> Path:
 
     identifier, _, revision = name.removeprefix(PREFIX).partition("@")
     if identifier.count("/") != 1:
-        raise ConfigError(f"'{name}' is no run on the hub", hint=f"expected {PREFIX}user/name")
+        raise ConfigError(f"'{name}' is not a run on the hub", hint=f"expected {PREFIX}user/name")
     try:
         found = snapshot_download(
             identifier, revision=revision or None, allow_patterns=["*.yaml", "*.json", "prompt/*"]
         )
     except HFValidationError as error:
-        raise ConfigError(f"'{name}' is no run on the hub: {error}") from error
+        raise ConfigError(f"'{name}' is not a run on the hub: {error}") from error
     except Exception as error:
         raise hub_error(error, name) from error
     return Path(found)
@@ -101,7 +99,7 @@ def _local_run(path: Path) -> Path:
             )
     known = sorted(each.name for each in Path("runs").iterdir()) if is_folder(Path("runs")) else []
     raise ConfigError(
-        f"'{path}' is no folder of a run, and there are no runs of this name in 'runs'",
+        f"'{path}' is not the folder of a run, and there are no runs of this name in 'runs'",
         hint=did_you_mean(str(path), known) or "'ptv2kit run' prints a run's folder",
     )
 

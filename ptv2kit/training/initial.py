@@ -44,8 +44,6 @@ class InitialTensors:
 
         Args:
             model: fresh.
-            task: of the model.
-            names: of its labels.
 
         Returns:
             Whether a head was there for this very task with the same labels; else the head stays fresh.
@@ -79,7 +77,7 @@ def read_initial(recipe: Recipe, spec: BackboneSpec) -> InitialTensors | None:
     folder = Path(recipe.init_from).expanduser()
     if not is_file(folder / "prompt" / "prompt.safetensors"):
         raise ConfigError(
-            f"init_from: '{folder}' is no folder of a run, which has 'prompt/prompt.safetensors'",
+            f"init_from: '{folder}' is not the folder of a run, which has 'prompt/prompt.safetensors'",
             hint="it is relative to the working folder; 'ptv2kit run' prints a run's folder",
         )
     tensors, facts = load_prompt(folder / "prompt")
@@ -93,7 +91,7 @@ def read_initial(recipe: Recipe, spec: BackboneSpec) -> InitialTensors | None:
     if (facts["method"] in DEEP_METHODS) != (recipe.method in DEEP_METHODS):
         raise ConfigError(
             f"init_from: the prompt in '{folder}' is one of {facts['method']}, but method is {recipe.method}",
-            hint="vectors in front of the input and prompts in front of every layer are no start for each other",
+            hint="vectors in front of the input and prompts in front of every layer cannot start from each other",
         )
     if facts.get("prompt_length") != recipe.prompt_length:
         raise ConfigError(

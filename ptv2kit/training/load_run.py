@@ -35,11 +35,8 @@ class LoadedRun:
 
     Args:
         folder: that it was read from.
-        recipe: of the run.
         task: the one that was asked for, with the labels that it was trained with.
-        spec: the backbone's facts.
         tokenizer: of the backbone, as the task's scheme uses it.
-        scheme: of the task.
         model: with the best prompt and head, in evaluation mode.
         facts: of the prompt's file: epoch, scores and the like.
         device: where the model is.
@@ -87,15 +84,14 @@ def load_run(folder: Path, task: str | None = None, device: str = "auto", beside
     """Read a run's recipe, task, prompt and head, and load its backbone.
 
     Args:
-        folder: of the run.
         task: which one of several.
         device: as `train.device`.
         beside: a run whose backbone is taken instead, whose device, and whose tokenizer if it serves; None: load them.
 
     Raises:
-        ConfigError: this is no folder of a run, it has no head, it has several tasks and none was named, what was saved
-            does not fit its own recipe, or the run beside has another backbone.
-        DataError: a file is torn, or the backbone cannot be had.
+        ConfigError: this is not the folder of a run, it has no head, it has several tasks and none was named, what
+            was saved does not fit its own recipe, or the run beside has another backbone.
+        DataError: a file is torn, or the backbone could not be loaded.
     """
     resolved = read_run(folder)
     chosen = _choose(resolved, task, folder)
@@ -155,12 +151,12 @@ def read_run(folder: Path) -> ResolvedRecipe:
     """The recipe and the tasks of a run.
 
     Raises:
-        ConfigError: this is no folder of a run, or its files are no longer valid.
+        ConfigError: this is not the folder of a run, or its files are no longer valid.
     """
     path = folder / "recipe.resolved.yaml"
     if not is_file(path):
         raise ConfigError(
-            f"'{folder}' is no folder of a run, which has 'recipe.resolved.yaml'",
+            f"'{folder}' is not the folder of a run, which has 'recipe.resolved.yaml'",
             hint="'ptv2kit run' prints a run's folder",
         )
     return load_recipe(path)

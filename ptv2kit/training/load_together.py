@@ -45,15 +45,14 @@ class LoadedRuns:
         """Load a run, each of its tasks as a prompt.
 
         Args:
-            folder: of the run.
             name: of the prompt; of a run with several tasks, each is called `name.task`. None: as the task.
 
         Returns:
             The names that were added; none of them if one cannot be loaded.
 
         Raises:
-            ConfigError: a name is taken, this is no folder of a run, or it has another backbone than the others.
-            DataError: a file of it is torn, or its backbone cannot be had.
+            ConfigError: a name is taken, this is not the folder of a run, or it has another backbone than the others.
+            DataError: a file of it is torn, or its backbone could not be loaded.
         """
         resolved = [each.task for each in read_run(folder).tasks]
         tasks = [task.task for task in resolved]
@@ -169,7 +168,7 @@ def load_together(runs: Mapping[str, Path], device: str = "auto") -> LoadedRuns:
 
     Raises:
         ConfigError: one of them cannot be loaded, or has another backbone than the others.
-        DataError: a file of one is torn, or the backbone cannot be had.
+        DataError: a file of one is torn, or the backbone could not be loaded.
     """
     loaded = LoadedRuns(device)
     for name, folder in runs.items():

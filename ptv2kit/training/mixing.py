@@ -41,7 +41,6 @@ def batch_stream(one_pass: Callable[[int], Sequence[list[int]]], seed: int) -> I
 
     Args:
         one_pass: the batches of a pass, by its seed.
-        seed: of the whole run.
     """
     number = 0
     while True:
@@ -59,7 +58,6 @@ def turns(counts: Sequence[int], seed: int) -> list[int]:
 
     Args:
         counts: from `batches_per_epoch`.
-        seed: of the run and the epoch.
     """
     order = [task for task, count in enumerate(counts) for _ in range(count)]
     random.Random(seed).shuffle(order)

@@ -19,10 +19,7 @@ class OpenTrial:
     """A trial that is being tried.
 
     Args:
-        study: of Optuna.
-        trial: of the study.
         rank: its number among the trials that count.
-        search: what is searched.
         points: of the grid, if it is one.
     """
 

@@ -22,10 +22,7 @@ class TaskPart:
     """What one task adds to a training.
 
     Args:
-        name: of the task.
         model: with the task's head; several tasks' models share backbone and prompt.
-        scheme: of the task.
-        train_split: what is trained on.
         validation_split: what chooses the best epoch.
     """
 

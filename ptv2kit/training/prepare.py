@@ -39,10 +39,7 @@ class Prepared:
 
     Args:
         recipe: how it is trained.
-        task: what is learned.
         device: where to compute.
-        spec: the backbone's facts.
-        scheme: of the task.
         splits: encoded, by name; tests only if the task has any.
         first_words: tokens that the prompt starts from; empty unless the recipe says `prompt.init: labels` or `words`.
     """
@@ -147,7 +144,7 @@ def check_backbone(recipe: Recipe, task: AnyTask) -> tuple[BackboneSpec, int]:
 
     Raises:
         ConfigError: the backbone is not supported, or has no positions for the longest input.
-        DataError: it cannot be had.
+        DataError: it could not be loaded.
     """
     spec = find_backbone(recipe.backbone)
     max_length = recipe.train.max_length or task.input.max_length
@@ -213,14 +210,12 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
 
     Args:
         recipe: how it is trained.
-        task: what is learned.
         task_path: the task's file; data files are looked up beside it.
         data_root: where data files are looked up first.
-        progress: told about long work.
 
     Raises:
         ConfigError: settings do not fit each other, the backbone or the machine.
-        DataError: the data or the backbone cannot be had, or the data is malformed.
+        DataError: the data or the backbone could not be loaded, or the data is malformed.
     """
     device = choose_device(recipe.train.device)
     located = locate_data(task, task_path, data_root)

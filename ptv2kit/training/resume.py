@@ -45,7 +45,6 @@ class Checkpoints:
         Later ones are damaged: a training that goes on does so from the newest that is whole.
 
         Args:
-            state: of the training.
             extra: what else to keep; plain values.
 
         Raises:

@@ -48,7 +48,6 @@ class SeededSampler(BaseSampler):
 
     Args:
         kind: which sampler.
-        seed: of the search.
     """
 
     def __init__(self, kind: Literal["tpe", "random"], seed: int) -> None:

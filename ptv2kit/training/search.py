@@ -42,7 +42,6 @@ class TrialRecord:
         number: rank within the study, from 0.
         settings: what was chosen, by dotted key.
         status: how far it is.
-        score: of finished trials.
         facts: what was kept of it.
     """
 
@@ -77,7 +76,7 @@ class SharedSearch:
 
     Args:
         search: what is searched and how; its `storage` says where, if it is set.
-        name: of the study; whoever uses the same name and storage shares it.
+        name: of the study; processes with the same name and storage share it.
         journal: where the trials are kept unless `search.storage` says otherwise; absolute.
 
     Raises:

@@ -119,7 +119,6 @@ class Generators:
 
     Args:
         python: of `random`.
-        numpy: of NumPy's global generator.
         torch: of the CPU, then of each GPU.
     """
 

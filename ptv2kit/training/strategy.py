@@ -21,7 +21,6 @@ class Strategy(ABC):
     """Forward, backward and step.
 
     Args:
-        parts: the tasks.
         trained: what is trained, by name.
         optimizer: over all of `trained`.
         processes: that train together.

@@ -34,7 +34,7 @@ def open_storage(storage: str | None, journal: Path) -> BaseStorage:
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 return RDBStorage(storage, heartbeat_interval=HEARTBEAT_SECONDS)
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
-            message = f"search.storage is no address of a database that can be used: '{hidden}'"
+            message = f"search.storage is not the address of a usable database: '{hidden}'"
             raise ConfigError(message, hint="write it as SQLAlchemy does, and install the database's driver") from error
         except (SQLAlchemyError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
@@ -47,4 +47,4 @@ def open_storage(storage: str | None, journal: Path) -> BaseStorage:
     except OSError as error:
         raise ConfigError(f"the journal cannot be written: {error.strerror}", location=str(path)) from error
     except (ValueError, KeyError) as error:
-        raise DataError(f"this is no whole journal of a search: {error}", location=str(path)) from error
+        raise DataError(f"this is not a complete journal of a search: {error}", location=str(path)) from error

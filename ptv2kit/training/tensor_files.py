@@ -19,7 +19,6 @@ def read_tensors(path: Path, *, checked: bool = True) -> tuple[dict[str, Tensor]
     """All tensors of a file, and the texts in its header.
 
     Args:
-        path: of the file.
         checked: whether only types of number are allowed over which `digest` can be taken.
 
     Raises:

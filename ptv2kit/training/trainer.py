@@ -45,7 +45,7 @@ class TrainingEvents(Protocol):
         """After each epoch's evaluation; `best` if the first metric is higher than ever before."""
 
 
-class StopTraining(Exception):  # noqa: N818 - no error: whoever watches has seen enough
+class StopTraining(Exception):  # noqa: N818 - no error: the watcher has seen enough
     """Raised by a receiver of `on_evaluation` to end the training after this epoch."""
 
 
@@ -99,7 +99,6 @@ class Trainer:
         parts: the tasks; their models are on `device`.
         settings: the recipe's `train` section.
         device: where to compute.
-        events: told how it goes on.
         keeper: given the tensors of each task's best epoch, of several tasks also those of the best mean, and
             checkpoints.
         strategy: makes the steps.

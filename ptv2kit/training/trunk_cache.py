@@ -118,8 +118,6 @@ def keep_trunk(
         spec: its backbone.
         parts: the tasks; their models are on `device`.
         device: where to compute.
-        progress: told about the work.
-        say: told what the user should know.
         strategy: how the processes share the work.
         processes: that train together; each keeps outputs of its own.
 

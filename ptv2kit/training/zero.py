@@ -26,7 +26,6 @@ class PartitionedOptimizer(Strategy):
     """Steps are made by a DeepSpeed engine around the model of one task.
 
     Args:
-        parts: the task.
         trained: what is trained, by name.
         optimizer: over all of `trained`.
         processes: that train together.

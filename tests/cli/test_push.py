@@ -150,7 +150,7 @@ def test_public_is_only_what_somebody_asked_for(hub: Hub, run: Path, project: Pr
 
 def test_it_asks_first(hub: Hub, run: Path, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["push", str(run), "ada/run"]) == 2
-    assert "--yes says yes" in project.capsys.readouterr().err
+    assert "pass --yes" in project.capsys.readouterr().err
 
     class Terminal:
         def __init__(self, answer: str) -> None:

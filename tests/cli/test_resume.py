@@ -131,7 +131,7 @@ def test_accepted_keys_may_change(project: Project, monkeypatch: pytest.MonkeyPa
         "--resume", "--accept", "train.epochs", "train.epochs=4", "train.keep_checkpoints=1", "description=more"
     )
     assert code == 0, err
-    assert "goes on with train.epochs: 3 → 4" in err
+    assert "resuming with train.epochs: 3 → 4" in err
     assert read_json(run / "results.json")["epochs"] == 4
     assert "epochs: 4" in (run / "recipe.resolved.yaml").read_text()
     assert len(list((run / "checkpoints").glob("step-*"))) == 1
@@ -215,7 +215,7 @@ def test_a_disk_that_refuses_loses_nothing(project: Project) -> None:
     ended = run_in_a_process(before)
     assert ended.returncode == 1
     assert "the run folder cannot be written: File too large" in ended.stderr
-    assert "--resume goes on from them" in ended.stderr
+    assert "--resume continues from them" in ended.stderr
     [run] = project.runs
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003.safetensors"]
     assert project.run("--resume")[0] == 0

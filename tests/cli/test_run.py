@@ -257,7 +257,7 @@ def test_an_unknown_backbone_is_a_data_error(project: Project, monkeypatch: pyte
     path.write_text(path.read_text().replace("backbone: {name: ", "backbone: {name: nobody/nothing-here} # "))
     code, _, err = project.run()
     assert code == 3
-    assert "error: backbone 'nobody/nothing-here' is no local folder and could not be had from the hub" in err
+    assert "error: backbone 'nobody/nothing-here' is not a local folder and could not be loaded from the hub" in err
     assert project.runs == []
 
 
@@ -298,7 +298,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(project: Project) -> 
 def test_a_data_root_that_is_no_folder_is_refused(project: Project) -> None:
     code, _, err = project.run("--data-root", "nowhere")
     assert code == 2
-    assert "the data root 'nowhere' is no folder" in err
+    assert "the data root 'nowhere' is not a folder" in err
 
 
 def test_a_pair_that_cannot_be_cut_as_asked_names_the_row(project: Project) -> None:
@@ -331,7 +331,7 @@ def test_divergence_ends_with_1_and_keeps_the_last_good_prompt(project: Project)
     assert "error: the loss became nan in step" in err
     assert "hint: lower train.learning_rate (now 1e+30)" in err
     [run] = project.runs
-    assert f"what was kept lies in '{run.relative_to(project.folder)}'" in err
+    assert f"what was kept is in '{run.relative_to(project.folder)}'" in err
     tensors = load_file(run / "prompt" / "prompt.safetensors")
     assert all(float(tensor.abs().max()) < 10 for tensor in tensors.values())
     assert "became nan" in (run / "log.txt").read_text()

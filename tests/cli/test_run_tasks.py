@@ -185,7 +185,7 @@ def test_a_new_task_goes_on_from_the_shared_prompt_with_a_fresh_head(project: Pr
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["init_from=nowhere"], "'nowhere' is no folder of a run"),
+        (["init_from=nowhere"], "'nowhere' is not the folder of a run"),
         (["prompt.length=5"], "has length 4, but prompt.length is 5"),
         (["prompt.layers=[1]"], "'prompt.layers.1' has shape (2, 4, 4, 8). Expected nothing"),
         (["method=prompt_tuning"], "is one of p_tuning_v2, but method is prompt_tuning"),

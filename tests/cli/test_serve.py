@@ -63,7 +63,7 @@ def test_a_port_that_is_taken(project: Project) -> None:
 def test_no_run_and_two_of_one_name(project: Project, run: Path) -> None:
     project.capsys.readouterr()
     assert main(["serve", "nothing", "--port", "0"]) == 2
-    assert "'nothing' is no folder of a run" in project.capsys.readouterr().err
+    assert "'nothing' is not the folder of a run" in project.capsys.readouterr().err
     assert main(["serve", str(run), str(run), "--port", "0"]) == 2
     err = project.capsys.readouterr().err
     assert f"there already is a prompt 'tiny', of the run '{run}'" in err

@@ -81,7 +81,7 @@ def test_a_malformed_training_row_hides_no_other(check: Any) -> None:
 
 def test_a_data_root_that_is_not_there(check: Any) -> None:
     code, _, err = check(TAGS, TRAIN, TRAIN, "--data-root", "nowhere")
-    assert (code, "the data root 'nowhere' is no folder" in err) == (2, True)
+    assert (code, "the data root 'nowhere' is not a folder" in err) == (2, True)
 
 
 def test_missing_files_of_all_splits_are_named(check: Any) -> None:

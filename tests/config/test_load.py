@@ -226,7 +226,7 @@ def test_messages_of_recipes(project: Path, monkeypatch: pytest.MonkeyPatch, old
         ('["no", "yes"]', "7", "'labels.names' must be 'from_train' or a list or a mapping, found 7"),
         ('["no", "yes"]', "[0, 1]", "'labels.names[0]' must be text, found 0"),
         ("{question}", "{question", "'input.text': '{' at character 1 has no partner; write '{{' for the brace"),
-        ("{question}", "{question!r}", "'input.text': '{question!r}' is no column name"),
+        ("{question}", "{question!r}", "'input.text': '{question!r}' is not a column name"),
         ('["no", "yes"]', "{a: x, b: x}", "'labels.names' must name at least two classes"),
         ('"{question}", pair: "{passage}", truncate: pair', "x", "'input.text' names no column, such as '{text}'"),
         ("scheme: classes", "scheme: [classes]", "'labels.scheme' must be text, found a list"),

@@ -194,7 +194,7 @@ def test_a_decoder_goes_on_with_the_text(family: str, tokenizers: dict[str, PreT
 def test_a_decoder_cannot_fill_a_mask_before_the_end(text: str, tokenizers: dict[str, PreTrainedTokenizerBase]) -> None:
     with pytest.raises(ConfigError) as caught:
         scheme_for(tokenizers["gpt2"], text, filling="continuation")
-    assert caught.value.problems[0].message == "a decoder goes on with a text: '{mask}' must stand at the input's end"
+    assert caught.value.problems[0].message == "a decoder continues a text: '{mask}' must stand at the input's end"
     with pytest.raises(ConfigError, match="must stand at the input's end"):
         scheme_for(tokenizers["gpt2"], "{a} {mask}", filling="continuation", input={"pair": "{b}"})
 
@@ -219,7 +219,7 @@ def test_classes_from_the_training_rows_must_have_words(bert: PreTrainedTokenize
     with pytest.raises(ConfigError) as caught:
         build_scheme(task, Subwords(bert, 32), rows)
     assert [str(problem) for problem in caught.value.problems] == [
-        "error: 'verbalizer' has a word for 'yess', which is no class\n  hint: did you mean 'yes'?",
+        "error: 'verbalizer' has a word for 'yess', which is not a class\n  hint: did you mean 'yes'?",
         "error: 'verbalizer' has no word for the class 'yes'",
     ]
 

@@ -112,10 +112,10 @@ def test_conll04_samples(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "content", "line", "message"),
     [
-        (CORP, corp("O NN a") + "\na O\n", 3, "expected 9 columns, parted by tabs: an entity or a token"),
+        (CORP, corp("O NN a") + "\na O\n", 3, "expected 9 columns, separated by tabs: an entity or a token"),
         (CORP, corp("O NN a", "O NN b") + "0\t1\tKill\n", 3, "expected 9 columns as in the first line"),
         (CORP, corp("O NN a", "O NN "), 1, "a token of the sentence is empty"),
-        (MULTIHEAD, "#doc 1\n0\ta\tO\n", 2, "expected 5 columns, parted by tabs: index, token"),
+        (MULTIHEAD, "#doc 1\n0\ta\tO\n", 2, "expected 5 columns, separated by tabs: index, token"),
         (MULTIHEAD, "#doc 1\n0\ta\tO\t['N']\t[0]\n1\tb\tO\n", 3, "expected 5 columns as in the first line"),
     ],
 )

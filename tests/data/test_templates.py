@@ -131,7 +131,9 @@ def test_a_text_is_cut_by_characters() -> None:
     values = {"p": {"text": "Orla Finch bakes"}, "s": {"start": 5, "end": 9}}
     assert derived("e", section, **values) == "Finc"
     assert derived("e", {**section, "inclusive": True}, **values) == "Finch"
-    with pytest.raises(DataError, match=r"\(5 to 99\) is no piece of 'p.text', which has 16 characters"):
+    with pytest.raises(
+        DataError, match=r"span 5 to 99 \(columns '[^']+', '[^']+'\) is outside 'p.text', which has 16 characters"
+    ):
         derived("e", section, p=values["p"], s={"start": 5, "end": 99})
 
 

@@ -48,7 +48,7 @@ def test_a_published_folder_is_a_backbone(tmp_path: Path, weights: dict[str, Ten
 
 def test_weights_that_are_no_glms_are_refused_by_name(tmp_path: Path, weights: dict[str, Tensor]) -> None:
     more = published(tmp_path / "more", {**weights, "lm_head.weight": torch.zeros(2, 2)})
-    with pytest.raises(ConfigError, match=r"'lm_head.weight' among its weights belongs to no GLM"):
+    with pytest.raises(ConfigError, match=r"'lm_head.weight' among its weights is not a tensor of a GLM"):
         load_backbone(find_backbone(Backbone(name=str(more))))
     lost = "transformer.layers.1.mlp.dense_4h_to_h.bias"
     less = published(tmp_path / "less", {name: tensor for name, tensor in weights.items() if name != lost})

@@ -245,7 +245,7 @@ def test_owners() -> None:
 @pytest.mark.parametrize(
     ("storage", "kind", "message"),
     [
-        ("nosuch://host/name", ConfigError, "is no address of a database that can be used: 'nosuch://host/name'"),
+        ("nosuch://host/name", ConfigError, "is not the address of a usable database: 'nosuch://host/name'"),
         ("sqlite:////nowhere/at/all.db", DataError, "the database of the search cannot be used"),
         ("/proc/search.journal", ConfigError, "the journal cannot be written"),
     ],
@@ -265,7 +265,7 @@ def test_a_password_is_in_no_message(tmp_path: Path) -> None:
 
 def test_a_journal_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "search.journal").write_text("no journal\n\n")
-    with pytest.raises(DataError, match="this is no whole journal of a search"):
+    with pytest.raises(DataError, match="this is not a complete journal of a search"):
         open_search(tmp_path)
 
 

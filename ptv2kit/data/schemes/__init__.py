@@ -18,8 +18,6 @@ def build_scheme(task: AnyTask, subwords: Subwords, train_rows: Iterable[Row]) -
     """The scheme of a task.
 
     Args:
-        task: the task.
-        subwords: the backbone's tokenizer.
         train_rows: where `labels.names: from_train` looks.
 
     Raises:

@@ -133,7 +133,6 @@ class Prediction:
         row: index within the split.
         label: class, tags or answer.
         probability: of the class or answer; for tags the mean over words.
-        reference: what is right.
         score: what a metric ranks by: of a class the logit of the last one; of an answer how much the score of no
             answer exceeds it.
         candidates: the best answers, best first.
@@ -221,7 +220,6 @@ class LabelScheme(ABC):
 
         Args:
             row: of a split, or one to predict.
-            index: of the row.
             labelled: whether the columns of the label are there; without them nothing of it can be scored.
 
         Raises:

@@ -39,10 +39,6 @@ class ChoicesScheme(LabelScheme):
 
     With a verbalizer each choice is an answer to the text with a mask.
 
-    Args:
-        task: the task.
-        subwords: the backbone's tokenizer.
-
     Raises:
         ConfigError: the backbone cannot fill the text's mask.
     """

@@ -55,8 +55,6 @@ class ClassesScheme(LabelScheme):
     """Encodes texts by template and scores classes.
 
     Args:
-        task: the task.
-        subwords: the backbone's tokenizer.
         train_rows: where `names: from_train` finds the classes.
 
     Raises:

@@ -43,8 +43,6 @@ class Iob2Scheme(LabelScheme):
     """Labels the first sub-word of each word, as the official code does; the others are not scored.
 
     Args:
-        task: the task.
-        subwords: the backbone's tokenizer.
         train_rows: where `names: from_train` finds the span types.
 
     Raises:

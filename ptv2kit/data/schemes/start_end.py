@@ -64,10 +64,6 @@ class StartEndScheme(LabelScheme):
 
     Windows, targets and the score of no answer are as in the official code. The official search pairs the `n_best`
     starts with the `n_best` ends of each window; this one looks at every pair, so it finds the best one always.
-
-    Args:
-        task: the task.
-        subwords: the backbone's tokenizer.
     """
 
     def __init__(self, task: StartEndTask, subwords: Subwords) -> None:

@@ -20,7 +20,6 @@ def read_conll(path: Path, source: ConllSource, *, on_fault: Fault = raise_fault
     """One row for each sentence, with a list of texts for each column; its location is the line of its first token.
 
     Args:
-        path: of the file.
         source: columns and separator.
         on_fault: told of a sentence with a malformed line; unless it raises, the sentences after it are read.
 

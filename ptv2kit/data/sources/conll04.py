@@ -32,7 +32,7 @@ def read_conll04(path: Path, source: Conll04Source) -> Iterator[Row]:
             continue
         if sentence.width != width:
             raise DataError(
-                f"expected {width} columns, parted by tabs: {columns}. Got {sentence.width}",
+                f"expected {width} columns, separated by tabs: {columns}. Got {sentence.width}",
                 location=sentence.location(),
                 hint="see data.layout; files of tokens and tags alone are read by 'source: conll'",
             )

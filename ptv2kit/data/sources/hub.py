@@ -34,8 +34,6 @@ def read_hub(
     """One row for each row of the data set. Class labels inside sequences become their names.
 
     Args:
-        source: the data set.
-        hub_split: the repository's name of the split.
         mirror: folder of the data root, for the hint at it.
         split: our name of the split, for the hint at a mirror.
         takes_names: whether labels outside sequences, which have these names, become names too.
@@ -73,10 +71,8 @@ def named_labels(
     """The columns of a row that hold class labels, with names in place of integers.
 
     Args:
-        values: of the row.
         features: of the columns, as `datasets` describes them in JSON.
         takes_names: whether labels outside sequences, which have these names, become names.
-        location: of the row.
 
     Raises:
         DataError: a label in a sequence has no name.

@@ -18,7 +18,6 @@ def read_jsonl(
     """One row for each line that is not blank, or for each object of a file that is one JSON array.
 
     Args:
-        path: of the file.
         on_fault: told of a line that is no JSON object; unless it raises, the lines after it are read.
         lines: with their numbers, instead of those of the file.
 

@@ -31,7 +31,6 @@ def read_lines(path: Path, longest: int = LONGEST_ROW) -> Iterator[tuple[int, st
     """Line numbers from 1, and lines with their line ends. A byte order mark is dropped; only `\\n` ends a line.
 
     Args:
-        path: of the file.
         longest: bytes of the longest line.
 
     Raises:

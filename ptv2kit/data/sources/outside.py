@@ -14,7 +14,7 @@ def files_outside(files: Iterable[Path], *, task_path: Path, data_root: Path | N
     really are. The working folder does not count where it holds the user's home.
 
     A path leaves by `..`, by being absolute, or by a symbolic link beside the task file. What a link within the data
-    root points at counts as being there, because whoever gives the root has made it.
+    root points at counts as being there, because the user who gives the root has made it.
     """
     own = [task_path.parent, *_working_folder(), *([] if data_root is None else [data_root])]
     folders = [folder.resolve() for folder in own]
@@ -47,7 +47,7 @@ def _working_folder() -> list[Path]:
     here = Path.cwd()
     try:
         return [] if Path.home().resolve().is_relative_to(here) else [here]
-    except RuntimeError:  # nobody knows where home is
+    except RuntimeError:  # the home folder is unknown
         return []
 
 

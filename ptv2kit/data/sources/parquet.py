@@ -19,7 +19,6 @@ def read_parquet(path: Path, takes_names: Callable[[Sequence[str]], bool] = neve
     Class labels, whose names `datasets` writes into the file, become names as those of the hub do.
 
     Args:
-        path: of the file.
         takes_names: whether the labels of a column, which has these names, become names.
 
     Raises:

@@ -24,7 +24,6 @@ class Sentence:
     """Lines that follow each other, all with the same number of columns.
 
     Args:
-        path: the file.
         first_line: number of the first line, from 1.
         lines: the columns of each line; at least one line.
     """

@@ -133,10 +133,8 @@ class OpenSplit:
 
     Args:
         task: says how it is read.
-        name: of the split.
         source: the path or pattern, or `hub:path@revision/name:split`.
         located: its files; None: it is the hub's.
-        hub_split: the repository's name of the split.
     """
 
     task: TaskBase
@@ -210,7 +208,7 @@ def locate_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path
         DataError: there is no such file, or it is a directory.
     """
     if data_root is not None and not data_root.is_dir():
-        raise ConfigError(f"the data root '{data_root}' is no folder")
+        raise ConfigError(f"the data root '{data_root}' is not a folder")
     name = _file_of(task, split, task_path)
     if isinstance(task.data, HubSource):
         if data_root is None:
@@ -241,8 +239,6 @@ def read_rows(
     """The rows of one file in the format of `source`; a hub data set's mirror is JSON lines.
 
     Args:
-        path: of the file.
-        source: the task's section.
         on_fault: told of a malformed row; formats whose rows cannot be told apart after a fault raise instead.
         takes_names: see `TaskBase.takes_names`.
 

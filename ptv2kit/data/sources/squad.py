@@ -27,7 +27,6 @@ def read_squad(path: Path, *, on_fault: Fault = raise_fault) -> Iterator[Row]:
     Format: https://rajpurkar.github.io/SQuAD-explorer
 
     Args:
-        path: of the file.
         on_fault: told of a question with a missing or wrong value; unless it raises, the questions after it are read.
 
     Raises:

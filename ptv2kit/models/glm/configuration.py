@@ -99,7 +99,7 @@ class OriginalGlmConfig(PreTrainedConfig):
         if kwargs.pop("relative_encoding", None):
             raise ValueError("relative_encoding is on: relative positions (Transformer-XL) are not implemented")
         if kwargs.pop("spell_length", None):
-            raise ValueError("spell_length is set: a soft prompt is no part of this model")
+            raise ValueError("spell_length is set: a soft prompt is not part of this model")
         if not self.block_position_encoding:
             raise ValueError("block_position_encoding is off: GLM without block positions is not implemented")
         if self.hidden_size % self.num_attention_heads:

@@ -62,7 +62,6 @@ def eager_attention_forward(
         key: `[batch, heads, columns, head_dim]`.
         value: as `key`.
         attention_mask: `[batch, 1, length, columns]`, boolean, True = visible, or added to the scores; None = see all.
-        scaling: of the scores.
         dropout: on the attention weights.
         kwargs: not used.
 

@@ -32,7 +32,6 @@ class Point:
 
     Args:
         x: where it stands; of bars the index of the task.
-        label: of that place.
         stat: ours.
         paper: the paper's value, None if there is none.
     """
@@ -64,7 +63,6 @@ class Panel:
 
     Args:
         title: above it.
-        y_label: what is measured.
         series: those that have points here; their place among the chart's `names` decides the colour.
     """
 
@@ -79,11 +77,8 @@ class Chart:
     """A chart.
 
     Args:
-        name: of its files.
         title: above it.
         kind: `line`, `dots` that are not joined, or `bars`.
-        x_label: of the horizontal axis.
-        scale: of the horizontal axis.
         names: of all series, in the order of colours.
         panels: at least one.
     """

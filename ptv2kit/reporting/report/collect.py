@@ -78,7 +78,6 @@ class Group:
 
     Args:
         name: of the suite; of runs `runs`.
-        description: of the suite.
         entries: in the order of the suite.
         search: whether the entries are trials of a search.
         notes: sentences on what is not as one might think.
@@ -115,7 +114,7 @@ def collect(arguments: Sequence[Path], runs_dir: Path) -> tuple[Group, ...]:
             found = sorted(path for path in argument.iterdir() if is_run(path))
             if not found:
                 hint = "give a suite's file, or the folder of a suite or of a run, such as runs/quickstart/RUN"
-                raise ConfigError(f"'{argument}' is no folder of a run or of a suite", hint=hint)
+                raise ConfigError(f"'{argument}' is not the folder of a run or of a suite", hint=hint)
             runs |= {path.resolve(): read_run(path) for path in found if path.resolve() not in runs}
         else:
             folder, group = _suite_file(argument, runs_dir)

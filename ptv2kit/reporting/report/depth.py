@@ -16,11 +16,7 @@ FROM_ABOVE = "descending (from the last layer)"
 
 @final
 class Depths:
-    """Places of configurations on an axis of depth.
-
-    Args:
-        items: of one suite.
-    """
+    """Places of configurations on an axis of depth."""
 
     def __init__(self, items: Sequence[Configuration]) -> None:
         self._layers: dict[str, int] = {}

@@ -23,7 +23,6 @@ class Stat:
     """Scores of several seeds.
 
     Args:
-        mean: of them.
         deviation: the sample standard deviation (n - 1), None of a single one.
         count: seeds.
     """
@@ -44,12 +43,7 @@ class Stat:
 @final
 @dataclass(frozen=True)
 class Score:
-    """What one run reached on one task.
-
-    Args:
-        entry: the run.
-        task: of the run.
-    """
+    """What one run reached on one task."""
 
     entry: Entry
     task: TaskFacts

@@ -19,7 +19,6 @@ class Headline:
     """Which score of a task is shown where there is room for one.
 
     Args:
-        metric: of the task.
         split: that is scored.
     """
 

@@ -85,7 +85,6 @@ class TaskFacts:
     """A task of a run.
 
     Args:
-        name: of the task.
         metric: the first of its metrics, which chooses the epoch.
     """
 
@@ -99,9 +98,7 @@ class RunFacts:
     """A run's folder.
 
     Args:
-        path: the folder.
         values: of its recipe, by dotted key.
-        tasks: of its recipe.
         results: None if it has not ended.
     """
 

@@ -20,7 +20,6 @@ class Column:
 
     Args:
         key: stable name, for programs.
-        title: what is shown.
         numeric: aligned to the right, and sorted by number.
     """
 
@@ -35,7 +34,6 @@ class Cell:
     """A cell.
 
     Args:
-        text: what is shown.
         value: the number behind it, in full.
         note: more on it, shown beneath in small type.
         kind: empty, or how it stands out: `good`, `bad` or `missing`.

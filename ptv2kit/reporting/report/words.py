@@ -29,7 +29,6 @@ class Part:
         summary: how much of it there is.
         problems: what failed, is missing or was missed, as name and reason.
         pivot: the table in the manner of the paper, if it has several tasks.
-        configurations: the long table.
         expectations: values that the long table has no room for.
         charts: with numbered names.
     """
@@ -50,7 +49,6 @@ class Report:
     """A report before it is written.
 
     Args:
-        title: of the page.
         rules: how scores were chosen, a paragraph each.
         parts: one for each suite, and one for all single runs.
         runs: every run.
