@@ -71,7 +71,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_yaml_examples_are_valid(page: Path, tmp_path: Path) -> None:
-    from ptv2kit.config.load import load_file
+    from ptv2kit.config.cells import load_file
 
     for number, example in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(), flags=re.DOTALL)):
         path = tmp_path / f"{number}.yaml"
