@@ -37,7 +37,6 @@ _ELSEWHERE = {
 """What is only parsed, by a pattern of the command, and why."""
 _OTHER_PROGRAMS = (
     "pip",
-    "srun",
     "hf",
     "curl",
     "torchrun",
@@ -174,6 +173,14 @@ def test_ours_run(inside: Path, capsys: pytest.CaptureFixture[str], subtests: py
 def test_python_runs(inside: Path, page: str, capsys: pytest.CaptureFixture[str]) -> None:
     for block in blocks("python", ROOT / "docs" / page):
         exec(compile(block, page, "exec"), {})
+
+
+@pytest.mark.slow
+def test_how_it_works(inside: Path) -> None:
+    """The page is one program, with its own assertions: it tags as the toolkit does, and it learns."""
+    program = "\n".join(blocks("python", ROOT / "docs" / "how-it-works.md"))
+    assert 40 < len(program.splitlines()) < 100
+    exec(compile(program, "how-it-works.md", "exec"), {})
 
 
 @pytest.mark.slow
