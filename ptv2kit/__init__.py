@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ptv2kit.training.load_run import LoadedRun
     from ptv2kit.training.load_together import LoadedRuns
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(run: str | Path, task: str | None = None, device: str = "auto") -> LoadedRun:

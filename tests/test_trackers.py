@@ -54,7 +54,7 @@ def test_a_run_that_goes_on_repeats_no_step(project: Project) -> None:
     (run / "checkpoints" / "step-00000009.safetensors").unlink()
     code, _, err = project.run("--resume")
     assert code == 0, err
-    assert "goes on after step 6 of 9" in err
+    assert "resuming after step 6 of 9" in err
     assert [step for step, _ in tensorboard_values(run, "validation/span_f1")] == [3, 6, 9]
 
 

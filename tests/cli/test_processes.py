@@ -138,7 +138,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(project: Project, 
         process = start(*longer, f"distributed.gpus={gpus}", f"distributed.strategy={now}", file=str(copied))
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
-        assert f"goes on after step {done}" in err
+        assert f"resuming after step {done}" in err
         ends.append(losses(copied))
     assert ends[0] == pytest.approx(ends[1], abs=TOLERANCE)
 

@@ -80,7 +80,7 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_end(
     assert [path.name for path in (run / "checkpoints").glob("step-*")][-1:]
     found, _, err = project.run("--resume")
     assert found == 0, err
-    assert f"goes on after step {step} of {LAST_STEP}" in err
+    assert f"resuming after step {step} of {LAST_STEP}" in err
     assert project.runs == [run]
     assert_equal_runs(run, whole)
     found, _, err = project.run("--resume")
@@ -193,7 +193,7 @@ def test_a_killed_run_goes_on_to_the_same_end(project: Project, fault: str, goes
     assert not (run / "results.json").exists()
     code, _, err = project.run("--resume")
     assert code == 0, err
-    assert f"goes on after step {goes_on_after} of {LAST_STEP}" in err
+    assert f"resuming after step {goes_on_after} of {LAST_STEP}" in err
     assert_equal_runs(run, whole)
 
 
@@ -277,5 +277,5 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     code, _, err = project.run("--resume")
     assert code == 0
     assert "step-00000007.safetensors: this checkpoint is torn" in err
-    assert "goes on after step 6" in err
+    assert "resuming after step 6" in err
     assert_equal_runs(run, whole)
