@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import sqlite3
@@ -152,6 +153,49 @@ def test_a_tracker_that_is_missing_or_cannot_start_is_named_first(
     code, _, err = project.run("trackers=[wandb]")
     assert code == 2
     assert "trackers: wandb cannot start: OSError: no way" in err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_other_trackers_are_started_by_accelerate(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracking = pytest.importorskip("accelerate.tracking", reason="accelerate is not installed")
+    told: list[tuple[str, object, int | None]] = []
+
+    class Recording(tracking.GeneralTracker):
+        name = "mlflow"
+        requires_logging_directory = False
+        tracker = None
+
+        def __init__(self, experiment_name: str, run_name: str) -> None:
+            super().__init__(_blank=True)
+            told.append(("made", (experiment_name, run_name), None))
+
+        def start(self) -> None:
+            told.append(("start", None, None))
+
+        def store_init_configuration(self, values: dict[str, object]) -> None:
+            told.append(("settings", values["prompt.length"], None))
+
+        def log(self, values: dict[str, float], step: int | None = None, **_: object) -> None:
+            told.append(("log", values, step))
+
+        def finish(self) -> None:
+            told.append(("finish", None, None))
+
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "mlflow", Recording)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "ptv2kit.reporting.trackers.importlib.util.find_spec",
+        lambda name: object() if name == "mlflow" else find(name),
+    )
+    assert project.run("trackers=[mlflow]")[0] == 0
+    [run] = project.runs
+    assert [kind for kind, _, _ in told[:3]] == ["made", "start", "settings"]
+    assert told[0][1] == ("ptv2kit", f"{run.parent.name}-{run.name}")
+    logged = [(values, step) for kind, values, step in told if kind == "log"]
+    scores = [(values["validation/span_f1"], step) for values, step in logged if "validation/span_f1" in values]
+    assert scores == [(pytest.approx(value), step) for value, step in zip(history(run), (3, 6, 9), strict=True)]
+    assert told[-2][1]["best/validation/span_f1"] == pytest.approx(max(history(run)))
+    assert told[-1][0] == "finish"
 
 
 def test_settings_become_flat() -> None:

@@ -20,6 +20,8 @@ MEAN = "mean"
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
+TrackerName = Literal["tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "clearml", "aim", "swanlab", "dvclive"]
+
 
 class Backbone(Section):
     """The frozen language model."""
@@ -234,8 +236,8 @@ class Recipe(Section):
     """Settings of DeepSpeed, merged over ours."""
     limit: Limit = Field(default_factory=Limit)
     """At most so many rows of each split; null: all."""
-    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], Field(strict=False)] = ()
-    """Experiment trackers that are told losses, scores and settings: `tensorboard`, `wandb`, `trackio`."""
+    trackers: Annotated[tuple[TrackerName, ...], Field(strict=False)] = ()
+    """Experiment trackers that receive losses, scores and settings."""
     expect: Annotated[tuple[Expectation, ...], Field(strict=False)] = ()
     """Values that the run should reach; a miss ends with exit code 5."""
 

@@ -1,4 +1,4 @@
-"""Experiment trackers: TensorBoard, Weights & Biases and trackio are told how a training goes on. Off by default."""
+"""Experiment trackers receive losses, scores and settings of a training. Off by default."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
+from ptv2kit.config.recipe import TrackerName
 from ptv2kit.data.schemes.base import Scores
 from ptv2kit.errors import ConfigError
 
-TrackerName = Literal["tensorboard", "wandb", "trackio"]
 PROJECT = "ptv2kit"
 _EVERY = 10
+_OWN = ("tensorboard", "wandb", "trackio")
+"""Those that continue in the same run when a training is resumed, which accelerate's do not."""
 
 
 class Tracker(ABC):
@@ -37,8 +39,13 @@ def require_trackers(names: Sequence[str]) -> None:
         ConfigError: one is not.
     """
     for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"trackers: '{name}' is not installed", hint=f"pip install 'ptv2kit[{name}]'")
+        if name in _OWN:
+            missing, hint = [name], f"pip install 'ptv2kit[{name}]'"
+        else:
+            missing, hint = ["accelerate", name], f"pip install 'accelerate>=1.15' {name.replace('_', '-')}"
+        for package in missing:
+            if importlib.util.find_spec(package) is None:
+                raise ConfigError(f"trackers: '{package}' is not installed", hint=hint)
 
 
 @contextmanager
@@ -70,6 +77,8 @@ def _open(name: TrackerName, folder: Path, settings: Mapping[str, Any], step: in
                 return _WeightsAndBiases(folder, settings)
             case "trackio":
                 return _Trackio(folder, settings)
+            case _:
+                return _OfAccelerate(name, folder, settings)
     except Exception as error:  # each has errors of its own, such as for a missing login
         reason = str(error).strip().split("\n", 1)[0]
         raise ConfigError(f"trackers: {name} cannot start: {type(error).__name__}: {reason}") from error
@@ -141,6 +150,32 @@ class _Trackio(Tracker):
         if summary:
             self._trackio.log({f"best/{name}": value for name, value in summary.items()})
         self._trackio.finish()
+
+
+@final
+class _OfAccelerate(Tracker):
+    """Any other tracker that accelerate knows; its own variables and files say where it keeps a run."""
+
+    def __init__(self, name: TrackerName, folder: Path, settings: Mapping[str, Any]) -> None:
+        library: Any = importlib.import_module("accelerate.tracking")
+        given: dict[str, Any] = {"run_name": _name(folder)}
+        if name == "mlflow":
+            given["experiment_name"] = PROJECT
+        elif name == "aim":
+            given["logging_dir"] = str(folder)
+        self._tracker = library.LOGGER_TYPE_TO_CLASS[name](**given)
+        self._tracker.start()
+        self._tracker.store_init_configuration(flat(settings))
+        self._step = 0
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._step = step
+        self._tracker.log(dict(values), step=step)
+
+    def close(self, summary: Mapping[str, float]) -> None:
+        if summary:
+            self._tracker.log({f"best/{name}": value for name, value in summary.items()}, step=self._step)
+        self._tracker.finish()
 
 
 @final
