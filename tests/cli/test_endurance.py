@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -194,8 +193,8 @@ def test_nohup_keeps_a_run_alive(project: Project) -> None:
         if line.startswith("epoch   1/"):
             process.send_signal(signal.SIGHUP)
             break
-    threading.Thread(target=process.stderr.read, daemon=True).start()
-    assert process.wait(timeout=120) == 0
+    process.communicate(timeout=120)
+    assert process.returncode == 0
 
 
 @pytest.mark.slow
