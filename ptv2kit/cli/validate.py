@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     problems: list[Problem] = []
     bad_rows: list[Problem] = []
     reports: list[dict[str, Any]] = []
-    for path in (find_file(name, ["task", "recipe", "suite"]) for name in args.files):
+    for path in (find_file(name, ["recipe", "suite", "task"]) for name in args.files):
         found: tuple[Problem, ...] = ()
         kind = ""
         report: dict[str, Any] = {}

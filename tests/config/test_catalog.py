@@ -49,7 +49,7 @@ def test_the_projects_file_wins_and_a_path_wins_over_both(empty: Path, capsys: p
         (["run", "mini/tabel3"], "there is no recipe or suite 'mini/tabel3'", "did you mean 'mini/table3'?"),
         (["preview", "rtee"], "there is no task or recipe 'rtee'", "did you mean 'rte'?"),
         (["plan", "glm-10b-bolq"], "there is no recipe or suite", "did you mean 'glm-10b-boolq'?"),
-        (["validate", "zzzzzz"], "looked in tasks/, recipes/, recipes/suites/", "'ptv2kit ls tasks'"),
+        (["validate", "zzzzzz"], "looked in recipes/, recipes/suites/, tasks/", "'ptv2kit ls tasks'"),
         (["cp", "glm-10b-bolq"], "the catalog has no task or recipe or suite", "did you mean 'glm-10b-boolq'?"),
         (["cp", "quickstart"], "'quickstart' is a task and a recipe", "say which: --kind task"),
         (["evaluate", "quikstart"], "there are no runs of this name", ""),
