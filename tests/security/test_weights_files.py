@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.security.command import run
-from tests.security.test_tensor_files import TASK
+from tests.security.test_backbones import project
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2\nsize 17\n"
 
 
-@pytest.fixture
-def project(tmp_path: Path, backbone: Path, task_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(backbone, tmp_path / "backbone")
-    (tmp_path / "rows.jsonl").write_text((task_file.parent / "rows.jsonl").read_text())
-    (tmp_path / "tiny.yaml").write_text(TASK)
-    (tmp_path / "recipe.yaml").write_text(
-        "recipe: tiny\ntask: tiny.yaml\nbackbone: {name: ./backbone}\nprompt: {length: 4}\n"
-        "train: {epochs: 1, batch_size: 4, learning_rate: 0.05}\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+__all__ = ["project"]
 
 
 @pytest.mark.parametrize(

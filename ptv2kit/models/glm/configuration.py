@@ -1,16 +1,5 @@
 """Configuration of the original GLM.
 
-_SIZE_KEYS = ("num_layers", "hidden_size", "num_attention_heads", "vocab_size", "max_sequence_length")
-_OPTIONS = (
-    "block_position_encoding",
-    "attention_scale",
-    "embedding_dropout_prob",
-    "attention_dropout_prob",
-    "output_dropout_prob",
-    "layernorm_epsilon",
-    "initializer_range",
-)
-
 Annotations are not postponed here: transformers reads them to check the types of all fields.
 
 Source: Du et al., "GLM: General Language Model Pretraining with Autoregressive Blank Infilling", arXiv:2103.10360.
@@ -23,6 +12,17 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from ptv2kit.errors import DataError
+
+_SIZE_KEYS = ("num_layers", "hidden_size", "num_attention_heads", "vocab_size", "max_sequence_length")
+_OPTIONS = (
+    "block_position_encoding",
+    "attention_scale",
+    "embedding_dropout_prob",
+    "attention_dropout_prob",
+    "output_dropout_prob",
+    "layernorm_epsilon",
+    "initializer_range",
+)
 
 Size = Literal["base", "large", "2B", "10B"]
 
@@ -114,20 +114,6 @@ class OriginalGlmConfig(PreTrainedConfig):
     def of_size(cls, size: Size) -> "OriginalGlmConfig":
         """The configuration of a published English model; `base` and `large` use BERT's word pieces."""
         return cls(**_SIZES[size])
-
-
-_OPTIONS = (
-    "block_position_encoding",
-    "attention_scale",
-    "embedding_dropout_prob",
-    "attention_dropout_prob",
-    "output_dropout_prob",
-    "layernorm_epsilon",
-    "initializer_range",
-)
-
-
-_SIZE_KEYS = ("num_layers", "hidden_size", "num_attention_heads", "vocab_size", "max_sequence_length")
 
 
 def published_config(settings: Mapping[str, Any]) -> dict[str, Any] | None:
