@@ -72,13 +72,15 @@ def find_file(name: str | Path, kinds: Sequence[Kind], bases: Sequence[Path] = (
         ConfigError: there is no such file; the hint names the closest name.
     """
     text = str(name)
-    if text.endswith(_SUFFIXES) or text.startswith(("/", ".")) or is_file(Path(text)) or is_folder(Path(text)):
+    if text.endswith(_SUFFIXES) or text.startswith(("/", ".")) or is_file(Path(text)):
         return Path(text)
     places = [base / FOLDERS[kind] for base in bases for kind in kinds]
     places += [catalog_folder() / FOLDERS[kind] for kind in kinds]
     for place in places:
         if is_file(place / f"{text}.yaml"):
             return place / f"{text}.yaml"
+    if is_folder(Path(text)):
+        return Path(text)  # after the names: data is often in a folder that is called like its task
     known = sorted({name for kind in kinds for base in (*bases, catalog_folder()) for name, _ in _files_of(base, kind)})
     looked = ", ".join(dict.fromkeys(f"{FOLDERS[kind]}/" for kind in kinds))
     close = did_you_mean(text, known)

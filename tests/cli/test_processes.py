@@ -128,7 +128,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(project: Project, 
     assert "Traceback" not in err
     run = only_run(project.folder / "runs")
     assert not (run / "results.json").exists()
-    done = max(int(path.stem.removeprefix("step-")) for path in (run / "checkpoints").iterdir())
+    done = max(int(path.stem.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*"))
     assert done >= 12
     longer = ("--resume", "--accept", "train.epochs", f"train.epochs={done // 3 + 5}")
     ends: list[list[float]] = []
