@@ -22,9 +22,11 @@ MAY_IMPORT = {
     "evaluation": BOTTOM | {"config", "data", "models", "evaluation"},
     "planning": BOTTOM | {"config", "data", "models", "planning"},
     "training": BOTTOM | {"config", "data", "models", "evaluation", "planning", "training"},
-    "reporting": BOTTOM | {"config", "data", "models", "reporting"},
+    "report": BOTTOM | {"config", "report"},
+    "reporting": BOTTOM | {"config", "data", "models", "report", "reporting"},
     "serving": BOTTOM | {"config", "data", "models", "evaluation", "training", "serving"},
-    "cli": BOTTOM | {"config", "data", "models", "evaluation", "training", "reporting", "planning", "serving", "cli"},
+    "cli": BOTTOM
+    | {"config", "data", "models", "evaluation", "training", "report", "reporting", "planning", "serving", "cli"},
     "__main__": {"cli"},
     "__init__": {"training"},  # `ptv2kit.load`, within the function
 }

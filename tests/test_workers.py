@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -22,7 +23,8 @@ from ptv2kit.cli import worker as workers
 from ptv2kit.cli.main import main
 from ptv2kit.cli.worker import KILLED, Trained, Worker, is_locked
 from ptv2kit.config.cells import Cell, load_suite
-from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
+from ptv2kit.report.records import CellRecord
+from ptv2kit.reporting.suite_folder import SuiteFolder
 
 TASK = """task: tiny
 data: {source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl}}
@@ -94,8 +96,14 @@ Ends = Callable[[Cell], Trained]
 
 
 def ended(cell: Cell, status: str = "finished", **facts: object) -> Trained:
-    record = CellRecord(cell.name, cell.case, cell.settings, status, score=50.0, run=f"cells/{cell.name}/1")
-    return Trained(replace(record, **facts), signal.SIGTERM if status == "interrupted" else None)
+    return Trained(
+        record_of(cell, status, **{"score": 50.0, "run": f"cells/{cell.name}/1", **facts}),
+        signal.SIGTERM if status == "interrupted" else None,
+    )
+
+
+def record_of(cell: Cell, status: str, **facts: Any) -> CellRecord:
+    return CellRecord(name=cell.name, case=cell.case, settings=dict(cell.settings), **{"status": status, **facts})
 
 
 def failing(cell: Cell) -> Trained:
@@ -238,7 +246,7 @@ def test_a_cell_that_another_process_trains_is_left_to_it(work: Callable[..., Wo
 def test_a_process_that_died_leaves_its_cell_to_the_next_command(work: Callable[..., Work]) -> None:
     dead = work(GRID)
     cell = dead.cells[1]
-    begun = CellRecord(cell.name, cell.case, cell.settings, "running", "key of length=4", session="this")
+    begun = record_of(cell, "running", key="key of length=4", session="this")
     dead.folder.write_record(begun)
     assert dead.worker.records()[1].status == "interrupted"
     dead.worker.run()
@@ -253,9 +261,7 @@ def test_a_process_that_died_leaves_its_cell_to_the_next_command(work: Callable[
 def test_the_command_notes_what_its_dead_workers_left(work: Callable[..., Work]) -> None:
     done = work(GRID)
     cell = done.cells[0]
-    done.folder.write_record(
-        CellRecord(cell.name, cell.case, cell.settings, "running", "key of length=2", session="this")
-    )
+    done.folder.write_record(record_of(cell, "running", key="key of length=2", session="this"))
     done.worker.note_killed()
     assert done.worker.records()[0].error == KILLED
 
@@ -471,10 +477,10 @@ def test_a_hub_that_does_not_answer_is_asked_once_for_each_backbone(
 
 def test_a_record_of_a_killed_process_is_told_apart(tmp_path: Path) -> None:
     folder = SuiteFolder(tmp_path)
-    record = CellRecord("a", "", {}, "failed", "key", killed=True)
+    record = CellRecord(name="a", status="failed", key="key", killed=True)
     folder.write_record(record)
     assert folder.record_of("a") == record
-    assert replace(record, killed=False) != record
+    assert record.model_copy(update={"killed": False}) != record
 
 
 def test_workers_that_cannot_start_are_an_error(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

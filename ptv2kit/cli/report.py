@@ -8,10 +8,9 @@ from pathlib import Path
 
 from ptv2kit.cli.output import show
 from ptv2kit.config.catalog import find_file
-from ptv2kit.reporting.report.collect import collect, suite_folder
-from ptv2kit.reporting.report.figures import require_matplotlib
-from ptv2kit.reporting.report.words import build
-from ptv2kit.reporting.report.write import to_json, write_report
+from ptv2kit.report.entries import collect, suite_folder
+from ptv2kit.report.figures import require_matplotlib
+from ptv2kit.report.page import build, to_json, write_report
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for part in report.parts:
             show(f"{part.title}: {part.summary}\n", end="")
-            for title, found in part.problems:
+            for title, found in part.problems.items():
                 show(f"  {title}: {len(found)}\n", end="")
         show("".join(f"{path}\n" for path in files), end="")
     return 0

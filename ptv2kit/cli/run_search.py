@@ -10,8 +10,9 @@ from ptv2kit.cli.suite_runner import SuiteRunner
 from ptv2kit.config.cells import ResolvedSuite, Study, cell_name
 from ptv2kit.config.suite import Parameter, Search
 from ptv2kit.errors import ConfigError
+from ptv2kit.report.records import CellRecord
 from ptv2kit.reporting.run_folder import run_key
-from ptv2kit.reporting.suite_folder import CellRecord, best_of
+from ptv2kit.reporting.suite_folder import best_of, missed
 from ptv2kit.training.search import SharedSearch, TrialRecord
 from ptv2kit.training.trainer import TrainingEvents
 from ptv2kit.training.trial_outcome import TrialOutcome
@@ -145,7 +146,7 @@ class Searches:
                 self._runner.failed.append(judged)
             elif judged is not None and judged.status == "finished":
                 resolved = study.cell(judged.name, judged.settings, final=judged.final).resolved
-                self._runner.missed += [f"{judged.name}: {text}" for text in judged.missed(resolved)]
+                self._runner.missed += [f"{judged.name}: {text}" for text in missed(judged, resolved)]
 
     def _say(self, text: str) -> None:
         self._runner.messages.print(text, style="bold", soft_wrap=True)
@@ -159,10 +160,8 @@ def _not_allowed(error: ConfigError) -> TrialOutcome:
 def _outcome(record: CellRecord) -> TrialOutcome:
     """What the study keeps of a trained trial."""
     assert record.status not in ("running", "waiting")
-    facts = record.to_json()
-    for key in ("name", "case", "settings", "status", "final", "session"):
-        del facts[key]
-    return TrialOutcome(record.status, record.score, facts)
+    own = {"name", "case", "settings", "status", "final", "session"}
+    return TrialOutcome(record.status, record.score, record.model_dump(mode="json", exclude=own))
 
 
 def _record(study: Study, trial: TrialRecord, *, final: bool = False) -> CellRecord:
@@ -170,7 +169,7 @@ def _record(study: Study, trial: TrialRecord, *, final: bool = False) -> CellRec
     return CellRecord(
         name=_final_name(study) if final else _trial_name(study, trial.number),
         case=study.case,
-        settings=trial.settings,
+        settings=dict(trial.settings),
         status=trial.status,
         final=final,
         **trial.facts,

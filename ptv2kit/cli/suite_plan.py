@@ -19,7 +19,8 @@ from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import free_disk
 from ptv2kit.planning.estimate import Disk, Estimate, Estimator, disk_of, readable
 from ptv2kit.planning.hardware import Gpu, find_gpu
-from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
+from ptv2kit.report.records import CellRecord
+from ptv2kit.reporting.suite_folder import SuiteFolder
 
 
 @final

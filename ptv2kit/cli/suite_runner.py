@@ -25,7 +25,8 @@ from ptv2kit.errors import (
     TerminatedRunError,
     TrainingError,
 )
-from ptv2kit.reporting.suite_folder import SUITE_VERSION, CellRecord, SuiteFolder, best_of, bests_of, markdown_table
+from ptv2kit.report.records import CellRecord
+from ptv2kit.reporting.suite_folder import SUITE_VERSION, SuiteFolder, best_of, bests_of, markdown_table, missed
 from ptv2kit.training.trainer import TrainingEvents
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class SuiteRunner:
         self.failed = [record for record in self.records if record.status == "failed"]
         for cell, record in zip(cells, self.records, strict=True):
             if record.status == "finished":
-                self.missed += [f"{cell.name}: {text}" for text in record.missed(cell.resolved)]
+                self.missed += [f"{cell.name}: {text}" for text in missed(record, cell.resolved)]
 
     def _look(self, worker: Worker) -> None:
         self.records = worker.records()
@@ -147,7 +148,7 @@ class SuiteRunner:
                 "status": "interrupted" if self.interrupted else "failed" if self.failed else "finished",
                 "best": None if best is None else best.name,
                 "missed": self.missed,
-                "cells": [record.to_json() for record in self.records],
+                "cells": [record.model_dump(mode="json") for record in self.records],
             }
             show(json.dumps(content, indent=2, ensure_ascii=False) + "\n", end="")
         else:

@@ -23,8 +23,9 @@ from ptv2kit.cli.train import Resume, train_recipe
 from ptv2kit.config.cells import Cell
 from ptv2kit.config.merge import Setting
 from ptv2kit.errors import ConfigError, DataError, ProjectError
+from ptv2kit.report.records import CellRecord, CellStatus
 from ptv2kit.reporting.results import Outcome, first_metric
-from ptv2kit.reporting.suite_folder import CellRecord, SuiteFolder
+from ptv2kit.reporting.suite_folder import SuiteFolder
 from ptv2kit.training.resume import Checkpoints
 from ptv2kit.training.trainer import TrainingEvents
 
@@ -130,15 +131,18 @@ class Worker:
 
     def _record(self, cell: Cell) -> CellRecord:
         """What is known of a cell; `waiting` if nothing is."""
-        blank = CellRecord(cell.name, cell.case, cell.settings, "waiting", self._key_of(cell))
-        found = self._folder.record_of(cell.name)
-        if found is None or not blank.key or found.key != blank.key:
-            return replace(blank, status="running") if is_locked(self._folder.lock(cell.name)) else blank
-        if found.status == "running" and not is_locked(self._folder.lock(cell.name)):
-            found = replace(found, status="interrupted")
+        return self._state(cell, self._folder.record_of(cell.name))
+
+    def _state(self, cell: Cell, found: CellRecord | None) -> CellRecord:
+        """What a record means now: one of other settings or of an earlier try says nothing."""
+        key, lock = self._key_of(cell), self._folder.lock(cell.name)
+        if found is None or not key or found.key != key:
+            return _blank(cell, "running" if is_locked(lock) else "waiting", key)
+        if found.status == "running" and not is_locked(lock):
+            found = _with(found, status="interrupted")
         if found.status == "failed" and found.session != self._session:
-            found = blank
-        return replace(found, case=cell.case, settings=cell.settings)
+            found = _blank(cell, "waiting", key)
+        return _with(found, case=cell.case, settings=dict(cell.settings))
 
     def _key_of(self, cell: Cell) -> str:
         """The key of a cell; empty while what it starts from is not finished."""
@@ -155,8 +159,8 @@ class Worker:
     def _fail(self, cell: Cell, error: str, exit_code: int) -> None:
         """Note a cell that cannot be started; the key is one that no run has."""
         self._keys[cell.name] = "cannot start"
-        blank = CellRecord(cell.name, cell.case, cell.settings, "failed", self._keys[cell.name], session=self._session)
-        self._folder.write_record(replace(blank, error=error, exit_code=exit_code))
+        failed = _blank(cell, "failed", self._keys[cell.name])
+        self._folder.write_record(_with(failed, error=error, exit_code=exit_code, session=self._session))
         self.say(cell.name, f"failed: {error}")
 
     def _claim(self) -> tuple[tuple[Cell, FileLock, CellRecord | None] | None, bool]:
@@ -174,8 +178,8 @@ class Worker:
             lock = _try_lock(self._folder.lock(cell.name))
             if lock is None:
                 continue
-            record, before = self._under_lock(cell)
-            if record.status in ("finished", "failed"):  # by another worker, a moment ago
+            before = self._folder.record_of(cell.name)
+            if self._state(cell, before).status in ("finished", "failed"):  # by another worker, a moment ago
                 lock.release()
                 continue
             if before is not None and before.status == "running" and before.session == self._session:
@@ -186,25 +190,15 @@ class Worker:
             return (cell, lock, before), waits
         return None, waits
 
-    def _under_lock(self, cell: Cell) -> tuple[CellRecord, CellRecord | None]:
-        before = self._folder.record_of(cell.name)
-        if before is None or before.key != self._keys[cell.name]:
-            return self._blank(cell), before
-        failed_before = before.status == "failed" and before.session != self._session
-        return (self._blank(cell) if failed_before else before), before
-
-    def _blank(self, cell: Cell) -> CellRecord:
-        return CellRecord(cell.name, cell.case, cell.settings, "waiting", self._keys[cell.name])
-
     def _train(self, cell: Cell, before: CellRecord | None) -> signal.Signals | None:
         """Train a cell whose lock is held, and write its record."""
         key = self._keys[cell.name]
         if cell.after is not None:
             cell = starting_from(cell, self._folder.path / self._record(self._cells[cell.after]).run)
-        running = replace(self._blank(cell), status="running", session=self._session)
+        running = _with(_blank(cell, "running", key), session=self._session)
         resume = self._unfinished(before, key)
         if resume is not None and before is not None:
-            running = replace(running, seconds=before.seconds)
+            running = _with(running, seconds=before.seconds)
         self._folder.write_record(running)
         self._messages.print(self._labels[cell.name], style="bold", soft_wrap=True)
         try:
@@ -216,15 +210,15 @@ class Worker:
                 resume=resume,
             )
         except KeyboardInterrupt:
-            done = Trained(replace(running, status="interrupted", seconds=0.0), signal.SIGINT)
+            done = Trained(_with(running, status="interrupted", seconds=0.0), signal.SIGINT)
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001 - a fault of ours in one cell must not cost the others
             self._messages.print(traceback.format_exc(), soft_wrap=True)
             found = f"internal error: {type(error).__name__}: {error}"
-            done = Trained(replace(running, status="failed", error=found, exit_code=1, seconds=0.0))
+            done = Trained(_with(running, status="failed", error=found, exit_code=1, seconds=0.0))
         seconds = round(running.seconds + done.record.seconds, 3)
-        self._folder.write_record(replace(done.record, key=key, seconds=seconds, session=self._session))
+        self._folder.write_record(_with(done.record, key=key, seconds=seconds, session=self._session))
         return done.stopped
 
     def _unfinished(self, before: CellRecord | None, key: str) -> Resume | None:
@@ -248,7 +242,16 @@ class Worker:
 
 
 def _killed(record: CellRecord) -> CellRecord:
-    return replace(record, status="failed", error=KILLED, exit_code=1, killed=True)
+    return _with(record, status="failed", error=KILLED, exit_code=1, killed=True)
+
+
+def _blank(cell: Cell, status: CellStatus, key: str = "") -> CellRecord:
+    """A cell of which nothing but its status is known."""
+    return CellRecord(name=cell.name, case=cell.case, settings=dict(cell.settings), status=status, key=key)
+
+
+def _with(record: CellRecord, **facts: object) -> CellRecord:
+    return record.model_copy(update=facts)
 
 
 def _try_lock(path: Path) -> FileLock | None:
@@ -331,8 +334,8 @@ def train_cell(
         )
     except ProjectError as error:
         messages.print(f"failed: {error}", soft_wrap=True)
-        blank = CellRecord(cell.name, cell.case, cell.settings, "failed")
-        return Trained(replace(blank, error=error.problems[0].message, exit_code=error.exit_code))
+        failed = _blank(cell, "failed")
+        return Trained(_with(failed, error=error.problems[0].message, exit_code=error.exit_code))
     if outcome.status == "finished":
         _drop_what_is_not_kept(cell, run.path)
     return _trained(cell, outcome, run.path.relative_to(folder).as_posix())
@@ -342,11 +345,8 @@ def _trained(cell: Cell, outcome: Outcome, run: str) -> Trained:
     """Record what came out of a cell; `run` is its run's folder, relative to the suite's."""
     stopped = {"interrupted": signal.SIGINT, "terminated": signal.SIGTERM, "hung_up": signal.SIGHUP}.get(outcome.status)
     ended = "stopped" if outcome.status == "stopped" else "finished"
-    record = CellRecord(
-        name=cell.name,
-        case=cell.case,
-        settings=cell.settings,
-        status=ended if stopped is None else "interrupted",
+    record = _with(
+        _blank(cell, ended if stopped is None else "interrupted"),
         score=outcome.score,
         metrics={split: dict(scores.values) for split, scores in outcome.scores.items()},
         best_epoch=outcome.best_epoch,

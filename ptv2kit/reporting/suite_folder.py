@@ -7,90 +7,38 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 from ptv2kit.config.cells import cell_name
 from ptv2kit.config.load import ResolvedRecipe, load_recipe, resolved_yaml
 from ptv2kit.config.suite import short_names, shown
 from ptv2kit.data.schemes.base import Scores
-from ptv2kit.errors import DataError, visible
-from ptv2kit.files import is_file, parse_json, write_atomically
+from ptv2kit.errors import visible
+from ptv2kit.files import is_file, write_atomically
 from ptv2kit.models.counts import ParameterCount
+from ptv2kit.report.records import CellRecord, read_file
+from ptv2kit.report.tables import aligned
 from ptv2kit.reporting.results import Outcome, TaskOutcome
 
 SUITE_VERSION = 1
 
-Status = Literal["finished", "stopped", "failed", "interrupted", "running", "waiting"]
 
-
-@final
-@dataclass(frozen=True)
-class CellRecord:
-    """What is known of a cell.
-
-    Args:
-        case: of the suite, empty without cases.
-        settings: what tells it from the others, by dotted key.
-        status: `stopped` by the pruner of a search; `running` in another process.
-        key: stands for what decides its outcome; empty for trials, whose study has it.
-        score: the first metric on the validation split, of several tasks the highest mean; None if never measured.
-        metrics: by split, of several tasks by `task/split`, and name.
-        epochs: that were finished.
-        seconds: wall time of the training, of all parts of one that was interrupted; of a killed process nothing.
-        trained: parameters.
-        run: folder of the run, relative to the suite's folder; empty if there is none.
-        error: why it failed.
-        exit_code: of its error, 0 without one.
-        final: whether it is a search's best trial, trained once more.
-        killed: whether its process was ended from outside; the run goes on when the cell is tried again.
-    """
-
-    name: str
-    case: str
-    settings: Mapping[str, Any]
-    status: Status
-    key: str = ""
-    score: float | None = None
-    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
-    best_epoch: int = 0
-    epochs: int = 0
-    seconds: float = 0.0
-    trained: int = 0
-    run: str = ""
-    error: str = ""
-    exit_code: int = 0
-    final: bool = False
-    killed: bool = False
-    task: str = ""
-    metric: str = ""
-    session: str = ""
-
-    @property
-    def kind(self) -> tuple[str, str]:
-        """What the score is of: task and metric; records of version 0.1 have them in their settings and metrics."""
-        task = self.task or shown(self.settings.get("task", ""))
-        return task, self.metric or next(iter(self.metrics.get("validation", {})), "")
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; `CellRecord(**values)` is its inverse."""
-        return asdict(self)
-
-    def missed(self, resolved: ResolvedRecipe) -> list[str]:
-        """A sentence for each value in `expect` of its recipe that was not reached."""
-        several = len(resolved.tasks) > 1
-        tasks: list[TaskOutcome] = []
-        for task in resolved.tasks:
-            name = task.task.task
-            own = {
-                split.removeprefix(f"{name}/") if several else split: Scores(dict(values))
-                for split, values in self.metrics.items()
-                if not several or split.startswith(f"{name}/")
-            }
-            tasks.append(TaskOutcome(task.task, self.best_epoch, own))
-        nothing = ParameterCount(backbone=0, prompt=0, head=0)
-        return Outcome(resolved.recipe, tuple(tasks), "finished", nothing, self.best_epoch, 0, 0.0, ()).missed()
+def missed(record: CellRecord, resolved: ResolvedRecipe) -> list[str]:
+    """A sentence for each value in `expect` of a cell's recipe that was not reached."""
+    several = len(resolved.tasks) > 1
+    tasks: list[TaskOutcome] = []
+    for task in resolved.tasks:
+        name = task.task.task
+        own = {
+            split.removeprefix(f"{name}/") if several else split: Scores(dict(values))
+            for split, values in record.metrics.items()
+            if not several or split.startswith(f"{name}/")
+        }
+        tasks.append(TaskOutcome(task.task, record.best_epoch, own))
+    nothing = ParameterCount(backbone=0, prompt=0, head=0)
+    return Outcome(resolved.recipe, tuple(tasks), "finished", nothing, record.best_epoch, 0, 0.0, ()).missed()
 
 
 def best_of(records: Sequence[CellRecord]) -> CellRecord | None:
@@ -154,16 +102,11 @@ class SuiteFolder:
         path = self._record_path(name)
         if not is_file(path):
             return None
-        try:
-            return CellRecord(**parse_json(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise DataError(
-                f"this is not a record of a cell: {error}", location=str(path), hint="delete it; the cell is run again"
-            ) from error
+        return read_file(path, CellRecord, hint="delete it; the cell is run again")
 
     def write_record(self, record: CellRecord) -> None:
         """Keep what is known of a cell."""
-        self._write(self._record_path(record.name), _json(record.to_json()))
+        self._write(self._record_path(record.name), _json(record.model_dump(mode="json")))
 
     def write_suite(self, text: str) -> None:
         """Keep the suite as it was understood."""
@@ -260,12 +203,7 @@ def markdown_table(records: Sequence[CellRecord]) -> str:
     )
     kept = [index for index, name in enumerate(header) if name not in dropped]
     cells = [[row[index].replace("|", "\\|") for index in kept] for row in [header, *rows]]
-    widths = [max(3, *(len(row[index]) for row in cells)) for index in range(len(kept))]
-    lines = [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
+    return aligned(cells, [False] * len(kept))
 
 
 def _csv(records: Sequence[CellRecord]) -> str:

@@ -11,7 +11,8 @@ from ptv2kit.config.cells import Cell, load_suite
 from ptv2kit.config.load import load_recipe, resolved_yaml
 from ptv2kit.config.rules import used_rules
 from ptv2kit.errors import ConfigError
-from ptv2kit.reporting.suite_folder import CellRecord
+from ptv2kit.report.records import CellRecord
+from ptv2kit.reporting.suite_folder import missed
 
 TASK = """task: {name}
 data: {{source: jsonl, splits: {{train: rows.jsonl, validation: rows.jsonl}}}}
@@ -98,10 +99,10 @@ def test_a_released_value_is_never_missed() -> None:
     released = '{metric: accuracy, value: 95, origin: released}, {metric: accuracy, value: 90, source: "table 1"'
     cell = cells(SUITE.replace('{metric: accuracy, value: 90, source: "table 1"', released))["task=two,length=2"]
     assert [item.value for item in cell.resolved.recipe.expect] == [10, 95, 90]
-    for score, missed in ((92.0, []), (50.0, ["validation accuracy: expected 90, found 50.00 (table 1)"])):
+    for score, expected in ((92.0, []), (50.0, ["validation accuracy: expected 90, found 50.00 (table 1)"])):
         metrics = {"validation": {"accuracy": score}}
-        record = CellRecord(cell.name, cell.case, cell.settings, "finished", metrics=metrics)
-        assert record.missed(cell.resolved) == missed
+        record = CellRecord(name=cell.name, settings=dict(cell.settings), status="finished", metrics=metrics)
+        assert missed(record, cell.resolved) == expected
 
 
 @pytest.mark.usefixtures("folder")

@@ -1,4 +1,4 @@
-"""Charts as figures for a paper: PNG and SVG by matplotlib. The same numbers give the same bytes."""
+"""Charts as PNG and SVG, by matplotlib. The same numbers give the same bytes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ptv2kit.errors import ConfigError
-from ptv2kit.reporting.report.axes import places, score_range
-from ptv2kit.reporting.report.charts import Chart, Panel
+from ptv2kit.report.charts import Chart, Panel, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +32,7 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def figure_files(chart: Chart) -> dict[str, bytes]:
+def draw(chart: Chart) -> dict[str, bytes]:
     """The chart as `<name>.png` (150 dots an inch) and `<name>.svg`."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -41,7 +40,7 @@ def figure_files(chart: Chart) -> dict[str, bytes]:
 
     across = min(_ACROSS, len(chart.panels))
     down = math.ceil(len(chart.panels) / across)
-    settings: Any = {"svg.hashsalt": "ptv2kit", "font.size": 8.0, "axes.titlesize": 8.0}
+    settings: Any = {"svg.hashsalt": f"ptv2kit {chart.name}", "font.size": 8.0, "axes.titlesize": 8.0}
     files: dict[str, bytes] = {}
     with matplotlib.rc_context(settings):
         bars = sum(len(series.points) for series in chart.panels[0].series) if chart.kind == "bars" else 0
@@ -50,10 +49,7 @@ def figure_files(chart: Chart) -> dict[str, bytes]:
         FigureCanvasAgg(figure)
         for index, panel in enumerate(chart.panels):
             axes = figure.add_subplot(down, across, index + 1)
-            if chart.kind == "bars":
-                _draw_bars(axes, chart, panel)
-            else:
-                _draw_points(axes, chart, panel)
+            (_draw_bars if chart.kind == "bars" else _draw_points)(axes, chart, panel)
             axes.set_title(_plain("\n".join(text for text in (panel.title, panel.y_label) if text)), loc="left")
             axes.grid(visible=True, axis="y", linewidth=0.4, alpha=0.6)
             axes.set_axisbelow(True)
@@ -62,13 +58,8 @@ def figure_files(chart: Chart) -> dict[str, bytes]:
             found, names = axes.get_legend_handles_labels()
             handles |= {name: handle for name, handle in zip(names, found, strict=True) if name not in handles}
         order = [name for name in (*map(_plain, chart.names), "paper") if name in handles]
-        figure.legend(
-            [handles[name] for name in order],
-            order,
-            loc="outside lower center",
-            ncols=min(4, len(order)),
-            frameon=False,
-        )
+        drawn = [handles[name] for name in order]
+        figure.legend(drawn, order, loc="outside lower center", ncols=min(4, len(order)), frameon=False)
         # Without a date and a version, the same numbers give the same files.
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
             content = io.BytesIO()
@@ -78,12 +69,13 @@ def figure_files(chart: Chart) -> dict[str, bytes]:
 
 
 def _draw_points(axes: Axes, chart: Chart, panel: Panel) -> None:
+    places: dict[float, str] = {}
     for series in panel.series:
         index = chart.names.index(series.name)
         colour = _COLOURS[index % len(_COLOURS)]
-        xs = [point.x for point in series.points]
+        places |= {point.x: point.label for point in series.points}
         axes.errorbar(
-            xs,
+            [point.x for point in series.points],
             [point.stat.mean for point in series.points],
             yerr=[point.stat.deviation or 0.0 for point in series.points],
             label=_plain(series.name),
@@ -94,58 +86,45 @@ def _draw_points(axes: Axes, chart: Chart, panel: Panel) -> None:
             linewidth=1.2,
             capsize=2,
         )
-        published = [(point.x, point.paper) for point in series.points if point.paper is not None]
-        if published:
-            _draw_paper(axes, [x for x, _ in published], [value for _, value in published], colour)
-    if chart.scale == "log2":
-        axes.set_xscale("log", base=2)
-    elif chart.scale == "log10":
-        axes.set_xscale("log")
-    found = places(chart, panel)
-    axes.set_xticks(list(found), [_plain(label.replace(" (", "\n(")) for label in found.values()])
+        for point in series.points:
+            _draw_paper(axes, point.x, point, colour)
+    if chart.scale != "linear":
+        axes.set_xscale("log", base=2 if chart.scale == "log2" else 10)
+    if chart.x_label == "layers with a prompt":
+        places = {x: f"{x:g}" for x in places}  # 1-8 and 17-24 are at the same place
+    axes.set_xticks(sorted(places), [_plain(places[x].replace(" (", "\n(")) for x in sorted(places)])
     axes.minorticks_off()
     axes.set_xlabel(_plain(chart.x_label))
-    axes.set_ylim(*score_range([panel], from_zero=False))
+    axes.margins(y=0.1)
 
 
 def _draw_bars(axes: Axes, chart: Chart, panel: Panel) -> None:
-    labels = list(dict.fromkeys(point.label for series in panel.series for point in series.points))
-    members: dict[str, list[str]] = {
-        label: [series.name for series in panel.series if any(point.label == label for point in series.points)]
-        for label in labels
-    }
-    starts: dict[str, float] = {}
-    right = 0.0
-    for label in labels:
-        starts[label] = right
-        right += len(members[label]) + 1.0
+    """Groups of bars, one a task; a group has room for the bars that it has."""
+    groups: dict[str, list[tuple[str, Point]]] = {}
     for series in panel.series:
-        index = chart.names.index(series.name)
-        xs = [starts[point.label] + members[point.label].index(series.name) for point in series.points]
-        axes.bar(
-            xs,
-            [point.stat.mean for point in series.points],
-            width=0.85,
-            yerr=[point.stat.deviation or 0.0 for point in series.points],
-            label=_plain(series.name),
-            color=_COLOURS[index % len(_COLOURS)],
-            capsize=2,
-            error_kw={"linewidth": 0.8},
-        )
-        for x, point in zip(xs, series.points, strict=True):
-            top = point.stat.mean + (point.stat.deviation or 0.0)
-            axes.annotate(f"{point.stat.mean:.1f}", (x, top), (0, 2), textcoords="offset points", ha="center", size=6)
-            if point.paper is not None:
-                _draw_paper(axes, [x], [point.paper], "black")
-    centres = [starts[label] + (len(members[label]) - 1) / 2 for label in labels]
-    axes.set_xticks(centres, [_plain(label) for label in labels])
-    axes.set_ylim(*score_range([panel], from_zero=True))
+        for point in series.points:
+            groups.setdefault(point.label, []).append((series.name, point))
+    left, centres = 0.0, list[float]()
+    for members in groups.values():
+        for order, (name, point) in enumerate(members):
+            x, spread = left + order, point.stat.deviation or 0.0
+            colour = _COLOURS[chart.names.index(name) % len(_COLOURS)]
+            error = {"linewidth": 0.8}
+            axes.bar(
+                [x], [point.stat.mean], 0.85, yerr=[spread], label=_plain(name), color=colour, capsize=2, error_kw=error
+            )
+            at = (x, point.stat.mean + spread)
+            axes.annotate(f"{point.stat.mean:.1f}", at, (0, 2), textcoords="offset points", ha="center", size=6)
+            _draw_paper(axes, x, point, "black")
+        centres.append(left + (len(members) - 1) / 2)
+        left += len(members) + 1.0
+    axes.set_xticks(centres, [_plain(name) for name in groups])
+    axes.margins(y=0.1)
 
 
-def _draw_paper(axes: Axes, xs: list[float], values: list[float], colour: str) -> None:
-    axes.plot(
-        xs, values, marker="D", markersize=5, linestyle="none", color=colour, markerfacecolor="none", label="paper"
-    )
+def _draw_paper(axes: Axes, x: float, point: Point, colour: str) -> None:
+    if point.paper is not None:
+        axes.plot([x], [point.paper], "D", markersize=5, color=colour, markerfacecolor="none", label="paper")
 
 
 def _plain(text: str) -> str:

@@ -1,17 +1,18 @@
-"""The model of a report: entries that differ only by seed become one configuration, with mean and deviation."""
+"""Entries that differ only by seed become one configuration, with mean and deviation, beside published values."""
 
 from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
 
 from ptv2kit.config.recipe import Expectation
-from ptv2kit.reporting.report.collect import SEED, Entry, Group
-from ptv2kit.reporting.report.read import TaskFacts, task_history, task_metrics
+from ptv2kit.report.entries import SEED, Entry, Group
+from ptv2kit.report.records import Metrics, Results, Task
 
 BACKBONE = "backbone.name"
 METHOD = "method"
@@ -20,21 +21,16 @@ METHOD = "method"
 @final
 @dataclass(frozen=True)
 class Stat:
-    """Scores of several seeds.
-
-    Args:
-        deviation: the sample standard deviation (n - 1), None of a single one.
-        count: seeds.
-    """
+    """Scores of several seeds; the sample standard deviation (n - 1) is None of a single one."""
 
     mean: float
     deviation: float | None
     count: int
 
     @staticmethod
-    def of(values: Iterable[float]) -> Stat | None:
-        """The mean of values, None without any."""
-        found = list(values)
+    def of(values: Iterable[float | None]) -> Stat | None:
+        """The mean of the values that exist, None without any."""
+        found = [value for value in values if value is not None]
         if not found:
             return None
         return Stat(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None, len(found))
@@ -46,7 +42,7 @@ class Score:
     """What one run reached on one task."""
 
     entry: Entry
-    task: TaskFacts
+    task: Task
 
     @property
     def seed(self) -> int | None:
@@ -54,26 +50,21 @@ class Score:
         return self.entry.values.get(SEED)
 
     @cached_property
-    def metrics(self) -> dict[str, dict[str, float]]:
+    def metrics(self) -> Metrics:
         """At the epoch that was kept, by split and metric."""
         results = self.entry.results
-        return {} if results is None else task_metrics(results, self.task, several=len(self.entry.tasks) > 1)
+        return {} if results is None else self.task.metrics(results, several=len(self.entry.tasks) > 1)
 
     @cached_property
     def history(self) -> list[float]:
         """The first metric on the validation split after each epoch."""
         results = self.entry.results
-        return [] if results is None else task_history(results, self.task, several=len(self.entry.tasks) > 1)
-
-    @property
-    def kept(self) -> float | None:
-        """The first metric on the validation split at the epoch that was kept."""
-        return self.metrics.get("validation", {}).get(self.task.metric)
+        return [] if results is None else self.task.history(results, several=len(self.entry.tasks) > 1)
 
     @property
     def best(self) -> float | None:
-        """The highest first metric on the validation split, over epochs."""
-        return max(self.history, default=self.kept)
+        """The highest first metric on the validation split over epochs, or that of the epoch that was kept."""
+        return max(self.history, default=self.metrics.get("validation", {}).get(self.task.metric))
 
     @property
     def last(self) -> float | None:
@@ -83,11 +74,8 @@ class Score:
     @property
     def tests(self) -> dict[str, float]:
         """The first metric on each test split at the epoch that was kept."""
-        return {
-            split: values[self.task.metric]
-            for split, values in self.metrics.items()
-            if split != "validation" and self.task.metric in values
-        }
+        name = self.task.metric
+        return {split: found[name] for split, found in self.metrics.items() if split != "validation" and name in found}
 
     @property
     def best_epoch(self) -> int | None:
@@ -99,12 +87,7 @@ class Score:
 @final
 @dataclass(frozen=True)
 class Comparison:
-    """A published or earlier value beside ours.
-
-    Args:
-        expectation: the value and what it is of.
-        ours: the same metric on the same split at the epoch that was kept, None if nothing was measured.
-    """
+    """A published or earlier value beside ours: the same metric on the same split at the epoch that was kept."""
 
     expectation: Expectation
     ours: Stat | None
@@ -131,7 +114,6 @@ class Configuration:
         case: of the suite, empty without cases.
         settings: without the seed.
         values: of the recipe of the first of them.
-        task: that is scored.
         scores: of every seed, also of those that are missing.
         repeated: runs that do not count because a later one has the same seed.
     """
@@ -139,7 +121,7 @@ class Configuration:
     case: str
     settings: Mapping[str, Any]
     values: Mapping[str, Any]
-    task: TaskFacts
+    task: Task
     scores: tuple[Score, ...]
     repeated: tuple[Entry, ...]
 
@@ -162,17 +144,16 @@ class Configuration:
     @property
     def best(self) -> Stat | None:
         """The maximum over epochs on the validation split."""
-        return Stat.of(score.best for score in self.finished if score.best is not None)
+        return Stat.of(score.best for score in self.finished)
 
     @property
     def last(self) -> Stat | None:
         """After the last epoch, on the validation split."""
-        return Stat.of(score.last for score in self.finished if score.last is not None)
+        return Stat.of(score.last for score in self.finished)
 
     def at(self, split: str, metric: str) -> Stat | None:
         """A metric on a split at the epoch that was kept."""
-        found = (score.metrics.get(split, {}).get(metric) for score in self.finished)
-        return Stat.of(value for value in found if value is not None)
+        return Stat.of(score.metrics.get(split, {}).get(metric) for score in self.finished)
 
     @property
     def tests(self) -> dict[str, Stat]:
@@ -184,13 +165,12 @@ class Configuration:
     def comparisons(self) -> tuple[Comparison, ...]:
         """With every value that the runs should reach on this task."""
         wanted = dict.fromkeys(
-            json.dumps(expectation.model_dump(), sort_keys=True)
+            expectation
             for score in self.scores
             for expectation in score.entry.expect
             if expectation.task in (None, self.task.name)
         )
-        expectations = [Expectation(**json.loads(text)) for text in wanted]
-        return tuple(Comparison(item, self.at(item.split, item.metric)) for item in expectations)
+        return tuple(Comparison(item, self.at(item.split, item.metric)) for item in wanted)
 
     def beside(self, origin: str) -> Comparison | None:
         """The comparison with the value of an origin: of the first metric, if there is one."""
@@ -201,9 +181,7 @@ class Configuration:
     @property
     def status(self) -> str:
         """`finished`, or how many of the seeds are what."""
-        counts = {score.entry.status: 0 for score in self.scores}
-        for score in self.scores:
-            counts[score.entry.status] += 1
+        counts = Counter(score.entry.status for score in self.scores)
         if len(counts) == 1:
             return next(iter(counts))
         return ", ".join(f"{count} {status}" for status, count in counts.items())
@@ -215,39 +193,15 @@ class Configuration:
         return None if stat is None else stat.mean
 
     @property
-    def trained(self) -> int | None:
-        """Trained parameters."""
-        return next((item.parameters.trained for item in self._results), None)
-
-    @property
-    def share(self) -> float | None:
-        """Trained parameters by those of the backbone."""
-        return next((item.parameters.share for item in self._results), None)
-
-    @property
-    def backbone_size(self) -> int | None:
-        """Parameters of the backbone."""
-        return next((item.parameters.backbone for item in self._results if item.parameters.backbone), None)
-
-    @property
-    def prompt_size(self) -> int | None:
-        """Parameters of the prompt."""
-        return next((item.parameters.prompt for item in self._results), None)
-
-    @property
-    def _results(self) -> list[Any]:
-        return [score.entry.results for score in self.scores if score.entry.results is not None]
+    def results(self) -> Results | None:
+        """Those of the first run that has any, for the counts of parameters, which all seeds share."""
+        return next((score.entry.results for score in self.scores if score.entry.results is not None), None)
 
 
 @final
 @dataclass(frozen=True)
 class Section:
-    """A group with its configurations.
-
-    Args:
-        group: what was read.
-        configurations: in the order of the group.
-    """
+    """A group with its configurations, in its order."""
 
     group: Group
     configurations: tuple[Configuration, ...]
@@ -263,45 +217,36 @@ class Section:
         return [entry for entry in self.group.entries if entry.status in statuses]
 
     @property
-    def incomplete(self) -> list[Entry]:
-        """Entries that have neither ended nor failed."""
-        return [entry for entry in self.group.entries if entry.status not in ("finished", "failed", "stopped")]
-
-    @property
-    def finished(self) -> int:
-        """How many entries count."""
-        return sum(entry.finished for entry in self.group.entries)
+    def unfinished(self) -> list[Entry]:
+        """Entries that were started and have neither ended nor failed."""
+        ended = ("finished", "failed", "stopped", "missing")
+        return [entry for entry in self.group.entries if entry.status not in ended]
 
 
 def merge(group: Group) -> Section:
     """Merge the entries of a group that differ by seed alone; of several with one seed the latest finished counts."""
-    found: dict[str, list[tuple[Entry, TaskFacts]]] = {}
+    found: dict[str, list[tuple[Entry, Task]]] = {}
     for entry in group.entries:
+        settings = {key: value for key, value in entry.settings.items() if key != SEED}
+        name = entry.name if group.search else ""  # the final training has the settings of the best trial
         for task in entry.tasks:
-            name = entry.name if group.search else ""  # the final training has the settings of the best trial
-            found.setdefault(_identity(entry, task, name), []).append((entry, task))
+            same = [name, entry.case, settings, task.name, task.metric, len(entry.tasks)]
+            found.setdefault(json.dumps(same, sort_keys=True), []).append((entry, task))
     return Section(group, tuple(_configuration(members) for members in found.values()))
 
 
-def _identity(entry: Entry, task: TaskFacts, name: str) -> str:
-    """Equal for entries that differ by seed alone."""
-    settings = {key: value for key, value in entry.settings.items() if key != SEED}
-    return json.dumps([name, entry.case, settings, task.name, task.metric, len(entry.tasks)], sort_keys=True)
-
-
-def _configuration(members: Sequence[tuple[Entry, TaskFacts]]) -> Configuration:
+def _configuration(members: Sequence[tuple[Entry, Task]]) -> Configuration:
     first, task = members[0]
     counted: dict[Any, Entry] = {}
     repeated: list[Entry] = []
     for entry, _ in members:
         seed = entry.values.get(SEED)
-        other = counted.get(seed)
-        if other is None:
-            counted[seed] = entry
-            continue
-        later = max((other, entry), key=lambda item: (item.finished, item.run.name if item.run else ""))
-        repeated.append(entry if later is other else other)
-        counted[seed] = later
+        if seed in counted:
+            pair = (counted[seed], entry)
+            later = max(pair, key=lambda item: (item.finished, item.run.name if item.run else ""))
+            repeated += [other for other in pair if other is not later]
+            entry = later
+        counted[seed] = entry
     settings = {key: value for key, value in first.settings.items() if key != SEED}
     scores = tuple(Score(entry, task) for entry in counted.values())
     return Configuration(first.case, settings, first.values, task, scores, tuple(repeated))
