@@ -12,7 +12,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from ptv2kit.errors import DataError, Problem
+from filelock import FileLock, Timeout
+
+from ptv2kit.errors import ConfigError, DataError, Problem
 
 _LFS_POINTER = b"version https://git-lfs"
 _ZIP = b"PK\x03\x04"
@@ -198,3 +200,32 @@ def free_disk(folder: Path) -> int:
     """Bytes that are free where a folder is, or would be made."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
     return shutil.disk_usage(existing).free
+
+
+def try_lock(path: Path) -> FileLock | None:
+    """Take a lock, which the system frees when this process ends, however; None if another process has it.
+
+    Raises:
+        ConfigError: the file system has no locks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    except (OSError, NotImplementedError) as error:
+        raise ConfigError(
+            f"files cannot be locked: {error}", location=str(path), hint="choose another disk with --runs-dir"
+        ) from error
+    return lock
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock."""
+    if not path.is_file():
+        return False
+    lock = try_lock(path)
+    if lock is not None:
+        lock.release()
+    return lock is None

@@ -21,8 +21,9 @@ from rich.console import Console
 from ptv2kit.cli import crew
 from ptv2kit.cli import worker as workers
 from ptv2kit.cli.main import main
-from ptv2kit.cli.worker import KILLED, Trained, Worker, is_locked
+from ptv2kit.cli.worker import KILLED, Trained, Worker
 from ptv2kit.config.cells import Cell, load_suite
+from ptv2kit.files import is_locked
 from ptv2kit.report.records import CellRecord
 from ptv2kit.reporting.suite_folder import SuiteFolder
 

@@ -13,9 +13,8 @@ from ptv2kit.errors import ConfigError
 from ptv2kit.report.records import CellRecord
 from ptv2kit.reporting.run_folder import run_key
 from ptv2kit.reporting.suite_folder import best_of, missed
-from ptv2kit.training.search import SharedSearch, TrialRecord
+from ptv2kit.training.search import SharedSearch, TrialOutcome, TrialRecord
 from ptv2kit.training.trainer import TrainingEvents
-from ptv2kit.training.trial_outcome import TrialOutcome
 
 
 @final

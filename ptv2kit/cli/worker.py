@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from ptv2kit.cli.resume import is_finished
 from ptv2kit.cli.signals import StopSignals
@@ -23,6 +23,7 @@ from ptv2kit.cli.train import Resume, train_recipe
 from ptv2kit.config.cells import Cell
 from ptv2kit.config.merge import Setting
 from ptv2kit.errors import ConfigError, DataError, ProjectError
+from ptv2kit.files import is_locked, try_lock
 from ptv2kit.report.records import CellRecord, CellStatus
 from ptv2kit.reporting.results import Outcome, first_metric
 from ptv2kit.reporting.suite_folder import SuiteFolder
@@ -118,7 +119,7 @@ class Worker:
     def note_killed(self) -> None:
         """Write down the cells of this session whose process was killed: they count as failed until the next start."""
         for cell in self._cells.values():
-            with_lock = _try_lock(self._folder.lock(cell.name)) if self._record(cell).status == "interrupted" else None
+            with_lock = try_lock(self._folder.lock(cell.name)) if self._record(cell).status == "interrupted" else None
             if with_lock is not None:
                 with with_lock:
                     found = self._folder.record_of(cell.name)
@@ -175,7 +176,7 @@ class Worker:
                 continue
             if self._record(cell).status in ("finished", "failed"):
                 continue
-            lock = _try_lock(self._folder.lock(cell.name))
+            lock = try_lock(self._folder.lock(cell.name))
             if lock is None:
                 continue
             before = self._folder.record_of(cell.name)
@@ -252,36 +253,6 @@ def _blank(cell: Cell, status: CellStatus, key: str = "") -> CellRecord:
 
 def _with(record: CellRecord, **facts: object) -> CellRecord:
     return record.model_copy(update=facts)
-
-
-def _try_lock(path: Path) -> FileLock | None:
-    """The lock of a cell, None if another process has it.
-
-    Raises:
-        ConfigError: the file system has no locks.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        return None
-    except (OSError, NotImplementedError) as error:
-        raise ConfigError(
-            f"cells cannot be locked: {error}", location=str(path), hint="choose another disk with --runs-dir"
-        ) from error
-    return lock
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process trains the cell of this lock."""
-    if not path.is_file():
-        return False
-    lock = _try_lock(path)
-    if lock is None:
-        return True
-    lock.release()
-    return False
 
 
 def starting_from(cell: Cell, run: Path) -> Cell:

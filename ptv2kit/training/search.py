@@ -1,36 +1,54 @@
-"""A search with Optuna that several processes can share, that can be killed at any moment, and that can go on later.
+"""A search with Optuna that several processes can share, that can be killed at any moment, and that can be continued.
 
-The journal or the database is the only truth. A trial is *fresh* or a *retry* of one whose process is gone. Every fresh
-trial has a rank, the number of fresh trials before it, and the study has as many ranks as it may have trials: so the
-count holds for all processes together, and no point of a grid is tried twice or left out. Optuna's own GridSampler
-promises neither, and ends the whole search from within a trial.
+The study, in a journal or a database, is the only truth. Every trial is first put into Optuna's queue with a rank, from
+0 to the study's budget: so the count holds for all processes together, and no point of a grid is tried twice or left
+out. A trial whose process has died returns to the queue with the same rank and settings.
 """
 
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+import platform
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
-from ptv2kit.config.suite import Search
+from filelock import FileLock
+
+from ptv2kit.config.suite import Parameter, Search
 from ptv2kit.errors import ConfigError
-from ptv2kit.training.owners import is_gone, this_process
-from ptv2kit.training.trainer import TrainingEvents
-from ptv2kit.training.trial_outcome import FACTS, STATUS, TrialOutcome, chosen_value
+from ptv2kit.files import is_locked
+from ptv2kit.training.trainer import StopTraining, TrainingEvents
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-    from ptv2kit.training.open_trials import OpenTrial
-
-_OWNER, _RETRY_OF, _WITHDRAWN = "owner", "retry_of", "withdrawn"
+_RANK, _LOCK, _STATUS, _FACTS = "rank", "lock", "status", "facts"
+"""Names under which the study keeps what we know of a trial."""
+_WITHDRAWN = "withdrawn"
+_STATUSES = {"COMPLETE": "finished", "PRUNED": "stopped", "RUNNING": "running", "WAITING": "waiting"}
 
 TrialStatus = Literal["finished", "stopped", "failed", "running", "waiting"]
+
+
+@final
+@dataclass(frozen=True)
+class TrialOutcome:
+    """What came out of a trial.
+
+    Args:
+        status: `stopped` by the pruner; `interrupted` by the user: it is tried again.
+        score: what is searched for, higher is better; None if nothing was measured.
+        facts: what else to keep; plain values.
+    """
+
+    status: Literal["finished", "stopped", "failed", "interrupted"]
+    score: float | None
+    facts: Mapping[str, Any]
 
 
 @final
@@ -54,6 +72,10 @@ class TrialRecord:
 
 Objective = Callable[[int, Mapping[str, Any], TrainingEvents], TrialOutcome]
 """Trains a trial: its number, its settings, and a watcher that ends the training if the pruner says so."""
+
+
+class _EndedError(Exception):
+    """A trial failed, was interrupted, or was one too many; what is to be known of it is in the study."""
 
 
 def require_optuna() -> None:
@@ -92,17 +114,19 @@ class SharedSearch:
 
         self._search = search
         self._points = search.points() if search.sampler == "grid" else []
-        self._storage = open_storage(search.storage, journal)
+        self._interrupted = False
+        storage, kept = open_storage(search.storage, journal)
+        self._is_journal = kept is not None
+        self._locks = (kept or journal).with_suffix(".locks") / name.replace("/", "-")
+        pruners = optuna.pruners
+        pruner = pruners.MedianPruner(n_warmup_steps=search.warmup_epochs)
         with _quiet():
-            pruners = optuna.pruners
             self._study = optuna.create_study(
                 study_name=name,
-                storage=self._storage,
+                storage=storage,
                 direction="maximize",
                 load_if_exists=True,
-                pruner=pruners.NopPruner()
-                if search.pruner == "none"
-                else pruners.MedianPruner(n_warmup_steps=search.warmup_epochs),
+                pruner=pruners.NopPruner() if search.pruner == "none" else pruner,
             )
 
     def run(self, objective: Objective) -> bool:
@@ -114,150 +138,162 @@ class SharedSearch:
         Returns:
             Whether it came to this end, and was not interrupted.
         """
-        from ptv2kit.training.heartbeat import signs_of_life
-
+        self._interrupted = False
+        self._locks.mkdir(parents=True, exist_ok=True)
         with _quiet():
-            self._recover()
-            while self._has_work():
-                trial = self._open()
-                if trial is not None:
-                    try:
-                        with signs_of_life(self._storage, self._study.study_name, [trial.number_in_study]):
-                            trial.close(objective(trial.number, trial.settings, trial.watcher))
-                    finally:
-                        trial.abandon()
-                self._recover()
-                if trial is not None and trial.interrupted:
-                    return False
-        return True
+            while not self._interrupted:
+                # Held until the trial has its own lock: otherwise another process could take it for one that died.
+                with FileLock(self._locks / "queue") as queue:
+                    self._recover()
+                    if not self._prepare_next():
+                        return True
+                    self._study.optimize(partial(self._try, objective, queue), n_trials=1, catch=(_EndedError,))
+        return False
 
     def trials(self) -> tuple[TrialRecord, ...]:
-        """Every trial that counts, in order; of one that was tried again only the last attempt."""
-        frozen = self._study.get_trials(deepcopy=False)
+        """Every trial that was begun, in order; of one that was tried again only the last attempt."""
         records: list[TrialRecord] = []
-        for rank, first in enumerate(_fresh(frozen)):
-            last = _last_attempt(first, frozen)
-            status = _status(last)
-            if status == "waiting" and rank >= self._search.budget:
-                continue  # one too many, whose process ended before it could say so
-            records.append(
-                TrialRecord(
-                    number=rank,
-                    settings={
-                        key: chosen_value(parameter, last.params[key])
-                        for key, parameter in self._search.space.items()
-                        if key in last.params
-                    },
-                    status=status,
-                    score=last.value if last.state.name == "COMPLETE" else None,
-                    facts=json.loads(last.user_attrs.get(FACTS, "{}")),
-                )
-            )
+        for rank, trial in sorted(self._last_attempts().items()):
+            failed = trial.state.name == "FAIL" and _STATUS in trial.user_attrs
+            status: Any = "failed" if failed else _STATUSES.get(trial.state.name, "waiting")
+            space = self._search.space
+            settings = {key: _chosen(space[key], trial.params[key]) for key in space if key in trial.params}
+            score = trial.value if status == "finished" else None
+            if settings or status != "waiting":
+                facts = json.loads(trial.user_attrs.get(_FACTS, "{}"))
+                records.append(TrialRecord(rank, settings, status, score, facts))
         return tuple(records)
 
-    def _open(self) -> OpenTrial | None:
-        """Begin a trial that is waiting or still to be made; None if another process was faster."""
-        import optuna
-
-        from ptv2kit.training.open_trials import OpenTrial
-        from ptv2kit.training.samplers import PointSampler, SeededSampler
-
-        sampler = self._search.sampler
-        self._study.sampler = PointSampler() if sampler == "grid" else SeededSampler(sampler, self._search.seed)
-        with warnings.catch_warnings():
-            # The signs of life that `Study.optimize` would give are given by `signs_of_life`.
-            warnings.filterwarnings("ignore", message="Heartbeat of storage")
-            trial = self._study.ask()
-        trial.set_user_attr(_OWNER, this_process())
-        rank = self._rank(trial)
-        if rank is None:
-            trial.set_user_attr(STATUS, _WITHDRAWN)
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            return None
-        return OpenTrial(self._study, trial, rank, self._search, self._points)
-
-    def _rank(self, trial: optuna.Trial) -> int | None:
-        """The trial's rank; None if it is one too many: another process had the last one, or tries the same again."""
-        frozen = self._study.get_trials(deepcopy=False)
-        own = next(each for each in frozen if each.number == trial.number)
-        first = own
-        while _RETRY_OF in first.user_attrs:
-            earlier = [each for each in frozen if each.number < first.number]
-            if any(each.user_attrs.get(_RETRY_OF) == first.user_attrs[_RETRY_OF] for each in earlier):
-                return None
-            first = next(each for each in frozen if each.number == first.user_attrs[_RETRY_OF])
-        rank = [each.number for each in _fresh(frozen)].index(first.number)
-        return rank if rank < self._search.budget else None
-
-    def _has_work(self) -> bool:
-        frozen = self._study.get_trials(deepcopy=False)
-        waiting = any(trial.state.name == "WAITING" for trial in frozen)
-        return waiting or len(_fresh(frozen)) < self._search.budget
+    def _last_attempts(self) -> dict[int, FrozenTrial]:
+        """By rank."""
+        trials = self._study.get_trials(deepcopy=False)
+        return {
+            trial.user_attrs[_RANK]: trial
+            for trial in trials
+            if _RANK in trial.user_attrs and trial.user_attrs.get(_STATUS) != _WITHDRAWN
+        }
 
     def _recover(self) -> None:
-        """Put trials whose process is gone into the queue again; the new one is made after the old one is closed."""
+        """Put trials whose process has died into the queue again."""
         import optuna
 
-        with warnings.catch_warnings():
-            # Those of a database without a heartbeat, also of other machines; the journal has none.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            optuna.storages.fail_stale_trials(self._study)
-        frozen = self._study.get_trials(deepcopy=False)
-        retried = {trial.user_attrs.get(_RETRY_OF) for trial in frozen}
-        for trial in frozen:
-            if trial.state.name == "RUNNING" and _is_orphan(trial):
-                try:
-                    self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-                except ValueError:
-                    continue  # its process, or another one that recovers it, was faster
-            elif trial.state.name != "FAIL" or STATUS in trial.user_attrs:
+        for rank, trial in self._last_attempts().items():
+            if trial.state.name == "RUNNING" and self._is_orphan(rank, trial):
+                self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            elif trial.state.name != "FAIL" or _STATUS in trial.user_attrs:
                 continue
-            if trial.number in retried:
-                continue
-            self._study.add_trial(
-                optuna.trial.create_trial(
-                    state=optuna.trial.TrialState.WAITING,
-                    params=trial.params,
-                    distributions=trial.distributions,
-                    user_attrs={_RETRY_OF: trial.number},
-                )
+            again = optuna.trial.create_trial(
+                state=optuna.trial.TrialState.WAITING,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={_RANK: rank},
+                system_attrs=trial.system_attrs,
             )
+            self._study.add_trial(again)
+
+    def _is_orphan(self, rank: int, trial: FrozenTrial) -> bool:
+        """Whether the process of a running trial has died.
+
+        On another machine that shares only a database, its heartbeat tells; `Study.optimize` looks after it.
+        """
+        host, _, path = trial.user_attrs.get(_LOCK, ":").partition(":")
+        own = self._lock(rank) if self._is_journal else Path(path)
+        return (self._is_journal or host == platform.node()) and not is_locked(own)
+
+    def _prepare_next(self) -> bool:
+        """Make sure that the queue has a trial, and choose its sampler; False if all trials have been begun."""
+        import optuna
+
+        attempts = self._last_attempts()
+        waiting = [rank for rank, trial in attempts.items() if trial.state.name == "WAITING"]
+        rank = min(waiting, default=len(attempts))
+        if not waiting:
+            if rank >= self._search.budget:
+                return False
+            point = self._points[rank] if self._points else {}
+            kept = {key: json.dumps(value) for key, value in point.items()}
+            self._study.enqueue_trial(kept, user_attrs={_RANK: rank})
+        # A seed for each trial: with one for a process, a search that is continued would repeat its first trials.
+        seed = (self._search.seed * 1_000_003 + rank) % 2**32
+        samplers = optuna.samplers
+        self._study.sampler = (
+            samplers.TPESampler(seed=seed) if self._search.sampler == "tpe" else samplers.RandomSampler(seed=seed)
+        )
+        return True
+
+    def _try(self, objective: Objective, queue: FileLock, trial: optuna.Trial) -> float:
+        import optuna
+
+        rank = trial.user_attrs.get(_RANK)
+        if rank is None or any(
+            each.user_attrs.get(_RANK) == rank and (each.state.name != "FAIL" or _STATUS in each.user_attrs)
+            for each in self._study.get_trials(deepcopy=False)
+            if each.number < trial.number
+        ):
+            # Machines that share only a database have no common lock on its queue: this one came too late.
+            trial.set_user_attr(_STATUS, _WITHDRAWN)
+            raise _EndedError
+        path = self._lock(rank)
+        with FileLock(path):
+            trial.set_user_attr(_LOCK, f"{platform.node()}:{path}")
+            listed = bool(self._points)
+            settings = {key: _suggest(trial, key, each, listed=listed) for key, each in self._search.space.items()}
+            queue.release()
+            outcome = objective(rank, settings, PruningWatcher(trial))
+            if outcome.status == "interrupted":
+                self._interrupted = True
+                raise _EndedError  # without a status it is as one whose process has died
+            trial.set_user_attr(_FACTS, json.dumps(dict(outcome.facts), ensure_ascii=False))
+            trial.set_user_attr(_STATUS, outcome.status)
+            if outcome.status == "stopped":
+                raise optuna.TrialPruned
+            if outcome.status == "failed" or outcome.score is None:
+                raise _EndedError
+            return outcome.score
+
+    def _lock(self, rank: int) -> Path:
+        return self._locks / f"{rank:05}"
 
 
-def _fresh(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Trials that count."""
-    return [
-        trial for trial in trials if _RETRY_OF not in trial.user_attrs and trial.user_attrs.get(STATUS) != _WITHDRAWN
-    ]
+@final
+class PruningWatcher:
+    """Reports each epoch's score to the study and ends the training if the pruner says so."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+        self._last = False
+
+    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
+        """Note whether the last epoch is over: a training that is done is not stopped."""
+        self._last = step >= total_steps
+
+    def on_evaluating(self, done: int, total: int) -> None:
+        """Nothing to report."""
+
+    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
+        """Report the first metric."""
+        self._trial.report(next(iter(values.values())), epoch)
+        if not self._last and self._trial.should_prune():
+            raise StopTraining
 
 
-def _last_attempt(first: FrozenTrial, trials: Sequence[FrozenTrial]) -> FrozenTrial:
-    """The trial itself, or the retry of its retry, and so on."""
-    last = first
-    for trial in trials:
-        if trial.user_attrs.get(_RETRY_OF) == last.number and trial.user_attrs.get(STATUS) != _WITHDRAWN:
-            last = trial
-    return last
+def _suggest(trial: optuna.Trial, key: str, parameter: Parameter, *, listed: bool) -> Any:
+    """What the sampler chooses. Listed values are kept as JSON, so that any value of YAML can be one."""
+    values = parameter.listed() if listed else parameter.values
+    if values is not None:
+        return _chosen(parameter, trial.suggest_categorical(key, [json.dumps(value) for value in values]))
+    assert parameter.low is not None
+    assert parameter.high is not None
+    if parameter.integer:
+        step = 1 if parameter.step is None else int(parameter.step)
+        return trial.suggest_int(key, int(parameter.low), int(parameter.high), log=parameter.log, step=step)
+    kept = trial.suggest_float(key, parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+    return _chosen(parameter, kept)
 
 
-def _status(trial: FrozenTrial) -> TrialStatus:
-    match trial.state.name:
-        case "COMPLETE":
-            return "finished"
-        case "PRUNED":
-            return "stopped"
-        case "RUNNING":
-            return "running"
-        case "FAIL" if STATUS in trial.user_attrs:
-            return "failed"
-        case _:
-            return "waiting"
-
-
-def _is_orphan(trial: FrozenTrial) -> bool:
-    """Whether the process of a running trial is gone, as far as can be known from this machine."""
-    owner = trial.user_attrs.get(_OWNER)
-    return owner is not None and is_gone(owner)
+def _chosen(parameter: Parameter, kept: Any) -> Any:
+    """A value of the recipe from what Optuna keeps."""
+    return json.loads(kept) if isinstance(kept, str) else parameter.number(kept)
 
 
 @contextmanager

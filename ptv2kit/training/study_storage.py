@@ -16,12 +16,15 @@ HEARTBEAT_SECONDS = 60
 """How often a process that shares a database says that it is still there; silence of twice as long is its end."""
 
 
-def open_storage(storage: str | None, journal: Path) -> BaseStorage:
+def open_storage(storage: str | None, journal: Path) -> tuple[BaseStorage, Path | None]:
     """The journal or the database; both are made if they are not there.
 
     Args:
         storage: the path of a journal, or the URL of a database; None: `journal`.
         journal: path.
+
+    Returns:
+        The storage, and the path of a journal.
 
     Raises:
         ConfigError: the address is not valid, the database's driver is not installed, or the journal cannot be written.
@@ -32,7 +35,7 @@ def open_storage(storage: str | None, journal: Path) -> BaseStorage:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                return RDBStorage(storage, heartbeat_interval=HEARTBEAT_SECONDS)
+                return RDBStorage(storage, heartbeat_interval=HEARTBEAT_SECONDS), None
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             message = f"search.storage is not the address of a usable database: '{hidden}'"
             raise ConfigError(message, hint="write it as SQLAlchemy does, and install the database's driver") from error
@@ -43,7 +46,7 @@ def open_storage(storage: str | None, journal: Path) -> BaseStorage:
     path = journal if storage is None else Path(storage).expanduser().absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path)))
+        return JournalStorage(JournalFileBackend(str(path))), path
     except OSError as error:
         raise ConfigError(f"the journal cannot be written: {error.strerror}", location=str(path)) from error
     except (ValueError, KeyError) as error:

@@ -17,7 +17,6 @@ import pytest
 
 from ptv2kit.config.suite import Parameter, Search
 from ptv2kit.errors import ConfigError, DataError
-from ptv2kit.training.owners import is_gone, this_process
 from ptv2kit.training.search import SharedSearch, TrialOutcome
 from ptv2kit.training.trainer import StopTraining, TrainingEvents
 from tests.training.search_process import search_with
@@ -229,17 +228,6 @@ def test_a_running_trial_of_a_living_process_is_left_alone(tmp_path: Path) -> No
     search.run(objective)
     assert inside == [["running"]]
     assert [trial.status for trial in search.trials()] == ["finished"]
-
-
-def test_owners() -> None:
-    own = this_process()
-    host, pid, started = own.rsplit(":", 2)
-    assert not is_gone(own)
-    assert is_gone(f"{host}:{pid}:1{started}"), "another process had this pid before"
-    assert not is_gone(f"another-{own}"), "nothing is known of processes elsewhere"
-    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        ended.wait()
-    assert is_gone(f"{host}:{ended.pid}:123")
 
 
 @pytest.mark.parametrize(
