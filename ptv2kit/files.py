@@ -229,3 +229,8 @@ def is_locked(path: Path) -> bool:
     if lock is not None:
         lock.release()
     return lock is None
+
+
+def safe_environment() -> dict[str, str]:
+    """This process's environment for a child that imports nothing from the working folder, as `ptv2kit` itself."""
+    return {**os.environ, "PYTHONSAFEPATH": "1"}

@@ -10,9 +10,10 @@ from rich.console import Console
 
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.data.schemes.base import Scores, TypeScore
-from ptv2kit.reporting.console import RowsConsole, TrainingConsole, duration, scores_table
-from ptv2kit.reporting.model_card import model_card
-from ptv2kit.reporting.run_folder import RunFolder, environment, run_key
+from ptv2kit.training.card import model_card
+from ptv2kit.training.console import RowsConsole, TrainingConsole, duration, scores_table
+from ptv2kit.training.folder import RunFolder, environment, run_key
+from ptv2kit.training.state import Evaluated, Step
 
 SCORES = Scores({"span_f1": 50.0}, (TypeScore("LOC", 40.0, 60.0, 48.0, 7), TypeScore("[/x]", 50.0, 50.0, 50.0, 3)))
 
@@ -33,12 +34,12 @@ def test_off_a_terminal_there_is_a_line_per_interval_and_epoch(monkeypatch: pyte
     with TrainingConsole(shown, "span_f1", epochs=2) as training:
         for step in range(1, 7):
             now[0] += 4.0
-            training.on_step(step, 12, step / 6, loss=0.5, learning_rate=1e-3)
-        training.on_evaluating(3, 3)
-        training.on_evaluation(1, {"span_f1": 61.254}, best=True, seconds=1.0)
-        training.on_step(7, 12, 7 / 6, loss=0.25, learning_rate=5e-4)
+            training.log(Step(step, 12, step / 6, loss=0.5, learning_rate=1e-3))
+        training.progress(3, 3)
+        training.log(Evaluated(1, {"span_f1": 61.254}, best=True, seconds=1.0))
+        training.log(Step(7, 12, 7 / 6, loss=0.25, learning_rate=5e-4))
         now[0] += 100.0
-        training.on_step(8, 12, 8 / 6, loss=0.25, learning_rate=5e-4)
+        training.log(Step(8, 12, 8 / 6, loss=0.25, learning_rate=5e-4))
     assert text_of(shown).splitlines() == [
         "step 3/12  loss 0.500 rate 1.0e-03  left 0:36",
         "step 6/12  loss 0.500 rate 1.0e-03  left 0:24",
@@ -50,10 +51,10 @@ def test_off_a_terminal_there_is_a_line_per_interval_and_epoch(monkeypatch: pyte
 def test_on_a_terminal_the_bar_shows_epoch_loss_rate_metric_best_and_time_left() -> None:
     shown = console(terminal=True, width=100)
     with TrainingConsole(shown, "span_f1", epochs=2) as training:
-        training.on_step(1, 4, 0.5, loss=0.5, learning_rate=1e-3)
-        training.on_evaluation(1, {"span_f1": 61.254}, best=True, seconds=1.0)
-        training.on_step(2, 4, 1.0, loss=0.5, learning_rate=1e-3)
-        training.on_step(3, 4, 1.5, loss=0.25, learning_rate=5e-4)
+        training.log(Step(1, 4, 0.5, loss=0.5, learning_rate=1e-3))
+        training.log(Evaluated(1, {"span_f1": 61.254}, best=True, seconds=1.0))
+        training.log(Step(2, 4, 1.0, loss=0.5, learning_rate=1e-3))
+        training.log(Step(3, 4, 1.5, loss=0.25, learning_rate=5e-4))
     last = text_of(shown).rsplit("epoch 2/2", 1)[1]
     for part in ("75%", "left", "loss 0.375", "rate 5.0e-04", "span_f1 61.25", "best 61.25"):
         assert part in last
@@ -103,7 +104,7 @@ def test_the_environment_names_what_decides_a_result() -> None:
 
 def test_expectations() -> None:
     from ptv2kit.models.counts import ParameterCount
-    from ptv2kit.reporting.results import Outcome, TaskOutcome
+    from ptv2kit.training.results import Outcome, TaskOutcome
 
     recipe = Recipe.model_validate(
         {

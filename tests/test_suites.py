@@ -169,7 +169,7 @@ def test_failures_of_one_kind_end_with_its_code(project: Project, monkeypatch: p
 
 @pytest.mark.parametrize("text", [GRID, SEARCH])
 def test_an_interrupted_suite_goes_on(project: Project, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    from ptv2kit.cli import worker
+    from ptv2kit.suites import worker
 
     original, calls = worker.train_recipe, []
 
@@ -179,7 +179,7 @@ def test_an_interrupted_suite_goes_on(project: Project, monkeypatch: pytest.Monk
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    monkeypatch.setattr("ptv2kit.cli.worker.train_recipe", second_is_interrupted)
+    monkeypatch.setattr("ptv2kit.suites.worker.train_recipe", second_is_interrupted)
     code, _, err = project.run(text)
     assert code == 130
     assert "error: interrupted after 1 of" in err

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ptv2kit.reporting.trackers import flat
+from ptv2kit.training.trackers import flat
 from tests.cli.test_run import Project, project, read_json
 
 __all__ = ["project"]
@@ -133,7 +133,7 @@ def test_trackio_keeps_a_local_database(project: Project, monkeypatch: pytest.Mo
 def test_a_tracker_that_is_missing_or_cannot_start_is_named_first(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ptv2kit.reporting.trackers.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("ptv2kit.training.trackers.importlib.util.find_spec", lambda name: None)
     code, _, err = project.run("trackers=[trackio]")
     assert code == 2
     assert "trackers: 'trackio' is not installed" in err
@@ -148,8 +148,8 @@ def test_a_tracker_that_is_missing_or_cannot_start_is_named_first(
             raise OSError("no way")
         return original(name, package)
 
-    monkeypatch.setattr("ptv2kit.reporting.trackers.importlib.util.find_spec", lambda name: object())
-    monkeypatch.setattr("ptv2kit.reporting.trackers.importlib.import_module", fail)
+    monkeypatch.setattr("ptv2kit.training.trackers.importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("ptv2kit.training.trackers.importlib.import_module", fail)
     code, _, err = project.run("trackers=[wandb]")
     assert code == 2
     assert "trackers: wandb cannot start: OSError: no way" in err
@@ -184,7 +184,7 @@ def test_other_trackers_are_started_by_accelerate(project: Project, monkeypatch:
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "mlflow", Recording)
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "ptv2kit.reporting.trackers.importlib.util.find_spec",
+        "ptv2kit.training.trackers.importlib.util.find_spec",
         lambda name: object() if name == "mlflow" else find(name),
     )
     assert project.run("trackers=[mlflow]")[0] == 0

@@ -18,14 +18,14 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
-from ptv2kit.cli import crew
-from ptv2kit.cli import worker as workers
 from ptv2kit.cli.main import main
-from ptv2kit.cli.worker import KILLED, Trained, Worker
 from ptv2kit.config.cells import Cell, load_suite
 from ptv2kit.files import is_locked
 from ptv2kit.report.records import CellRecord
-from ptv2kit.reporting.suite_folder import SuiteFolder
+from ptv2kit.suites import crew
+from ptv2kit.suites import worker as workers
+from ptv2kit.suites.folder import SuiteFolder
+from ptv2kit.suites.worker import KILLED, Trained, Worker
 
 TASK = """task: tiny
 data: {source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl}}

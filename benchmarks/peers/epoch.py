@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import final
+from typing import cast, final
 
 import torch
 from torch import Tensor
@@ -21,12 +21,13 @@ from peers.timing import Clock, Spent
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.data.batching import grouped_batches
 from ptv2kit.data.schemes.base import Prediction
-from ptv2kit.evaluation.evaluate import Evaluation
 from ptv2kit.models.model import PromptedModel
+from ptv2kit.training.evaluate import Evaluation
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared
-from ptv2kit.training.state import TrainingState
+from ptv2kit.training.state import Row, Step, TrainingState
 from ptv2kit.training.trainer import Trainer
+from ptv2kit.training.writer import RunWriter
 
 BATCH_SIZE = 16
 EVAL_BATCH_SIZE = 32
@@ -164,7 +165,7 @@ def _toolkit_epochs(recipe: Recipe, prepared: Prepared) -> Iterator[Epoch]:
         number += 1
         settings = recipe.train.model_copy(update={"seed": recipe.train.seed + number})
         watch = _Watch()
-        trainer = Trainer([part], settings, _CPU, watch, _Nobody())
+        trainer = Trainer([part], settings, _CPU, cast(RunWriter, _Nobody()), log=watch.log)
         watch.begin()
         trainer.train()
         yield watch.epoch()
@@ -188,17 +189,13 @@ class _Watch:
         """The trainer is built, the epoch begins."""
         self.started = Clock.start()
 
-    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
-        """See `TrainingEvents`."""
-        self.last_step = Clock.start()
-
-    def on_evaluating(self, done: int, total: int) -> None:
-        """See `TrainingEvents`."""
-
-    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
-        """See `TrainingEvents`."""
-        self.ended = Clock.start()
-        self.score = next(iter(values.values()))
+    def log(self, row: Row) -> None:
+        """Note when a step or the epoch ended."""
+        if isinstance(row, Step):
+            self.last_step = Clock.start()
+        else:
+            self.ended = Clock.start()
+            self.score = next(iter(row.values.values()))
 
     def epoch(self) -> Epoch:
         """What was seen."""
@@ -214,10 +211,10 @@ class _Nobody:
     """Keeps nothing."""
 
     def keep(self, part: TaskPart, tensors: dict[str, Tensor], epoch: int, evaluation: Evaluation | None) -> None:
-        """See `Keeper`."""
+        """See `RunWriter`."""
 
     def keep_shared(self, tensors: dict[str, Tensor], epoch: int, values: dict[str, float]) -> None:
-        """See `Keeper`."""
+        """See `RunWriter`."""
 
     def checkpoint(self, state: TrainingState) -> None:
-        """See `Keeper`."""
+        """See `RunWriter`."""

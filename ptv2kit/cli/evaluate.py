@@ -13,9 +13,9 @@ from ptv2kit.config.load import ResolvedRecipe
 from ptv2kit.data.dataset import encode_split
 from ptv2kit.data.sources import SplitData, read_file, read_split
 from ptv2kit.errors import ConfigError, TrainingError, did_you_mean
-from ptv2kit.evaluation.evaluate import evaluate
 from ptv2kit.files import write_atomically
-from ptv2kit.reporting.console import RowsConsole, scores_table
+from ptv2kit.training.console import RowsConsole, scores_table
+from ptv2kit.training.evaluate import evaluate
 from ptv2kit.training.hub_runs import PREFIX, find_run
 from ptv2kit.training.load_run import LoadedRun, load_run, read_run
 

@@ -17,8 +17,8 @@ from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
 from ptv2kit.models.interchange import from_flat
-from ptv2kit.training.checkpoints import prompt_files
 from ptv2kit.training.foreign import ForeignPrompt, read_foreign
+from ptv2kit.training.prompt_file import prompt_files
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,7 @@ from ptv2kit.data.inspection import SplitReport, inspect_splits
 from ptv2kit.data.preview import words_shown
 from ptv2kit.data.sources import OpenSplit
 from ptv2kit.errors import DataError, Problem
-from ptv2kit.reporting.console import RowsConsole
+from ptv2kit.training.console import RowsConsole
 from ptv2kit.training.prepare import check_backbone
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import socket
@@ -11,22 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING, final
+from typing import IO, final
 
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.errors import ConfigError, ProjectError, TrainingError
-from ptv2kit.files import allowed_cores
-from ptv2kit.planning.memory import choose_strategy, decide, largest_micro_batch, measure
-from ptv2kit.planning.plan import task_shape
-from ptv2kit.training.distributed import Chosen, Workers, check_strategy
-from ptv2kit.training.prepare import Prepared
-
-if TYPE_CHECKING:
-    import torch
-    from rich.console import Console
+from ptv2kit.files import allowed_cores, safe_environment
 
 _GRACE = 60.0
 """Seconds that processes have to save after SIGTERM."""
@@ -52,82 +42,6 @@ def local_processes(recipe: Recipe) -> int:
             hint="set it to auto, or train.device to cpu",
         )
     return wanted.gpus
-
-
-@final
-@dataclass(frozen=True)
-class Placement:
-    """How a training is spread out.
-
-    Args:
-        strategy: how the processes share the work.
-        micro_batch: most examples per forward pass; None: a process's whole share of a batch.
-    """
-
-    strategy: Chosen
-    micro_batch: int | None
-
-
-def gpu_memory(device: torch.device) -> float | None:
-    """Bytes of a GPU; None for the CPU, whose memory decides nothing."""
-    import torch
-
-    return float(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else None
-
-
-def place(prepared: Sequence[Prepared], found: Workers | None, messages: Console) -> Placement:
-    """How the processes share the work, and on a GPU how much of a batch fits, checked before weights are read.
-
-    Raises:
-        ConfigError: the recipe cannot be trained that way.
-    """
-    recipe, spec = prepared[0].recipe, prepared[0].spec
-    size = 1 if found is None else found.size
-    memory = gpu_memory(prepared[0].device)
-    shapes = [task_shape(recipe, each.task) for each in prepared]
-    if memory is not None and recipe.train.micro_batch_size == "auto" and recipe.backbone.quantization is None:
-        choice = decide(recipe, measure(recipe, spec, shapes), processes=size, memory=memory)
-    else:
-        choice = choose_strategy(recipe, spec, shapes, processes=size, memory=memory)
-    chosen = choice.setup.strategy
-    check_strategy(recipe, spec, chosen, size)
-    if size > 1 or chosen != "none":
-        messages.print(f"{size} processes, strategy {chosen}: {choice.reason}", soft_wrap=True)
-    share = math.ceil(recipe.train.most_examples(max(shape.tokens for shape in shapes)) / size)
-    if recipe.train.micro_batch_size != "auto" or choice.micro_batch is None or choice.micro_batch >= share:
-        return Placement(chosen, None)
-    if choice.micro_batch == 0:
-        messages.print("the plan says that not even one example fits this GPU; trying anyway", soft_wrap=True)
-    micro = max(1, choice.micro_batch)
-    messages.print(f"micro-batches of {micro}: more do not fit the GPU", soft_wrap=True)
-    return Placement(chosen, micro)
-
-
-def memory_advice(prepared: Sequence[Prepared], found: Workers | None) -> str:
-    """What to change so that a recipe fits, from the plan where there is a GPU."""
-    recipe, memory = prepared[0].recipe, gpu_memory(prepared[0].device)
-    batch = recipe.train.batch_size
-    advice = (
-        f"lower train.batch_tokens (now {recipe.train.batch_tokens}), or set train.micro_batch_size"
-        if batch is None
-        else f"set train.micro_batch_size below {batch}"
-    )
-    checkpointing = "" if recipe.train.gradient_checkpointing else ", or set train.gradient_checkpointing: true"
-    if memory is not None and recipe.backbone.quantization is None:
-        costs = measure(recipe, prepared[0].spec, [task_shape(recipe, each.task) for each in prepared])
-        choice = decide(recipe, costs, processes=1 if found is None else found.size, memory=memory)
-        if choice.micro_batch:
-            half = max(1, choice.micro_batch // 2)
-            advice = f"set train.micro_batch_size to {half} (by the plan {choice.micro_batch} fit)"
-        fits = largest_micro_batch(recipe, costs, choice.setup, memory, checkpointing=True)
-        checkpointing = checkpointing and f"{checkpointing} (by the plan micro-batches up to {fits} fit then)"
-    shorter = f", or lower prompt.length (now {recipe.prompt.length})" if recipe.prompt_length else ""
-    return f"{advice}{shorter}{checkpointing}; 'ptv2kit plan' shows what needs how much"
-
-
-def safe_environment() -> dict[str, str]:
-    """This process's environment for a child that imports nothing from the working folder, as `ptv2kit` itself."""
-    return {**os.environ, "PYTHONSAFEPATH": "1"}
 
 
 def launch_machines(hostfile: Path, words: Sequence[str]) -> int:

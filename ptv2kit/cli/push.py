@@ -10,7 +10,7 @@ import sys
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import ConfigError
-from ptv2kit.reporting.model_card import card_for
+from ptv2kit.training.card import card_for
 from ptv2kit.training.hub_runs import PREFIX, describe, find_run, hub_error, published_files
 from ptv2kit.training.load_run import read_run
 

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 from ptv2kit.cli.launch import end_with_parent, launch, launch_machines, local_processes
 from ptv2kit.cli.output import show
 from ptv2kit.cli.plan import print_summary
-from ptv2kit.cli.resume import is_finished, unfinished_run
-from ptv2kit.cli.signals import STOPPED
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.cli.terminal import open_console
-from ptv2kit.cli.train import Resume, train_recipe
 from ptv2kit.config.load import ResolvedRecipe, resolved_yaml
 from ptv2kit.config.task import Iob2Task
 from ptv2kit.errors import ConfigError, ExpectationMissedError, Problem
 from ptv2kit.models.backbones import find_backbone, load_tokenizer
-from ptv2kit.reporting.console import duration, scores_table
-from ptv2kit.reporting.results import Outcome
-from ptv2kit.reporting.run_folder import RunFolder, require_writable
+from ptv2kit.training.console import duration, scores_table
 from ptv2kit.training.distributed import workers
+from ptv2kit.training.folder import RunFolder, require_writable
 from ptv2kit.training.initial import read_initial
 from ptv2kit.training.prepare import choose_device, locate_data
+from ptv2kit.training.results import Outcome
+from ptv2kit.training.resume import is_finished, unfinished_run
+from ptv2kit.training.run import Resume, train_recipe
+from ptv2kit.training.signals import STOPPED
 
 if TYPE_CHECKING:
     from rich.console import Console

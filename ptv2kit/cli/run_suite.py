@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -10,29 +11,39 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ptv2kit.cli.crew import local_crew, ray_crew, visible_gpus
 from ptv2kit.cli.launch import end_with_parent
-from ptv2kit.cli.preflight import Preflight
-from ptv2kit.cli.run_search import Searches
+from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.cli.suite_plan import check_disk, disk_needed, finished_records, print_suite_plan
-from ptv2kit.cli.suite_runner import SuiteRunner
 from ptv2kit.cli.terminal import open_console
-from ptv2kit.cli.worker import SESSION
 from ptv2kit.config.cells import ResolvedSuite, in_cells
 from ptv2kit.config.load import resolved_yaml
 from ptv2kit.config.rules import used_rules
+from ptv2kit.config.suite import shown
 from ptv2kit.config.yaml import parse_value
 from ptv2kit.errors import (
     ConfigError,
     DataError,
+    ExpectationMissedError,
+    HungUpRunError,
+    InterruptedRunError,
+    OutOfMemoryError,
     Problem,
     ProjectError,
+    TerminatedRunError,
+    TrainingError,
 )
 from ptv2kit.files import free_disk
-from ptv2kit.reporting.run_folder import require_writable
-from ptv2kit.reporting.suite_folder import SuiteFolder
-from ptv2kit.training.search import require_optuna
+from ptv2kit.suites.crew import local_crew, ray_crew, visible_gpus
+from ptv2kit.suites.folder import SUITE_VERSION, SuiteFolder, best_of, bests_of, markdown_table
+from ptv2kit.suites.preflight import Preflight
+from ptv2kit.suites.runner import SuiteRunner
+from ptv2kit.suites.searches import Searches
+from ptv2kit.suites.study import require_optuna
+from ptv2kit.suites.worker import SESSION
+from ptv2kit.training.folder import require_writable
+
+_ERRORS: tuple[type[ProjectError], ...] = (ConfigError, DataError, OutOfMemoryError, TrainingError)
 
 
 def run_suite(args: argparse.Namespace, suite: ResolvedSuite) -> int:
@@ -91,7 +102,48 @@ def run_suite(args: argparse.Namespace, suite: ResolvedSuite) -> int:
             searches.run()
     else:
         runner.run_cells(suite.cells, keys, preflight, session, None if alone else crew)
-    return runner.report(as_json=args.json, name=suite.suite.suite)
+    return _report(runner, as_json=args.json, name=suite.suite.suite)
+
+
+def _report(runner: SuiteRunner, *, as_json: bool, name: str) -> int:
+    """Print the table; then everything that is not as it should be, as an error.
+
+    Raises:
+        ProjectError: cells failed, missed what they should reach, or the user interrupted.
+    """
+    best = best_of(runner.records)
+    if as_json:
+        content = {
+            "schema_version": SUITE_VERSION,
+            "suite": name,
+            "folder": str(runner.folder.path),
+            "status": "interrupted" if runner.interrupted else "failed" if runner.failed else "finished",
+            "best": None if best is None else best.name,
+            "missed": runner.missed,
+            "cells": [record.model_dump(mode="json") for record in runner.records],
+        }
+        show(json.dumps(content, indent=2, ensure_ascii=False) + "\n", end="")
+    else:
+        show(markdown_table(runner.records) + "\n", end="")
+        for file, each in bests_of(runner.records).items():
+            chosen = ", ".join(f"{key}={shown(value)}" for key, value in each.settings.items())
+            show(f"{file.replace('.', ' of ', 1)}: {each.name} with {each.score:.2f} ({chosen})")
+        show(f"suite: {runner.folder.path}\n", end="")
+    if runner.elsewhere:
+        runner.messages.print(f"still running in other processes: {runner.elsewhere}")
+    done = sum(record.status in ("finished", "stopped") for record in runner.records)
+    if runner.interrupted:
+        message = f"interrupted after {done} of {len(runner.records)} cells; run the same command again to resume"
+        kinds = {signal.SIGTERM: TerminatedRunError, signal.SIGHUP: HungUpRunError}
+        raise kinds.get(runner.stopped_by or signal.SIGINT, InterruptedRunError)(message)
+    if runner.failed:
+        codes = {record.exit_code for record in runner.failed}
+        kind = next((kind for kind in _ERRORS if codes == {kind.exit_code}), TrainingError)
+        failed = [Problem(f"cell '{record.name}' failed: {record.error}") for record in runner.failed]
+        raise kind([*failed, *map(Problem, runner.missed)])
+    if runner.missed:
+        raise ExpectationMissedError(Problem(text) for text in runner.missed)
+    return 0
 
 
 def _check_options(args: argparse.Namespace, suite: ResolvedSuite) -> None:

@@ -17,8 +17,6 @@ from fastapi_offline import FastAPIOffline
 from ptv2kit import __version__
 from ptv2kit.data.unlabelled import given_columns
 from ptv2kit.errors import ConfigError, DataError, ProjectError
-from ptv2kit.evaluation.mixed import Prompted
-from ptv2kit.evaluation.predict import Answer
 from ptv2kit.files import is_file
 from ptv2kit.serving.batcher import Batcher, QueueFullError, StoppingError
 from ptv2kit.serving.bodies import (
@@ -37,6 +35,8 @@ from ptv2kit.serving.guard import INTERNAL, Guard
 from ptv2kit.serving.meters import CONTENT_TYPE, Meters
 from ptv2kit.serving.settings import Settings
 from ptv2kit.training.load_together import LoadedRuns, as_row
+from ptv2kit.training.mixed import Prompted
+from ptv2kit.training.predict import Answer
 
 _FOLDERS = re.compile(r"(?<![\w.~-])(?:~|\.\.?)?/(?:[^\s/'\"]+/)*(?=[^\s/'\"])")
 """What stands in front of a file's own name."""

@@ -18,10 +18,10 @@ from typing import final
 
 from ptv2kit.data.rows import Row
 from ptv2kit.errors import DataError
-from ptv2kit.evaluation.mixed import MixedPredictor, Prompted, Question, encode
-from ptv2kit.evaluation.predict import Answer
 from ptv2kit.serving.meters import Meters
 from ptv2kit.serving.settings import Settings
+from ptv2kit.training.mixed import MixedPredictor, Prompted, Question, encode
+from ptv2kit.training.predict import Answer
 
 _NOTES = logging.getLogger("ptv2kit.serving")
 

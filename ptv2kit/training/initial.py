@@ -16,8 +16,8 @@ from ptv2kit.files import is_file, is_folder
 from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.build import covered
 from ptv2kit.models.model import PromptedModel
-from ptv2kit.training.checkpoints import load_prompt, require_facts
 from ptv2kit.training.parts import HEADS
+from ptv2kit.training.prompt_file import load_prompt, require_facts
 
 
 @final

@@ -19,13 +19,13 @@ from ptv2kit.data.schemes.base import LabelScheme
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.unlabelled import text_column
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
-from ptv2kit.evaluation.predict import Predictor
 from ptv2kit.files import is_file
 from ptv2kit.models.backbones import BackboneSpec, load_tokenizer
 from ptv2kit.models.build import build_model
 from ptv2kit.models.model import PromptedModel
-from ptv2kit.training.checkpoints import load_prompt, require_facts
+from ptv2kit.training.predict import Predictor
 from ptv2kit.training.prepare import check_backbone, choose_device
+from ptv2kit.training.prompt_file import load_prompt, require_facts
 
 
 @final

@@ -10,9 +10,9 @@ from ptv2kit.config.task import AnyTask, Iob2Task
 from ptv2kit.data.rows import Row
 from ptv2kit.data.unlabelled import given_columns
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
-from ptv2kit.evaluation.mixed import MixedPredictor, Prompted, encode
 from ptv2kit.models.mixed import MixedModel
 from ptv2kit.training.load_run import LoadedRun, load_run, read_run
+from ptv2kit.training.mixed import MixedPredictor, Prompted, encode
 
 BATCH_TOKENS = 8192
 """Tokens per forward pass unless said otherwise, padding included."""

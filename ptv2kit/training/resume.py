@@ -1,139 +1,128 @@
-"""Checkpoints: from which a training goes on. A few megabytes each, whole or not there at all.
-
-One file holds all of a checkpoint, with a checksum, and no pickle. The frozen backbone is never part of it.
-"""
+"""`--resume`: which run goes on, and whether it is still the same run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-from pydantic import TypeAdapter
-from safetensors.torch import save
-from torch import Tensor
+from ptv2kit.errors import ConfigError, DataError
+from ptv2kit.files import read_json
+from ptv2kit.training.checkpoint import Checkpoints
+from ptv2kit.training.state import TrainingState
 
-from ptv2kit.errors import DataError, Problem
-from ptv2kit.files import parse_json, write_atomically
-from ptv2kit.training.checkpoints import digest
-from ptv2kit.training.state import Generators, Progress, TrainingState
-from ptv2kit.training.tensor_files import read_tensors
+if TYPE_CHECKING:
+    from rich.console import Console
 
-FORMAT = "ptv2kit-checkpoint"
-FORMAT_VERSION = 1
-_PROGRESS = TypeAdapter(Progress)
-_EXTRA = TypeAdapter(dict[str, Any])
+CHANGEABLE = ("train.epochs", "train.patience", "train.micro_batch_size", "train.eval_batch_size", "deepspeed")
+"""Keys with which a run may go on changed, if the user says so."""
 
 
 @final
-class Checkpoints:
-    """The checkpoints of a run, `step-<number>.safetensors` each.
+@dataclass(frozen=True)
+class ResumePoint:
+    """A run that goes on.
 
     Args:
-        folder: where they lie; is made when the first one is written.
-        keep: how many of the last ones are kept.
+        state: of its training; None: it was ended before the first checkpoint.
+        extra: what was kept with the state.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self._folder = folder
-        self._keep = keep
-
-    def save(self, state: TrainingState, extra: Mapping[str, Any]) -> Path:
-        """Write a checkpoint, then remove those that are too old, and those of later steps.
-
-        Later ones are damaged: a training that goes on does so from the newest that is whole.
-
-        Args:
-            extra: what else to keep; plain values.
-
-        Raises:
-            OSError: the disk refuses; the checkpoints before it are still there.
-        """
-        tensors: dict[str, Tensor] = {f"trained/{name}": tensor for name, tensor in state.trained.items()}
-        tensors |= {f"optimizer/{name}": tensor for name, tensor in state.optimizer.items()}
-        for rank, generators in enumerate(state.generators):
-            tensors |= {f"generators/{rank}/{device}": tensor for device, tensor in enumerate(generators.torch)}
-        description = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "progress": state.progress.to_json(),
-            "generators": [{"python": each.python, "numpy": each.numpy} for each in state.generators],
-            "extra": dict(extra),
-        }
-        # The checksum covers the text of the header too, so an edited number is found as a flipped bit is.
-        text = json.dumps(description)
-        header = {FORMAT: text, "sha256": digest(tensors, text)}
-        path = self._folder / f"step-{state.progress.step:08d}.safetensors"
-        write_atomically(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, header))
-        files = self._files()
-        end = files.index(path) + 1
-        for other in (*files[: max(0, end - self._keep)], *files[end:]):
-            other.unlink()
-        return path
-
-    def latest(self) -> tuple[TrainingState, dict[str, Any], list[Problem]] | None:
-        """The newest whole checkpoint, what was kept with it, and what is wrong with newer ones; None: there is none.
-
-        Raises:
-            DataError: there are checkpoints, and all of them are damaged.
-        """
-        damaged: list[Problem] = []
-        files = self._files()
-        for path in reversed(files):
-            try:
-                state, extra = _load(path)
-            except DataError as error:
-                damaged += error.problems
-            else:
-                return state, extra, damaged
-        if files:
-            raise DataError([*damaged, Problem("no checkpoint of this run is whole", location=str(self._folder))])
-        return None
-
-    def _files(self) -> list[Path]:
-        return sorted(self._folder.glob("step-*.safetensors"))
+    folder: Path
+    state: TrainingState | None
+    extra: Mapping[str, Any]
 
 
-def _load(path: Path) -> tuple[TrainingState, dict[str, Any]]:
-    try:
-        tensors, header = read_tensors(path)
-    except DataError as error:
-        raise DataError(f"this checkpoint is torn: {error.problems[0].message}", location=str(path)) from error
-    text = header.get(FORMAT, "")
-    if header.get("sha256") != digest(tensors, text):
-        raise DataError("this checkpoint does not match the checksum in its header", location=str(path))
-    try:
-        return _parse(parse_json(text), tensors)
-    # The checksum keeps out accidents. Who writes another file with its checksum can put anything anywhere.
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        message = f"expected a checkpoint of format {FORMAT_VERSION}: {type(error).__name__}: {error}"
-        raise DataError(message, location=str(path)) from error
+def unfinished_run(runs: Path) -> Path:
+    """The newest run below `runs` that has not ended.
 
-
-def _parse(description: Any, tensors: Mapping[str, Tensor]) -> tuple[TrainingState, dict[str, Any]]:
-    """A checkpoint from its header and tensors; what is not there or of another kind raises whatever it does."""
-    if description["format_version"] != FORMAT_VERSION:
-        raise ValueError(f"format {description['format_version']}")
-    generators = tuple(
-        Generators(python=each["python"], numpy=each["numpy"], torch=tuple(_under(tensors, f"generators/{rank}/")))
-        for rank, each in enumerate(description["generators"])
+    Raises:
+        ConfigError: there is none.
+    """
+    folders = sorted(runs.iterdir()) if runs.is_dir() else []
+    for folder in reversed(folders):
+        if (folder / "recipe.resolved.yaml").is_file() and not is_finished(folder):
+            return folder
+    raise ConfigError(
+        f"there is no unfinished run in '{runs}' to resume",
+        hint="leave --resume out to start one, or give the run's folder instead of the recipe",
     )
-    state = TrainingState(
-        progress=Progress.from_json(description["progress"]),
-        trained=_named(tensors, "trained/"),
-        optimizer=_named(tensors, "optimizer/"),
-        generators=generators,
-    )
-    _PROGRESS.validate_json(json.dumps(description["progress"]))
-    return state, dict(_EXTRA.validate_python(description["extra"]))
 
 
-def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def is_finished(folder: Path) -> bool:
+    """Whether a run has ended on its own; one that was interrupted has not.
+
+    Raises:
+        DataError: its results cannot be read.
+    """
+    path = folder / "results.json"
+    if not path.is_file():
+        return False
+    results: Any = read_json(path)
+    if not isinstance(results, dict) or "status" not in results:
+        raise DataError("this is not a file of results: expected an object with 'status'", location=str(path))
+    return results["status"] in ("finished", "stopped")
 
 
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> list[Tensor]:
-    """In the order of the numbers after the prefix."""
-    numbered = {int(name): tensor for name, tensor in _named(tensors, prefix).items()}
-    return [numbered[number] for number in sorted(numbered)]
+def find_resume_point(
+    folder: Path, request: Mapping[str, Any], accepted: Sequence[str], messages: Console
+) -> ResumePoint:
+    """The newest whole checkpoint of a run, after what it is good for was compared with what is asked.
+
+    Args:
+        request: from `request_of`.
+        accepted: keys that may differ.
+
+    Raises:
+        ConfigError: keys differ that may not, or were not accepted; all of them are named.
+        DataError: no checkpoint is whole.
+    """
+    unknown = [key for key in accepted if key not in CHANGEABLE]
+    if unknown:
+        raise ConfigError(f"--accept {unknown[0]}: a run cannot resume with it changed", hint=_changeable())
+    found = Checkpoints(folder / "checkpoints", keep=1).latest()
+    if found is None:
+        messages.print(f"{folder} has no checkpoint yet: it starts anew", soft_wrap=True)
+        return ResumePoint(folder, None, {})
+    state, extra, damaged = found
+    for problem in damaged:
+        messages.print(f"{problem.location}: {problem.message}; the one before it is taken", soft_wrap=True)
+    lines, losses = extra.get("lines", 0), extra.get("losses", [])
+    if not isinstance(lines, int) or not isinstance(losses, list):
+        raise DataError("'lines' or 'losses' of the newest checkpoint are malformed", location=str(folder))
+    differing = list(_differences(extra.get("request"), request))
+    refused = [line for key, line in differing if not any(_covers(each, key) for each in accepted)]
+    if refused:
+        raise ConfigError(
+            f"the run '{folder}' was started with other settings:\n" + "\n".join(f"  {line}" for line in refused),
+            hint=f"take them back; {_changeable()}",
+        )
+    for _, line in differing:
+        messages.print(f"resuming with {line}", soft_wrap=True)
+    return ResumePoint(folder, state, extra)
+
+
+def _changeable() -> str:
+    return f"what may be changed with --accept KEY: {', '.join(CHANGEABLE)}"
+
+
+def _covers(accepted: str, key: str) -> bool:
+    return key == f"recipe.{accepted}" or key.startswith(f"recipe.{accepted}.")
+
+
+def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, str]]:
+    """Each key whose values differ, with a line for people."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = list(dict.fromkeys([*old, *new]))
+        return [
+            difference
+            for name in names
+            for difference in _differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
+        ]
+    # What is asked now was never written as JSON, which has no tuples.
+    if json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True):
+        return []
+    shown = key.removeprefix("recipe.")
+    return [(key, f"{shown}: {json.dumps(old)} → {json.dumps(new)}")]

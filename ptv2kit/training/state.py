@@ -1,9 +1,9 @@
-"""Where a training stands: all that must be the same for it to go on as if it had never stopped."""
+"""Where a training stands, so that it can be resumed as if it had never stopped; and what it says on its way."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -12,6 +12,40 @@ import torch
 from torch import Tensor
 
 from ptv2kit.data.schemes.base import Scores, TypeScore
+
+
+@final
+@dataclass(frozen=True)
+class Step:
+    """What the trainer says after each optimizer step.
+
+    Args:
+        epoch: passes over the data, with the part of the current one.
+        loss: mean over the batch.
+    """
+
+    step: int
+    total_steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+
+
+@final
+@dataclass(frozen=True)
+class Evaluated:
+    """What the trainer says after each epoch's evaluation; `best` if the first metric is higher than ever before."""
+
+    epoch: int
+    values: dict[str, float]
+    best: bool
+    seconds: float
+
+
+Row = Step | Evaluated
+Log = Callable[[Row], None]
+OnProgress = Callable[[int, int], None]
+"""Receives how many rows of how many an evaluation has predicted."""
 
 
 @final

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Literal, Protocol, final
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -20,46 +20,21 @@ from ptv2kit.config.recipe import MEAN, Train
 from ptv2kit.data.prefetch import OneAhead, ready_for
 from ptv2kit.data.schemes.base import Batch
 from ptv2kit.errors import DataError, TrainingError
-from ptv2kit.evaluation.evaluate import Evaluation, evaluate
+from ptv2kit.training.evaluate import Evaluation, evaluate
 from ptv2kit.training.mixing import batch_stream, batches_per_epoch, pass_seed, turns
 from ptv2kit.training.optimization import build_optimizer, build_scheduler
 from ptv2kit.training.parts import HEADS, TaskPart, trained_parameters
 from ptv2kit.training.processes import Alone, Processes
-from ptv2kit.training.state import Best, Generators, Progress, TrainingState
+from ptv2kit.training.state import Best, Evaluated, Generators, Log, OnProgress, Progress, Step, TrainingState
 from ptv2kit.training.strategy import Replicated, Strategy
+from ptv2kit.training.writer import RunWriter
 
 _CHECKPOINT = 1 << 16
 """Weight of the wish for a checkpoint in a sum over processes; more than there are processes."""
 
 
-class TrainingEvents(Protocol):
-    """Whoever wants to know how training goes on: a console, a file."""
-
-    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
-        """After each optimizer step; `epoch` counts passes over the data, `loss` is the batch's mean."""
-
-    def on_evaluating(self, done: int, total: int) -> None:
-        """While the validation split is predicted, in rows."""
-
-    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
-        """After each epoch's evaluation; `best` if the first metric is higher than ever before."""
-
-
 class StopTraining(Exception):  # noqa: N818 - no error: the watcher has seen enough
-    """Raised by a receiver of `on_evaluation` to end the training after this epoch."""
-
-
-class Keeper(Protocol):
-    """Whoever writes down what a training makes. Every process calls it; one of them writes."""
-
-    def keep(self, part: TaskPart, tensors: dict[str, Tensor], epoch: int, evaluation: Evaluation | None) -> None:
-        """An epoch is this task's best so far; epoch 0 and None if training ends without an evaluated one."""
-
-    def keep_shared(self, tensors: dict[str, Tensor], epoch: int, values: dict[str, float]) -> None:
-        """An epoch has the best mean of several tasks so far: the tensors of all of them."""
-
-    def checkpoint(self, state: TrainingState) -> None:
-        """From here training can go on."""
+    """Raised by a receiver of `Evaluated` to end the training after this epoch."""
 
 
 @final
@@ -99,8 +74,10 @@ class Trainer:
         parts: the tasks; their models are on `device`.
         settings: the recipe's `train` section.
         device: where to compute.
-        keeper: given the tensors of each task's best epoch, of several tasks also those of the best mean, and
-            checkpoints.
+        writer: keeps the tensors of each task's best epoch, of several tasks also those of the best mean, and
+            checkpoints. Every process calls it; one of them writes.
+        log: receives a row after each step and each evaluation.
+        progress: receives how far an evaluation is.
         strategy: makes the steps.
         processes: that train together; None: this one alone.
         start: where to go on; None: at the beginning.
@@ -113,9 +90,10 @@ class Trainer:
         parts: Sequence[TaskPart],
         settings: Train,
         device: torch.device,
-        events: TrainingEvents,
-        keeper: Keeper,
+        writer: RunWriter,
         *,
+        log: Log = lambda _: None,
+        progress: OnProgress = lambda done, total: None,
         strategy: Callable[[Sequence[TaskPart], Mapping[str, nn.Parameter], AdamW, Processes], Strategy] = Replicated,
         processes: Processes | None = None,
         start: TrainingState | None = None,
@@ -125,8 +103,9 @@ class Trainer:
         self._parts = tuple(parts)
         self._settings = settings
         self._device = device
-        self._events = events
-        self._keeper = keeper
+        self._log = log
+        self._progress = progress
+        self._writer = writer
         self._stop = stop
         self._wants_checkpoint = wants_checkpoint
         passes = [partial(part.train_split.batches, settings.batch_size, settings.batch_tokens) for part in self._parts]
@@ -175,14 +154,14 @@ class Trainer:
                 self._train_epoch()
                 self._evaluate()
                 if self._settings.checkpoint_steps is None:
-                    self._keeper.checkpoint(self._state())
+                    self._writer.checkpoint(self._state())
         except StopTraining:
             ending = "stopped"
         except KeyboardInterrupt:
             ending = "interrupted"
             self._keep_something()
             if self._between_steps:
-                self._keeper.checkpoint(self._state())
+                self._writer.checkpoint(self._state())
         except TrainingError:
             with torch.no_grad():
                 for name, tensor in self._last_good.items():
@@ -218,12 +197,12 @@ class Trainer:
             self._turn += 1
             self._taken[task] += 1
             self._between_steps = True
-            self._events.on_step(self._step, self.total_steps, self._step / self._steps_per_epoch, loss, rate)
+            self._log(Step(self._step, self.total_steps, self._step / self._steps_per_epoch, loss, rate))
             # One sum for both questions: what a single process was asked, all of them do.
             asked = self._processes.total(self._stop() + _CHECKPOINT * self._wants_checkpoint())
             every = self._settings.checkpoint_steps
             if asked >= _CHECKPOINT or (every is not None and self._step % every == 0):
-                self._keeper.checkpoint(self._state())
+                self._writer.checkpoint(self._state())
             if asked % _CHECKPOINT:
                 raise KeyboardInterrupt
 
@@ -315,7 +294,7 @@ class Trainer:
             self._best_mean, self._best_epoch = mean, self._epoch
         self._history.append(values)
         epoch, self._epoch, self._turn = self._epoch, self._epoch + 1, 0
-        self._events.on_evaluation(epoch, values, best, time.monotonic() - started)
+        self._log(Evaluated(epoch, values, best, time.monotonic() - started))
 
     def _on_evaluating(self, done: int, total: int) -> None:
         """Tell how far an evaluation has come.
@@ -323,25 +302,25 @@ class Trainer:
         Raises:
             KeyboardInterrupt: the user wants to end.
         """
-        self._events.on_evaluating(done, total)
+        self._progress(done, total)
         if self._processes.size == 1 and self._stop():
             raise KeyboardInterrupt
 
     def _keep_bests(self, bests: list[tuple[TaskPart, Evaluation]], values: dict[str, float] | None) -> None:
         for part, evaluation in bests:
-            self._keeper.keep(part, part.model.inference_state(), self._epoch, evaluation)
+            self._writer.keep(part, part.model.inference_state(), self._epoch, evaluation)
             self._best[self._parts.index(part)] = Best(self._epoch, evaluation.scores)
         if values is not None:
-            self._keeper.keep_shared(self._shared_state(), self._epoch, values)
+            self._writer.keep_shared(self._shared_state(), self._epoch, values)
 
     def _keep_something(self) -> None:
         """Without an evaluated epoch, the tensors as they are now are better than none."""
         if self._best_epoch:
             return
         for part in self._parts:
-            self._keeper.keep(part, part.model.inference_state(), 0, None)
+            self._writer.keep(part, part.model.inference_state(), 0, None)
         if len(self._parts) > 1:
-            self._keeper.keep_shared(self._shared_state(), 0, {})
+            self._writer.keep_shared(self._shared_state(), 0, {})
 
     def _shared_state(self) -> dict[str, Tensor]:
         """What all tasks share, and each task's head as `heads.<task>.*`."""

@@ -16,8 +16,10 @@ import pytest
 from safetensors.torch import load_file
 
 from ptv2kit.cli.main import main
-from ptv2kit.reporting.run_folder import RunFolder, RunRecorder
-from ptv2kit.training.checkpoints import load_prompt
+from ptv2kit.training.folder import RunFolder
+from ptv2kit.training.prompt_file import load_prompt
+from ptv2kit.training.state import Evaluated, Row
+from ptv2kit.training.writer import RunWriter
 from tests.cli.test_resume import assert_equal_runs, at_step, uninterrupted
 from tests.cli.test_run import Project, project, read_json
 
@@ -43,15 +45,15 @@ def test_the_prompt_is_that_of_the_checkpoint_a_run_resumes_from(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after an evaluation that kept a prompt, before the checkpoint that would know of it."""
-    original = RunRecorder.on_evaluation
+    original = RunWriter.log
 
-    def on_evaluation(self: RunRecorder, epoch: int, *rest: Any) -> None:
-        original(self, epoch, *rest)
-        if epoch == 2:
+    def log(self: RunWriter, row: Row) -> None:
+        original(self, row)
+        if isinstance(row, Evaluated) and row.epoch == 2:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunRecorder, "on_evaluation", on_evaluation)
+        patch.setattr(RunWriter, "log", log)
         with pytest.raises(Killed):
             project.run("train.checkpoint_steps=4", "train.learning_rate=0.02")
     [run] = project.runs

@@ -40,7 +40,7 @@ def test_on_a_gpu_micro_batches_are_as_large_as_the_plan_says(
 ) -> None:
     """The recipe says auto; the batch is of four examples."""
     project.run()
-    monkeypatch.setattr("ptv2kit.cli.launch.gpu_memory", lambda device: memory_for(project, 2) + 1)
+    monkeypatch.setattr("ptv2kit.training.placement.gpu_memory", lambda device: memory_for(project, 2) + 1)
     seen: list[Any] = []
     original = Trainer.__init__
     monkeypatch.setattr(Trainer, "__init__", lambda self, *w, **n: (seen.append(w[1]), original(self, *w, **n))[1])

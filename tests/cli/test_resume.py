@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from ptv2kit.cli.main import main
-from ptv2kit.reporting.run_folder import RunRecorder
+from ptv2kit.training.state import Row, Step
+from ptv2kit.training.writer import RunWriter
 from tests.cli.test_run import Project, project, read_json
 
 __all__ = ["project"]
@@ -44,14 +45,14 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
     """Let something happen in this step."""
-    original = RunRecorder.on_step
+    original = RunWriter.log
 
-    def on_step(self: RunRecorder, now: int, *rest: Any) -> None:
-        original(self, now, *rest)
-        if now == step:
+    def log(self: RunWriter, row: Row) -> None:
+        original(self, row)
+        if isinstance(row, Step) and row.step == step:
             act()
 
-    monkeypatch.setattr(RunRecorder, "on_step", on_step)
+    monkeypatch.setattr(RunWriter, "log", log)
 
 
 def uninterrupted(project: Project) -> Path:
@@ -163,13 +164,13 @@ def run_in_a_process(before: str, *words: str) -> subprocess.CompletedProcess[st
 
 KILL_AT_STEP = """
 import os, signal
-from ptv2kit.reporting.run_folder import RunRecorder
-original = RunRecorder.on_step
-def on_step(self, step, *rest):
-    original(self, step, *rest)
-    if step == 5:
+from ptv2kit.training.writer import RunWriter
+original = RunWriter.log
+def log(self, row):
+    original(self, row)
+    if getattr(row, "step", 0) == 5:
         os.kill(os.getpid(), signal.SIGKILL)
-RunRecorder.on_step = on_step
+RunWriter.log = log
 """
 KILL_WHILE_WRITING = """
 import os, signal
@@ -204,7 +205,7 @@ def test_a_disk_that_refuses_loses_nothing(project: Project) -> None:
     size = max(path.stat().st_size for path in (whole / "checkpoints").glob("step-*"))
     before = (
         "import signal, resource\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"from ptv2kit.training.resume import Checkpoints\noriginal = Checkpoints.save\nsaves = []\n"
+        f"from ptv2kit.training.checkpoint import Checkpoints\noriginal = Checkpoints.save\nsaves = []\n"
         "def save(*words):\n"
         "    saves.append(1)\n"
         f"    if len(saves) == 2:\n        resource.setrlimit(resource.RLIMIT_FSIZE, ({size - 1}, {size - 1}))\n"

@@ -341,7 +341,7 @@ def test_a_full_disk_is_named(project: Project, monkeypatch: pytest.MonkeyPatch)
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ptv2kit.cli.record.write_atomically", full)
+    monkeypatch.setattr("ptv2kit.training.writer.write_atomically", full)
     code, _, err = project.run()
     assert code == 1
     assert "the run folder cannot be written: No space left on device" in err

@@ -12,7 +12,7 @@ from ptv2kit.config.load import load_recipe, resolved_yaml
 from ptv2kit.config.rules import used_rules
 from ptv2kit.errors import ConfigError
 from ptv2kit.report.records import CellRecord
-from ptv2kit.reporting.suite_folder import missed
+from ptv2kit.suites.folder import missed
 
 TASK = """task: {name}
 data: {{source: jsonl, splits: {{train: rows.jsonl, validation: rows.jsonl}}}}

@@ -13,7 +13,7 @@ import pytest
 
 import ptv2kit
 from ptv2kit.errors import ConfigError, DataError
-from ptv2kit.evaluation.mixed import MixedPredictor
+from ptv2kit.training.mixed import MixedPredictor
 from tests.serving.conftest import ROWS, TASKS, Serve
 
 RunOf = Callable[[str], Path]

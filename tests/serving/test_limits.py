@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ptv2kit.evaluation.mixed import MixedPredictor
+from ptv2kit.training.mixed import MixedPredictor
 from tests.serving.conftest import ROWS, Serve
 
 RunOf = Callable[[str], Path]

@@ -16,11 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ptv2kit.evaluation.mixed import MixedPredictor
 from ptv2kit.serving.app import build_app
 from ptv2kit.serving.server import build_server
 from ptv2kit.serving.settings import Settings
 from ptv2kit.training.load_together import LoadedRuns
+from ptv2kit.training.mixed import MixedPredictor
 from tests.serving.conftest import Serve
 
 RunOf = Callable[[str], Path]

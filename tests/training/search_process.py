@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ptv2kit.config.suite import Parameter, Search
-from ptv2kit.training.search import SharedSearch, TrialOutcome
-from ptv2kit.training.trainer import TrainingEvents
+from ptv2kit.suites.study import SharedSearch, TrialOutcome
+from ptv2kit.training.state import Log
 
 SPACE = {"x": Parameter(low=0.0, high=1.0, step=0.25), "y": Parameter(values=(1, 2))}
 
@@ -28,7 +28,7 @@ def main() -> None:
     """Take part; each trial takes some time and says so."""
     storage, trials, sampler, seconds = sys.argv[1:]
 
-    def objective(number: int, settings: Mapping[str, Any], _: TrainingEvents) -> TrialOutcome:
+    def objective(number: int, settings: Mapping[str, Any], _: Log) -> TrialOutcome:
         print(f"trial {number}", flush=True)
         time.sleep(float(seconds))
         return TrialOutcome("finished", settings["x"] * settings["y"], {})

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.files import write_atomically
-from ptv2kit.training.checkpoints import load_prompt, save_prompt
+from ptv2kit.training.prompt_file import load_prompt, save_prompt
 from tests.training.tiny import prepare_with
 
 TENSORS = {"prompt.layers.0": torch.arange(6.0).view(2, 3)}

@@ -10,8 +10,8 @@ import torch
 
 from ptv2kit.config.recipe import DEEP_METHODS, Method
 from ptv2kit.errors import ConfigError
-from ptv2kit.evaluation.evaluate import evaluate
 from ptv2kit.models.prompts import EmbeddingPrompt, NetworkPrompt, ShallowPrompt
+from ptv2kit.training.evaluate import evaluate
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.trainer import Trainer, seed_everything
 from tests.training.test_schemes_on_backbones import Silent
@@ -41,7 +41,9 @@ def test_it_learns_and_what_is_kept_suffices(
     assert model.parameter_count().trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     keeper, train = Kept(), prepared.recipe.train
-    Trainer([TaskPart("tiny", model, prepared.scheme, split, split)], train, prepared.device, events, keeper).train()
+    Trainer(
+        [TaskPart("tiny", model, prepared.scheme, split, split)], train, prepared.device, keeper, log=events.log
+    ).train()
     kept = keeper.bests[-1][1]
     assert sum(events.losses[-2:]) < sum(events.losses[:2])
     changed = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])}

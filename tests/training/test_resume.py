@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ptv2kit.errors import DataError
-from ptv2kit.training.resume import Checkpoints
+from ptv2kit.training.checkpoint import Checkpoints
 from tests.training.test_trainer import Recorder, train
 from tests.training.tiny import prepare_with
 

@@ -11,9 +11,10 @@ from pydantic import TypeAdapter
 
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import TASK_SECTIONS, Task
-from ptv2kit.evaluation.evaluate import evaluate
+from ptv2kit.training.evaluate import evaluate
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared, prepare
+from ptv2kit.training.state import Row, Step
 from ptv2kit.training.trainer import Trainer, seed_everything
 from tests.tiny_backbones import FAMILIES, save_tiny
 from tests.training.tiny import Kept
@@ -77,12 +78,9 @@ class Silent:
     def __init__(self) -> None:
         self.losses: list[float] = []
 
-    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
-        self.losses.append(loss)
-
-    def on_evaluating(self, done: int, total: int) -> None: ...
-
-    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None: ...
+    def log(self, row: Row) -> None:
+        if isinstance(row, Step):
+            self.losses.append(row.loss)
 
 
 def test_every_scheme_is_tried() -> None:
@@ -97,7 +95,7 @@ def test_it_learns(folder: Path, scheme: str) -> None:
     train = prepared.recipe.train
     kept = Kept()
     parts = [TaskPart("tiny", model, prepared.scheme, split, split)]
-    Trainer(parts, train, prepared.device, events, kept).train()
+    Trainer(parts, train, prepared.device, kept, log=events.log).train()
     assert sum(events.losses[-2:]) < sum(events.losses[:2])
     best = kept.evaluations[-1]
     assert best is not None

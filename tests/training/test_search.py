@@ -17,8 +17,9 @@ import pytest
 
 from ptv2kit.config.suite import Parameter, Search
 from ptv2kit.errors import ConfigError, DataError
-from ptv2kit.training.search import SharedSearch, TrialOutcome
-from ptv2kit.training.trainer import StopTraining, TrainingEvents
+from ptv2kit.suites.study import SharedSearch, TrialOutcome
+from ptv2kit.training.state import Evaluated, Log, Step
+from ptv2kit.training.trainer import StopTraining
 from tests.training.search_process import search_with
 
 ROOT = Path(__file__).parents[2]
@@ -30,16 +31,16 @@ def open_search(folder: Path, **settings: Any) -> SharedSearch:
     return SharedSearch(search, "test", folder / "search.journal")
 
 
-def near_a_hundredth(_: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
+def near_a_hundredth(_: int, settings: Mapping[str, Any], watcher: Log) -> TrialOutcome:
     return TrialOutcome("finished", -abs(math.log10(settings["rate"]) + 2), {})
 
 
-def curve(epochs: Sequence[float], watcher: TrainingEvents) -> TrialOutcome:
+def curve(epochs: Sequence[float], watcher: Log) -> TrialOutcome:
     """Report a score after each epoch as the trainer does."""
     for epoch, score in enumerate(epochs, start=1):
-        watcher.on_step(epoch, len(epochs), epoch, 0.0, 0.0)
+        watcher(Step(epoch, len(epochs), epoch, 0.0, 0.0))
         try:
-            watcher.on_evaluation(epoch, {"accuracy": score, "f1": 0.0}, True, 0.0)
+            watcher(Evaluated(epoch, {"accuracy": score, "f1": 0.0}, True, 0.0))
         except StopTraining:
             return TrialOutcome("stopped", score, {"epochs": epoch})
     return TrialOutcome("finished", max(epochs), {"epochs": len(epochs)})
@@ -69,7 +70,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     open_search(tmp_path).run(near_a_hundredth)
     calls: list[int] = []
 
-    def count(number: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
+    def count(number: int, settings: Mapping[str, Any], watcher: Log) -> TrialOutcome:
         calls.append(number)
         return near_a_hundredth(number, settings, watcher)
 
@@ -80,7 +81,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
 
 
 def test_a_trial_below_the_median_is_stopped_after_the_warm_up(tmp_path: Path) -> None:
-    def worse_and_worse(number: int, _: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
+    def worse_and_worse(number: int, _: Mapping[str, Any], watcher: Log) -> TrialOutcome:
         return curve([50.0 - number, 60.0 - number, 70.0 - number], watcher)
 
     search = open_search(tmp_path, trials=7, warmup_epochs=2)
@@ -103,7 +104,7 @@ def test_in_a_database_each_trial_gives_signs_of_life(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path}/shared.db"
     found: list[int] = []
 
-    def wait(number: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
+    def wait(number: int, settings: Mapping[str, Any], watcher: Log) -> TrialOutcome:
         ends = time.monotonic() + 20
         while not found and time.monotonic() < ends:
             with sqlite3.connect(tmp_path / "shared.db") as database:
@@ -116,7 +117,7 @@ def test_in_a_database_each_trial_gives_signs_of_life(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_failed_counts_and_stops_nothing(tmp_path: Path) -> None:
-    def fails_twice(number: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
+    def fails_twice(number: int, settings: Mapping[str, Any], watcher: Log) -> TrialOutcome:
         if number in (1, 2):
             return TrialOutcome("failed", None, {"error": "nan"})
         return near_a_hundredth(number, settings, watcher)
@@ -129,7 +130,7 @@ def test_a_trial_that_failed_counts_and_stops_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ends", ["interrupt", "error"])
 def test_what_was_interrupted_is_tried_again_with_the_same_settings(tmp_path: Path, ends: str) -> None:
-    def interrupted(number: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
+    def interrupted(number: int, settings: Mapping[str, Any], watcher: Log) -> TrialOutcome:
         if number == 2 and ends == "error":
             raise RuntimeError("a fault of ours")
         if number == 2:
@@ -205,7 +206,7 @@ def test_the_trial_of_a_killed_process_is_tried_again(storage: str, sampler: str
     process.communicate(timeout=20)
     tried: list[int] = []
 
-    def objective(number: int, settings: Mapping[str, Any], _: TrainingEvents) -> TrialOutcome:
+    def objective(number: int, settings: Mapping[str, Any], _: Log) -> TrialOutcome:
         tried.append(number)
         return TrialOutcome("finished", settings["x"], {})
 
@@ -218,7 +219,7 @@ def test_the_trial_of_a_killed_process_is_tried_again(storage: str, sampler: str
 def test_a_running_trial_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
     inside: list[list[str]] = []
 
-    def objective(number: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
+    def objective(number: int, settings: Mapping[str, Any], watcher: Log) -> TrialOutcome:
         other = open_search(tmp_path, trials=1)
         assert other.run(near_a_hundredth)
         inside.append([trial.status for trial in other.trials()])

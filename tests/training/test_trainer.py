@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from ptv2kit.training import evaluate
 
 from ptv2kit.config.recipe import Train
 from ptv2kit.data.dataset import EncodedSplit
 from ptv2kit.data.prefetch import OneAhead
 from ptv2kit.data.schemes.base import Batch
 from ptv2kit.errors import TrainingError
-from ptv2kit.evaluation import evaluate
 from ptv2kit.training import trainer
 from ptv2kit.training.optimization import build_optimizer, rate_factor
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared
-from ptv2kit.training.state import TrainingState
+from ptv2kit.training.state import Evaluated, Row, TrainingState
 from ptv2kit.training.trainer import Trainer, TrainingResult, seed_everything
 from tests.training.tiny import Kept, prepare_with
 
@@ -37,16 +37,16 @@ class Recorder:
     def kept(self) -> list[tuple[dict[str, torch.Tensor], int]]:
         return [(tensors, epoch) for _, tensors, epoch in self.keeper.bests]
 
-    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
-        self.steps.append((loss, learning_rate))
-        if self._fault is not None and step == self._at:
+    def log(self, row: Row) -> None:
+        if isinstance(row, Evaluated):
+            self.evaluations.append((row.epoch, row.best))
+            return
+        self.steps.append((row.loss, row.learning_rate))
+        if self._fault is not None and row.step == self._at:
             raise self._fault
 
-    def on_evaluating(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int) -> None:
         assert 0 < done <= total
-
-    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
-        self.evaluations.append((epoch, best))
 
 
 def train(prepared: Prepared, recorder: Recorder, start: TrainingState | None = None) -> tuple[TrainingResult, Any]:
@@ -57,8 +57,9 @@ def train(prepared: Prepared, recorder: Recorder, start: TrainingState | None = 
         [TaskPart("tiny", model, prepared.scheme, splits["train"], splits["validation"])],
         prepared.recipe.train,
         prepared.device,
-        recorder,
         recorder.keeper,
+        log=recorder.log,
+        progress=recorder.progress,
         start=start,
     )
     return trainer.train(), model
@@ -226,7 +227,7 @@ def test_batches_made_ahead_train_the_same(
         model = prepared.build_model()
         part = TaskPart("tiny", model, prepared.scheme, prepared.splits["train"], prepared.splits["validation"])
         recorder = Recorder()
-        Trainer([part], prepared.recipe.train, prepared.device, recorder, recorder.keeper).train()
+        Trainer([part], prepared.recipe.train, prepared.device, recorder.keeper, log=recorder.log).train()
         losses.append(recorder.steps)
         assert (len(threads) > 1) == ahead
     assert losses[0] == losses[1]

@@ -104,7 +104,7 @@ def losses(
     prepared: Prepared, parts: list[TaskPart], start: TrainingState | None = None, fault: Recorder | None = None
 ) -> tuple[list[float], tuple[dict[str, float], ...], Recorder]:
     recorder = fault or Recorder()
-    trainer = Trainer(parts, prepared.recipe.train, prepared.device, recorder, recorder.keeper, start=start)
+    trainer = Trainer(parts, prepared.recipe.train, prepared.device, recorder.keeper, log=recorder.log, start=start)
     result = trainer.train()
     return [loss for loss, _ in recorder.steps], result.history, recorder
 

@@ -13,18 +13,18 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from ptv2kit.cli.train import train_recipe
 from ptv2kit.config.load import load_recipe
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import Task
 from ptv2kit.errors import ConfigError
-from ptv2kit.evaluation.evaluate import evaluate
 from ptv2kit.models.glm import register
 from ptv2kit.models.glm.modeling import OriginalGlmModel
 from ptv2kit.models.glm.tiny import tiny_folder
+from ptv2kit.training.evaluate import evaluate
 from ptv2kit.training.load_run import load_run
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared, build_models, prepare, prepare_tasks
+from ptv2kit.training.run import train_recipe
 from ptv2kit.training.trainer import Trainer, seed_everything
 from tests.tiny_language_models import save_language_model
 from tests.training.tiny import Kept
@@ -80,21 +80,11 @@ def prepared_for(folder: Path, task: Any, **keys: Any) -> Prepared:
     return prepare(recipe_of(folder, **keys), task, folder / "t.yaml", None, lambda *_: None)
 
 
-class Silent:
-    """Hears nothing."""
-
-    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None: ...
-
-    def on_evaluating(self, done: int, total: int) -> None: ...
-
-    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None: ...
-
-
 def accuracy_after_training(prepared: Prepared) -> float:
     seed_everything(0)
     model, kept, split = prepared.build_model(), Kept(), prepared.splits["train"]
     parts = [TaskPart("t", model, prepared.scheme, split, split)]
-    Trainer(parts, prepared.recipe.train, prepared.device, Silent(), kept).train()
+    Trainer(parts, prepared.recipe.train, prepared.device, kept).train()
     assert kept.evaluations[-1] is not None
     return kept.evaluations[-1].scores.values["accuracy"]
 
@@ -166,7 +156,7 @@ def test_a_linear_and_a_verbalized_task_share_a_prompt(folder: Path) -> None:
         TaskPart(each.task.task, model, each.scheme, each.splits["train"], each.splits["train"])
         for each, model in zip(prepared, models, strict=True)
     ]
-    result = Trainer(parts, recipe.train, prepared[0].device, Silent(), kept).train()
+    result = Trainer(parts, recipe.train, prepared[0].device, kept).train()
     assert [best.scores.values["accuracy"] for best in result.tasks if best.scores] == [100.0, 100.0]
 
 

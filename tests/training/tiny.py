@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import Task
-from ptv2kit.evaluation.evaluate import Evaluation
+from ptv2kit.training.evaluate import Evaluation
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared, prepare
 from ptv2kit.training.state import TrainingState

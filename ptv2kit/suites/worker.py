@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, final
 
 from filelock import FileLock
 
-from ptv2kit.cli.resume import is_finished
-from ptv2kit.cli.signals import StopSignals
-from ptv2kit.cli.train import Resume, train_recipe
 from ptv2kit.config.cells import Cell
 from ptv2kit.config.merge import Setting
 from ptv2kit.errors import ConfigError, DataError, ProjectError
 from ptv2kit.files import is_locked, try_lock
 from ptv2kit.report.records import CellRecord, CellStatus
-from ptv2kit.reporting.results import Outcome, first_metric
-from ptv2kit.reporting.suite_folder import SuiteFolder
-from ptv2kit.training.resume import Checkpoints
-from ptv2kit.training.trainer import TrainingEvents
+from ptv2kit.suites.folder import SuiteFolder
+from ptv2kit.training.checkpoint import Checkpoints
+from ptv2kit.training.results import Outcome, first_metric
+from ptv2kit.training.resume import is_finished
+from ptv2kit.training.run import Resume, train_recipe
+from ptv2kit.training.signals import StopSignals
+from ptv2kit.training.state import Log
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -283,7 +283,7 @@ def train_cell(
     folder: Path,
     data_root: Path | None,
     messages: Console,
-    watchers: Sequence[TrainingEvents] = (),
+    watchers: Sequence[Log] = (),
     resume: Resume | None = None,
 ) -> Trained:
     """Train one cell; an error of the project is part of its record, any other is raised.

@@ -22,6 +22,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ptv2kit.data.schemes.base import Scores
+from ptv2kit.training.state import Row, Step
 
 _LINE_SECONDS = 10.0
 
@@ -73,39 +74,34 @@ class TrainingConsole:
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
-        """Move the bar; off a terminal write a line now and then."""
-        self._losses.append(loss)
-        self._rate = learning_rate
-        mean = sum(self._losses[-20:]) / len(self._losses[-20:])
-        state = f"loss {mean:.3f} rate {learning_rate:.1e}{self._now}"
-        self._progress.update(
-            self._bar,
-            total=total_steps,
-            completed=step,
-            description=f"epoch {min(int(epoch) + 1, self._epochs)}/{self._epochs}",
-            state=state,
-        )
-        now = time.monotonic()
-        if not self._console.is_terminal and now - self._last_line >= _LINE_SECONDS:
-            self._last_line = now
-            left = (now - self._started) / step * (total_steps - step)
-            self._console.print(f"step {step}/{total_steps}  {state}  left {duration(left)}", soft_wrap=True)
-
-    def on_evaluating(self, done: int, total: int) -> None:
-        """Say that the validation split is being predicted."""
-        self._progress.update(self._bar, state=f"evaluating {done}/{total}{self._now}")
-
-    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
-        """A line for each epoch."""
+    def log(self, row: Row) -> None:
+        """Move the bar, or off a terminal write a line every ten seconds; write a line for each epoch."""
+        if isinstance(row, Step):
+            self._losses.append(row.loss)
+            self._rate = row.learning_rate
+            mean = sum(self._losses[-20:]) / len(self._losses[-20:])
+            state = f"loss {mean:.3f} rate {self._rate:.1e}{self._now}"
+            epoch = f"epoch {min(int(row.epoch) + 1, self._epochs)}/{self._epochs}"
+            self._progress.update(self._bar, total=row.total_steps, completed=row.step, description=epoch, state=state)
+            now = time.monotonic()
+            if not self._console.is_terminal and now - self._last_line >= _LINE_SECONDS:
+                self._last_line = now
+                left = duration((now - self._started) / row.step * (row.total_steps - row.step))
+                self._console.print(f"step {row.step}/{row.total_steps}  {state}  left {left}", soft_wrap=True)
+            return
         loss = sum(self._losses) / max(1, len(self._losses))
         self._losses = []
         self._last_line = time.monotonic()
-        shown = "  ".join(f"{name} {value:.2f}" for name, value in values.items())
-        self._best = values[self._metric] if best else self._best
-        self._now = f" {self._metric} {values[self._metric]:.2f} best {self._best:.2f}"
-        line = Text(f"epoch {epoch:>3}/{self._epochs}  loss {loss:.4f}  rate {self._rate:.1e}  {shown}")
-        self._console.print(line.append("  best", style="green") if best else line, soft_wrap=True)
+        shown = "  ".join(f"{name} {value:.2f}" for name, value in row.values.items())
+        value = row.values[self._metric]
+        self._best = value if row.best else self._best
+        self._now = f" {self._metric} {value:.2f} best {self._best:.2f}"
+        line = Text(f"epoch {row.epoch:>3}/{self._epochs}  loss {loss:.4f}  rate {self._rate:.1e}  {shown}")
+        self._console.print(line.append("  best", style="green") if row.best else line, soft_wrap=True)
+
+    def progress(self, done: int, total: int) -> None:
+        """Say that the validation split is being predicted."""
+        self._progress.update(self._bar, state=f"evaluating {done}/{total}{self._now}")
 
 
 @final

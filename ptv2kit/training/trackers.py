@@ -13,6 +13,7 @@ from typing import Any, final
 from ptv2kit.config.recipe import TrackerName
 from ptv2kit.data.schemes.base import Scores
 from ptv2kit.errors import ConfigError
+from ptv2kit.training.state import Row, Step
 
 PROJECT = "ptv2kit"
 _EVERY = 10
@@ -192,18 +193,16 @@ class TrackerEvents:
         self._step = step
         self._summary: dict[str, float] = {}
 
-    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
-        """Every tenth step, and the last one."""
-        self._step = step
-        if step % _EVERY == 0 or step == total_steps:
-            self._log({"train/loss": loss, "train/learning_rate": learning_rate, "epoch": epoch})
-
-    def on_evaluating(self, done: int, total: int) -> None:
-        """Nothing to track."""
-
-    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
-        """The metrics of an epoch."""
-        self._log({**{f"validation/{name}": value for name, value in values.items()}, "epoch": float(epoch)})
+    def log(self, row: Row) -> None:
+        """Pass on every tenth step, the last one, and the metrics of each epoch."""
+        if not isinstance(row, Step):
+            self._log(
+                {**{f"validation/{name}": value for name, value in row.values.items()}, "epoch": float(row.epoch)}
+            )
+            return
+        self._step = row.step
+        if row.step % _EVERY == 0 or row.step == row.total_steps:
+            self._log({"train/loss": row.loss, "train/learning_rate": row.learning_rate, "epoch": row.epoch})
 
     def summarize(self, scores: Mapping[str, Scores]) -> None:
         """What the trackers are told at the end: the scores of the best epoch, by split."""

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, final
 
-from ptv2kit.cli.suite_runner import SuiteRunner
 from ptv2kit.config.cells import ResolvedSuite, Study, cell_name
 from ptv2kit.config.suite import Parameter, Search
 from ptv2kit.errors import ConfigError
 from ptv2kit.report.records import CellRecord
-from ptv2kit.reporting.run_folder import run_key
-from ptv2kit.reporting.suite_folder import best_of, missed
-from ptv2kit.training.search import SharedSearch, TrialOutcome, TrialRecord
-from ptv2kit.training.trainer import TrainingEvents
+from ptv2kit.suites.folder import best_of, missed
+from ptv2kit.suites.runner import SuiteRunner
+from ptv2kit.suites.study import SharedSearch, TrialOutcome, TrialRecord
+from ptv2kit.training.folder import run_key
+from ptv2kit.training.state import Log
 
 
 @final
@@ -94,7 +94,7 @@ class Searches:
         self._finals[study.case] = final
         return self._run(partial(final.run, partial(self._try_final, study)))
 
-    def _try(self, study: Study, number: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
+    def _try(self, study: Study, number: int, settings: Mapping[str, Any], watcher: Log) -> TrialOutcome:
         self._collect()
         self._say(f"[{_within(study, f'trial {number + 1}/{study.search.budget}')}] {cell_name('', settings)}")
         try:
@@ -103,7 +103,7 @@ class Searches:
             return _not_allowed(error)
         return _outcome(self._runner.train(cell, [watcher]))
 
-    def _try_final(self, study: Study, _: int, settings: Mapping[str, Any], watcher: TrainingEvents) -> TrialOutcome:
+    def _try_final(self, study: Study, _: int, settings: Mapping[str, Any], watcher: Log) -> TrialOutcome:
         self._say(f"[{_within(study, 'final')}] {cell_name('', settings)}")
         try:
             cell = study.cell(_final_name(study), settings, final=True)

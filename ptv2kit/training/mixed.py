@@ -14,9 +14,9 @@ from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import Feature, LabelScheme, Prediction
 from ptv2kit.data.unlabelled import unlabelled_rows
 from ptv2kit.errors import DataError
-from ptv2kit.evaluation.predict import Answer
 from ptv2kit.models.mixed import MixedModel, MixedPart
 from ptv2kit.models.model import PromptedModel
+from ptv2kit.training.predict import Answer
 
 # A pass costs what launching its kernels costs: on a CPU as much as a few tokens, on a GPU as much as many.
 _SPARE_ON_CPU, _SPARE_ON_GPU = 16, 1024

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from ptv2kit.cli.output import show
-from ptv2kit.cli.preflight import Preflight
-from ptv2kit.cli.worker import Worker, train_cell
 from ptv2kit.config.cells import Cell
-from ptv2kit.config.suite import shown
 from ptv2kit.errors import (
-    ConfigError,
-    DataError,
-    ExpectationMissedError,
-    HungUpRunError,
-    InterruptedRunError,
-    OutOfMemoryError,
-    Problem,
-    ProjectError,
-    TerminatedRunError,
     TrainingError,
 )
 from ptv2kit.report.records import CellRecord
-from ptv2kit.reporting.suite_folder import SUITE_VERSION, SuiteFolder, best_of, bests_of, markdown_table, missed
-from ptv2kit.training.trainer import TrainingEvents
+from ptv2kit.suites.folder import SuiteFolder, bests_of, missed
+from ptv2kit.suites.preflight import Preflight
+from ptv2kit.suites.worker import Worker, train_cell
+from ptv2kit.training.state import Log
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-_ERRORS: tuple[type[ProjectError], ...] = (ConfigError, DataError, OutOfMemoryError, TrainingError)
 
 
 @final
@@ -114,7 +100,7 @@ class SuiteRunner:
             self.interrupted = True
             self.stopped_by = number
 
-    def train(self, cell: Cell, watchers: Sequence[TrainingEvents] = ()) -> CellRecord:
+    def train(self, cell: Cell, watchers: Sequence[Log] = ()) -> CellRecord:
         """Train one cell in this process; an error of the project is part of its record, any other is raised."""
         done = train_cell(
             cell, folder=self.folder.path, data_root=self._data_root, messages=self.messages, watchers=watchers
@@ -132,46 +118,6 @@ class SuiteRunner:
         for name, best in bests.items():
             if not self.folder.write_best(best, f"{name}.yaml"):
                 self.messages.print(f"{name}.yaml is not written: the run of {best.name} is on another machine")
-
-    def report(self, *, as_json: bool, name: str) -> int:
-        """Print the table; then everything that is not as it should be, as an error.
-
-        Raises:
-            ProjectError: cells failed, missed what they should reach, or the user interrupted.
-        """
-        best = best_of(self.records)
-        if as_json:
-            content = {
-                "schema_version": SUITE_VERSION,
-                "suite": name,
-                "folder": str(self.folder.path),
-                "status": "interrupted" if self.interrupted else "failed" if self.failed else "finished",
-                "best": None if best is None else best.name,
-                "missed": self.missed,
-                "cells": [record.model_dump(mode="json") for record in self.records],
-            }
-            show(json.dumps(content, indent=2, ensure_ascii=False) + "\n", end="")
-        else:
-            show(markdown_table(self.records) + "\n", end="")
-            for file, each in bests_of(self.records).items():
-                chosen = ", ".join(f"{key}={shown(value)}" for key, value in each.settings.items())
-                show(f"{file.replace('.', ' of ', 1)}: {each.name} with {each.score:.2f} ({chosen})")
-            show(f"suite: {self.folder.path}\n", end="")
-        if self.elsewhere:
-            self.messages.print(f"still running in other processes: {self.elsewhere}")
-        done = sum(record.status in ("finished", "stopped") for record in self.records)
-        if self.interrupted:
-            message = f"interrupted after {done} of {len(self.records)} cells; run the same command again to resume"
-            kinds = {signal.SIGTERM: TerminatedRunError, signal.SIGHUP: HungUpRunError}
-            raise kinds.get(self.stopped_by or signal.SIGINT, InterruptedRunError)(message)
-        if self.failed:
-            codes = {record.exit_code for record in self.failed}
-            kind = next((kind for kind in _ERRORS if codes == {kind.exit_code}), TrainingError)
-            failed = [Problem(f"cell '{record.name}' failed: {record.error}") for record in self.failed]
-            raise kind([*failed, *map(Problem, self.missed)])
-        if self.missed:
-            raise ExpectationMissedError(Problem(text) for text in self.missed)
-        return 0
 
 
 def _say_changes(worker: Worker, shown: dict[str, str]) -> None:

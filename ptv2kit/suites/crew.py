@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptv2kit import __version__
-from ptv2kit.cli.launch import safe_environment
-from ptv2kit.cli.signals import StopSignals
-from ptv2kit.cli.worker import SESSION
 from ptv2kit.errors import ConfigError, TrainingError
-from ptv2kit.files import allowed_cores
+from ptv2kit.files import allowed_cores, safe_environment
+from ptv2kit.suites.worker import SESSION
+from ptv2kit.training.signals import StopSignals
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -167,55 +167,6 @@ class RunFolder:
                 file.write(f"{line}\n")
 
 
-@final
-class RunRecorder:
-    """Writes how a training goes on into `metrics.jsonl` and `log.txt`.
-
-    Args:
-        every: optimizer steps between two lines of `metrics.jsonl`.
-        losses: `unwritten` of a run that goes on.
-        lines: that `metrics.jsonl` has already.
-    """
-
-    def __init__(self, folder: RunFolder, every: int, losses: Iterable[float] = (), lines: int = 0) -> None:
-        self._folder = folder
-        self._every = every
-        self._losses = list(losses)
-        self._lines = lines
-
-    @property
-    def unwritten(self) -> list[float]:
-        """The losses since the last line."""
-        return list(self._losses)
-
-    @property
-    def lines(self) -> int:
-        """Lines of `metrics.jsonl`."""
-        return self._lines
-
-    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
-        """The mean loss since the last line."""
-        self._losses.append(loss)
-        if step % self._every == 0 or step == total_steps:
-            mean = sum(self._losses) / len(self._losses)
-            self._losses = []
-            row = {"kind": "train", "step": step, "epoch": epoch, "loss": mean, "learning_rate": learning_rate}
-            self._folder.append_metrics(row)
-            self._lines += 1
-
-    def on_evaluating(self, done: int, total: int) -> None:
-        """Nothing to keep."""
-
-    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
-        """The metrics of an epoch."""
-        self._folder.append_metrics(
-            {"kind": "validation", "epoch": epoch, **values, "best": best, "seconds": round(seconds, 3)}
-        )
-        self._lines += 1
-        shown = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
-        self._folder.log(f"epoch {epoch}: {shown}{' (best)' if best else ''}")
-
-
 def environment() -> dict[str, Any]:
     """Versions of what a run was made with, and the machine's kind."""
     return {

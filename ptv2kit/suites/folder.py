@@ -20,7 +20,7 @@ from ptv2kit.files import is_file, write_atomically
 from ptv2kit.models.counts import ParameterCount
 from ptv2kit.report.records import CellRecord, read_file
 from ptv2kit.report.tables import aligned
-from ptv2kit.reporting.results import Outcome, TaskOutcome
+from ptv2kit.training.results import Outcome, TaskOutcome
 
 SUITE_VERSION = 1
 

@@ -21,7 +21,8 @@ from filelock import FileLock
 from ptv2kit.config.suite import Parameter, Search
 from ptv2kit.errors import ConfigError
 from ptv2kit.files import is_locked
-from ptv2kit.training.trainer import StopTraining, TrainingEvents
+from ptv2kit.training.state import Log, Row, Step
+from ptv2kit.training.trainer import StopTraining
 
 if TYPE_CHECKING:
     import optuna
@@ -70,7 +71,7 @@ class TrialRecord:
     facts: Mapping[str, Any]
 
 
-Objective = Callable[[int, Mapping[str, Any], TrainingEvents], TrialOutcome]
+Objective = Callable[[int, Mapping[str, Any], Log], TrialOutcome]
 """Trains a trial: its number, its settings, and a watcher that ends the training if the pruner says so."""
 
 
@@ -110,7 +111,7 @@ class SharedSearch:
         require_optuna()
         import optuna
 
-        from ptv2kit.training.study_storage import open_storage
+        from ptv2kit.suites.study_storage import open_storage
 
         self._search = search
         self._points = search.points() if search.sampler == "grid" else []
@@ -239,7 +240,7 @@ class SharedSearch:
             listed = bool(self._points)
             settings = {key: _suggest(trial, key, each, listed=listed) for key, each in self._search.space.items()}
             queue.release()
-            outcome = objective(rank, settings, PruningWatcher(trial))
+            outcome = objective(rank, settings, _watcher(trial))
             if outcome.status == "interrupted":
                 self._interrupted = True
                 raise _EndedError  # without a status it is as one whose process has died
@@ -255,26 +256,20 @@ class SharedSearch:
         return self._locks / f"{rank:05}"
 
 
-@final
-class PruningWatcher:
-    """Reports each epoch's score to the study and ends the training if the pruner says so."""
+def _watcher(trial: optuna.Trial) -> Log:
+    """Report each epoch's score to the study, and end the training if the pruner says so."""
+    last = False
 
-    def __init__(self, trial: optuna.Trial) -> None:
-        self._trial = trial
-        self._last = False
-
-    def on_step(self, step: int, total_steps: int, epoch: float, loss: float, learning_rate: float) -> None:
-        """Note whether the last epoch is over: a training that is done is not stopped."""
-        self._last = step >= total_steps
-
-    def on_evaluating(self, done: int, total: int) -> None:
-        """Nothing to report."""
-
-    def on_evaluation(self, epoch: int, values: dict[str, float], best: bool, seconds: float) -> None:
-        """Report the first metric."""
-        self._trial.report(next(iter(values.values())), epoch)
-        if not self._last and self._trial.should_prune():
+    def log(row: Row) -> None:
+        nonlocal last
+        if isinstance(row, Step):
+            last = row.step >= row.total_steps  # a training that is done is not stopped
+            return
+        trial.report(next(iter(row.values.values())), row.epoch)
+        if not last and trial.should_prune():
             raise StopTraining
+
+    return log
 
 
 def _suggest(trial: optuna.Trial, key: str, parameter: Parameter, *, listed: bool) -> Any:

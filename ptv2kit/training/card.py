@@ -9,7 +9,7 @@ import yaml
 
 from ptv2kit.config.sources import HubSource
 from ptv2kit.config.task import scheme_of
-from ptv2kit.reporting.results import Outcome
+from ptv2kit.training.results import Outcome
 
 _HUB_TASKS = {
     "classes": ("text-classification", "Text Classification"),

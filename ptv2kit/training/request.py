@@ -11,7 +11,7 @@ from ptv2kit.config.explain import explain
 from ptv2kit.config.load import ResolvedRecipe, resolved_yaml
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import AnyTask
-from ptv2kit.reporting.run_folder import RunFolder, environment
+from ptv2kit.training.folder import RunFolder, environment
 from ptv2kit.training.initial import InitialTensors
 from ptv2kit.training.prepare import Prepared
 

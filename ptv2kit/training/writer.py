@@ -1,4 +1,4 @@
-"""What a training writes into its run's folder while it goes on."""
+"""What a training writes into its run's folder: metrics, the best prompts with their predictions, checkpoints."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
+from torch import Tensor
+
+from ptv2kit.config.recipe import Recipe
+from ptv2kit.data.rows import Row
+from ptv2kit.data.schemes.base import Prediction
 from ptv2kit.errors import ConfigError
 from ptv2kit.files import link_atomically, write_atomically
-from ptv2kit.training.checkpoints import load_prompt, prompt_files
-from ptv2kit.training.resume import Checkpoints
+from ptv2kit.training.checkpoint import Checkpoints
+from ptv2kit.training.evaluate import Evaluation
+from ptv2kit.training.folder import RunFolder
+from ptv2kit.training.parts import TaskPart
+from ptv2kit.training.prompt_file import load_prompt, prompt_files
+from ptv2kit.training.state import Evaluated, Step, TrainingState
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ptv2kit.config.recipe import Recipe
-    from ptv2kit.data.rows import Row
-    from ptv2kit.data.schemes.base import Prediction
-    from ptv2kit.evaluation.evaluate import Evaluation
-    from ptv2kit.reporting.run_folder import RunFolder, RunRecorder
-    from ptv2kit.training.parts import TaskPart
-    from ptv2kit.training.state import TrainingState
+_EVERY = 10
+"""Optimizer steps between two lines of `metrics.jsonl`."""
 
 
 def prompt_folder(folder: Path, task: str | None) -> Path:
@@ -44,7 +45,7 @@ def predictions_path(task: str | None, split: str) -> str:
 
 @final
 class RunWriter:
-    """Writes prompts, predictions and checkpoints.
+    """Writes metrics, prompts, predictions and checkpoints.
 
     What is kept of a best epoch is written to `checkpoints/best/<epoch>` and from there linked to `prompt` and
     `predictions`. So a checkpoint that is resumed from finds the prompt that was the best at its time, whatever was
@@ -53,8 +54,8 @@ class RunWriter:
     Args:
         recipe: of the run, self-contained.
         parts: its tasks.
-        recorder: whose unwritten losses are part of a checkpoint.
         request: what decides the run's outcome; a checkpoint is good for no other.
+        extra: what the checkpoint that is resumed from has kept of this writer; empty for a new run.
     """
 
     def __init__(
@@ -62,18 +63,42 @@ class RunWriter:
         folder: RunFolder,
         recipe: Recipe,
         parts: Sequence[TaskPart],
-        recorder: RunRecorder,
         request: Mapping[str, Any],
+        extra: Mapping[str, Any],
     ) -> None:
         self._folder = folder
         self._recipe = recipe
         self._parts = parts
-        self._recorder = recorder
         self._request = request
+        self._losses: list[float] = list(extra.get("losses", ()))  # since the last line of `metrics.jsonl`
+        self._lines = int(extra.get("lines", 0))
+        self._several = len(parts) > 1
+        folder.cut_metrics(self._lines)
         self._named: deque[set[Path]] = deque(maxlen=recipe.train.keep_checkpoints)
 
+    def log(self, row: Step | Evaluated) -> None:
+        """Add a line to `metrics.jsonl` every ten steps, with the mean loss since the last one, and every epoch."""
+        if isinstance(row, Step):
+            self._losses.append(row.loss)
+            if row.step % _EVERY and row.step != row.total_steps:
+                return
+            mean = sum(self._losses) / len(self._losses)
+            self._losses = []
+            facts = {"step": row.step, "epoch": row.epoch, "loss": mean, "learning_rate": row.learning_rate}
+            line = {"kind": "train", **facts}
+        else:
+            seconds = round(row.seconds, 3)
+            line = {"kind": "validation", "epoch": row.epoch, **row.values, "best": row.best, "seconds": seconds}
+            shown = ", ".join(f"{name} {value:.2f}" for name, value in row.values.items())
+            self._folder.log(f"epoch {row.epoch}: {shown}{' (best)' if row.best else ''}")
+        self._folder.append_metrics(line)
+        self._lines += 1
+
     def keep(self, part: TaskPart, tensors: dict[str, Tensor], epoch: int, evaluation: Evaluation | None) -> None:
-        """The tensors of a task's best epoch, and its predictions."""
+        """Keep the tensors of a task's best epoch, and its predictions.
+
+        Epoch 0 and None for a training that ends without an evaluated epoch.
+        """
         if not self._folder.writes:
             return
         values = {} if evaluation is None else evaluation.scores.values
@@ -81,10 +106,10 @@ class RunWriter:
         if evaluation is not None:
             rows = part.validation_split.data.rows
             files["predictions.jsonl"] = prediction_lines(rows, evaluation.predictions).encode()
-        self._keep(part.name if len(self._parts) > 1 else None, epoch, files)
+        self._keep(part.name if self._several else None, epoch, files)
 
     def keep_shared(self, tensors: dict[str, Tensor], epoch: int, values: dict[str, float]) -> None:
-        """The tensors of all tasks in the epoch of the best mean."""
+        """Keep the tensors of all tasks in the epoch of their best mean."""
         facts = {
             "task": [part.name for part in self._parts],
             "names": {part.name: list(part.scheme.names) for part in self._parts},
@@ -93,11 +118,11 @@ class RunWriter:
             self._keep(None, epoch, self._prompt(tensors, facts, epoch, values))
 
     def checkpoint(self, state: TrainingState) -> None:
-        """From here the run can be resumed."""
+        """Save a point from which the run can be resumed."""
         if not self._folder.writes:
             return
         self._folder.require()
-        extra = {"request": self._request, "losses": self._recorder.unwritten, "lines": self._recorder.lines}
+        extra = {"request": self._request, "losses": list(self._losses), "lines": self._lines}
         Checkpoints(self._folder.path / "checkpoints", self._recipe.train.keep_checkpoints).save(state, extra)
         self._named.append({self._kept(task, epoch) for task, epoch in self._bests(state)})
         if len(self._named) == self._named.maxlen:
@@ -129,11 +154,12 @@ class RunWriter:
 
     def _bests(self, state: TrainingState) -> list[tuple[str | None, int]]:
         """Task and epoch of everything that is kept when `state` is saved; the task is None in a run of one task."""
-        progress, several = state.progress, len(self._parts) > 1
+        progress = state.progress
         found: list[tuple[str | None, int]] = [
-            (part.name if several else None, best.epoch) for part, best in zip(self._parts, progress.best, strict=True)
+            (part.name if self._several else None, best.epoch)
+            for part, best in zip(self._parts, progress.best, strict=True)
         ]
-        if several:
+        if self._several:
             found.append((None, progress.best_epoch))
         return [(task, epoch) for task, epoch in found if epoch > 0]
 

@@ -1,1 +1,0 @@
-"""Scores and predictions of a trained prompt."""

@@ -1,1 +1,0 @@
-"""What a run leaves behind and what is shown of it."""
