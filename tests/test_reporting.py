@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ptv2kit.cli.terminal import print_table
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.data.schemes.base import Scores, TypeScore
 from ptv2kit.training.card import model_card
@@ -134,3 +135,13 @@ def test_expectations() -> None:
     assert outcome.missed() == ["validation span_f1: expected 51 - 0.5, found 50.00 (table 3)"]
     assert "| validation | span_f1 | 50.00 |" in model_card(outcome)
     assert "(3.00%)" in model_card(outcome)
+
+
+@pytest.mark.parametrize(("terminal", "width", "drawn"), [(True, 80, True), (True, 12, False), (False, 80, False)])
+def test_a_table_is_drawn_only_where_it_fits(terminal: bool, width: int, drawn: bool) -> None:
+    shown = console(terminal=terminal, width=width)
+    print_table(shown, scores_table(SCORES, "title"))
+    lines = text_of(shown).splitlines()
+    assert ("┏" in text_of(shown)) is drawn
+    if not drawn:
+        assert lines[:3] == ["title", "type\tprecision\trecall\tF1\tin data", "LOC\t40.00\t60.00\t48.00\t7"]

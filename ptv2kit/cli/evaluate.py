@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import positive, silence_libraries
-from ptv2kit.cli.terminal import open_console
+from ptv2kit.cli.terminal import open_console, print_table
 from ptv2kit.config.load import ResolvedRecipe
 from ptv2kit.data.dataset import encode_split
 from ptv2kit.data.sources import SplitData, read_file, read_split
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         show(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", end="")
         return 0
     console = open_console()
-    console.print(scores_table(found.scores, f"{loaded.task.task}: {data.name}, {len(data.rows)} rows"))
+    print_table(console, scores_table(found.scores, f"{loaded.task.task}: {data.name}, {len(data.rows)} rows"))
     return 0
 
 

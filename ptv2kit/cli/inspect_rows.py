@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import Subject, find_subjects
-from ptv2kit.cli.terminal import open_console
+from ptv2kit.cli.terminal import open_console, print_table
 from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
 from ptv2kit.data.inspection import SplitReport, inspect_splits
 from ptv2kit.data.preview import words_shown
@@ -127,7 +127,7 @@ def _show(splits: list[SplitReport], max_length: int) -> None:
     ]
     for name, values in rows:
         table.add_row(name, *values)
-    console.print(table)
+    print_table(console, table)
     _show_labels(console, splits)
 
 
@@ -142,4 +142,4 @@ def _show_labels(console: Console, splits: list[SplitReport]) -> None:
         share = splits[0].labels.get(name, 0) / total
         bar = "█" * round(30 * share)
         table.add_row(name, *(f"{split.labels.get(name, 0):,}" for split in splits), f"{share:6.1%} {bar}")
-    console.print(table)
+    print_table(console, table)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ptv2kit.cli.output import show
-from ptv2kit.cli.terminal import open_console
+from ptv2kit.cli.terminal import open_console, print_table
 from ptv2kit.config.catalog import entries
 from ptv2kit.config.cells import load_suite
 from ptv2kit.config.load import file_kind, load_recipe, load_task
@@ -136,7 +135,7 @@ def _is_kind(path: Path, kind: str) -> bool:
 
 
 def _print_table(rows: list[dict[str, Any]], kind: str) -> None:
-    """A table on a terminal that is wide enough; else one row a line, its columns separated by tabs."""
+    """A row for each file or run, and then what is wrong with those that are not valid."""
     from rich.table import Table
 
     if not rows:
@@ -147,21 +146,13 @@ def _print_table(rows: list[dict[str, Any]], kind: str) -> None:
         [_shown(row.get(name, "not valid, see below" if name == columns[1] else None)) for name in columns]
         for row in rows
     ]
-    console = open_console()
     table = Table()
     for name in columns:
         numeric = any(isinstance(row.get(name), int | float) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=name != "description", overflow="fold")
+        table.add_column(name, justify="right" if numeric else "left")
     for row in cells:
         table.add_row(*row)
-    least = sum(
-        max(len(row[index]) for row in cells) + 3 for index, name in enumerate(columns) if name != "description"
-    )
-    if sys.stdout.isatty() and least + 20 <= console.width:
-        console.print(table)
-    else:
-        for row in cells:
-            show("\t".join(row))
+    print_table(open_console(), table, header=False)
     for row in rows:
         if "error" in row:
             show(row["error"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
-from ptv2kit.cli.terminal import open_console
+from ptv2kit.cli.terminal import open_console, print_table
 from ptv2kit.config.catalog import find_file
 from ptv2kit.config.load import ResolvedRecipe, file_kind, load_recipe
 from ptv2kit.errors import ConfigError
@@ -126,7 +126,7 @@ def _print_memory(console: Console, plan: Plan) -> None:
     table.add_row("on the host", *(f"{option.footprint.host / 2**30:.2f}" for option in plan.options))
     table.add_row("micro-batch", *(f"{option.examples:,}" for option in plan.options))
     table.add_row("largest that fits", *(_most(option.micro_batch) for option in plan.options))
-    console.print(table)
+    print_table(console, table)
 
 
 def _parameters(plan: Plan) -> str:

@@ -11,7 +11,7 @@ from ptv2kit.cli.launch import end_with_parent, launch, launch_machines, local_p
 from ptv2kit.cli.output import show
 from ptv2kit.cli.plan import print_summary
 from ptv2kit.cli.subject import silence_libraries
-from ptv2kit.cli.terminal import open_console
+from ptv2kit.cli.terminal import open_console, print_table
 from ptv2kit.config.load import ResolvedRecipe, resolved_yaml
 from ptv2kit.config.task import Iob2Task
 from ptv2kit.errors import ConfigError, ExpectationMissedError, Problem
@@ -88,7 +88,7 @@ def _report(outcome: Outcome, folder: RunFolder, *, as_json: bool, quiet: bool) 
         for item in outcome.tasks:
             name = outcome.recipe.recipe if len(outcome.tasks) == 1 else item.task.task
             for split, scores in item.scores.items():
-                console.print(scores_table(scores, f"{name}: {split}, epoch {item.best_epoch}"))
+                print_table(console, scores_table(scores, f"{name}: {split}, epoch {item.best_epoch}"))
         if not quiet:
             console.print(f"{outcome.epochs} epochs in {duration(outcome.seconds)}")
         console.print(f"run: {folder.path}", soft_wrap=True)
