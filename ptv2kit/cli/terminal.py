@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any, final
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from ptv2kit.cli.output import show
 from ptv2kit.errors import visible
+
+_WIDE = 10_000
 
 
 def open_console(*, stderr: bool = False, quiet: bool = False, width: int | None = None) -> Console:
@@ -32,7 +35,7 @@ def print_table(console: Console, table: Table, *, header: bool = True) -> None:
     """
     for column in table.columns:
         column.no_wrap = column.header != "description"  # the only text that may be cut into lines
-    needed = console.measure(table).minimum
+    needed = Measurement.get(console, console.options.update_width(_WIDE), table).minimum
     if console.is_terminal and needed <= console.width:
         console.print(table)
         return
