@@ -93,7 +93,7 @@ def _task_text(
 
 
 def _recipe_text(name: str, task: Path, backbone: str, target: Path) -> str:
-    """The recipe; the values of the embedded backbone are those of `docs/benchmarks.md`, the others the paper's most
+    """The recipe; the values of the embedded backbone are those of `benchmarks/LOG.md`, the others the paper's most
     frequent ones."""
     mini = backbone == "mini"
     prompt = "{length: 32, init: tokens, positions: unshifted}" if mini else "{length: 16, dropout: 0.1}"
