@@ -11,7 +11,6 @@ from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.config.load import ResolvedRecipe, load_recipe, resolved_yaml
 from ptv2kit.config.recipe import DEEP_METHODS
-from ptv2kit.config.task import ChoicesTask, ClassesTask, Iob2Task, StartEndTask
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import ConfigError
@@ -77,20 +76,21 @@ def _names(resolved: ResolvedRecipe, found: ForeignPrompt, spec: BackboneSpec) -
         ConfigError: the task does not say which labels there are, or how many there are does not fit the head.
     """
     task = resolved.task.task
-    own_head = isinstance(task, ClassesTask | ChoicesTask) and task.head == "verbalizer"
+    own_head = task.head == "verbalizer"
     if own_head and found.head:
         raise ConfigError(f"'{found.path}' has a head, but task '{task.task}' has the backbone's own: head: verbalizer")
     if not found.head and not own_head:
         return []
-    if isinstance(task, ClassesTask | Iob2Task) and task.labels.names == "from_train":
+    if task.names_from_train:
         raise ConfigError(
             f"'{found.path}' has a head, but task '{task.task}' takes its labels from the training rows",
             hint="list them in labels.names, in the order of the head's rows",
         )
-    tokenizer = load_tokenizer(spec, words=isinstance(task, Iob2Task))
+    tokenizer = load_tokenizer(spec, words=task.reads_words)
     subwords = Subwords(tokenizer, task.input.max_length, spec.filling, spec.vocabulary)
-    names = build_scheme(task, subwords, ()).names
-    rows = 1 if isinstance(task, ChoicesTask) else 2 if isinstance(task, StartEndTask) else len(names)
+    scheme = build_scheme(task, subwords, ())
+    names = scheme.names
+    rows = 1 if scheme.unit == "choices" else len(names)
     if found.head:
         _require_rows(found, rows, f"task '{task.task}' needs {rows}: {', '.join(names)}")
     return list(names)

@@ -13,7 +13,6 @@ from ptv2kit.cli.plan import print_summary
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.cli.terminal import open_console, print_table
 from ptv2kit.config.load import ResolvedRecipe, resolved_yaml
-from ptv2kit.config.task import Iob2Task
 from ptv2kit.errors import ConfigError, ExpectationMissedError, Problem
 from ptv2kit.models.backbones import find_backbone, load_tokenizer
 from ptv2kit.training.console import duration, scores_table
@@ -109,7 +108,7 @@ def _dry_run(resolved: ResolvedRecipe, args: argparse.Namespace, messages: Conso
     for task in resolved.tasks:
         located = locate_data(task.task, task.path, args.data_root)
         if spec.at_hand:
-            load_tokenizer(spec, words=isinstance(task.task, Iob2Task))
+            load_tokenizer(spec, words=task.task.reads_words)
         for split, found in located.items():
             name = split if len(resolved.tasks) == 1 else f"{task.task.task} {split}"
             messages.print(f"{name}: {'from the hub' if found is None else found.pattern}", soft_wrap=True)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, final
 
 from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
 from ptv2kit.config.recipe import Backbone
-from ptv2kit.config.task import Iob2Task
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import LabelScheme
@@ -108,7 +107,7 @@ def find_subjects(
     return [
         Subject(
             found,
-            load_tokenizer(spec, words=isinstance(found.task, Iob2Task)),
+            load_tokenizer(spec, words=found.task.reads_words),
             max_length or own or found.task.input.max_length,
             0 if recipe is None else recipe.prompt_length,
             spec.filling,

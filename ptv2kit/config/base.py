@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable, Iterator
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
@@ -19,3 +20,21 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+class Fault(NamedTuple):
+    """Settings that contradict each other; the loader finds the line.
+
+    Args:
+        path: of the value, or of the key if `at_key`, within the section that says so.
+    """
+
+    path: tuple[str | int, ...]
+    message: str
+    hint: str = ""
+    at_key: bool = False
+
+
+def below(section: str, faults: Iterable[Fault]) -> Iterator[Fault]:
+    """The faults of a section, as the file above it sees them."""
+    return (fault._replace(path=(section, *fault.path)) for fault in faults)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from ptv2kit.config.base import Section
 from ptv2kit.config.catalog import catalog_folder, find_file
-from ptv2kit.config.checks import check_recipe, check_task
+from ptv2kit.config.checks import check_recipe, problems_of
 from ptv2kit.config.merge import Merged, Override, Setting, merge_file
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.task import TASK_SECTIONS, AnyTask, Task, scheme_of
@@ -150,7 +150,7 @@ def _task(path: Path, overrides: Sequence[str]) -> tuple[Any, Merged, list[Probl
     if section is None:
         problems += _check_without_scheme(merged)
     if task is not None:
-        problems += check_task(task, merged)
+        problems += problems_of(task.faults(), merged)
     return task, merged, problems
 
 

@@ -1,24 +1,27 @@
 """The task file: what the data means. One class for each label scheme; `labels.scheme` says which.
 
-A new scheme adds its input, labels and task class here, what they may contradict in `checks.py`, one module in
-`ptv2kit/data/schemes`, and, only if its logits belong to a unit that no other scheme has, a head.
+A new scheme adds its input, labels and task class here, one module in `ptv2kit/data/schemes` that is called like it,
+and, only if its logits belong to a unit that no other scheme has, a head. The rest of the code asks a task; it does not
+ask which scheme it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, Union, get_args
 
 from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag
 
-from ptv2kit.config.base import Name, Section
-from ptv2kit.config.rows import Column, Derivation, Expansion
-from ptv2kit.config.sources import DataSource
-from ptv2kit.config.template import TemplateText
+from ptv2kit.config.base import Fault, Name, Section, below
+from ptv2kit.config.rows import Column, Derivation, Expansion, Replacement
+from ptv2kit.config.sources import DataSource, GoldConllSource
+from ptv2kit.config.template import MASK, TemplateText, no_column, parse_template
+from ptv2kit.config.verbalizer import Words, mask_faults, unused_faults, word_faults
 
 MaxLength = Annotated[int, Field(ge=8)]
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-Words = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+Unit = Literal["sequence", "choices", "token", "start_end"]
+"""What has logits, of a linear head: an input as a whole, each of several inputs, each token, each token twice."""
 Head = Literal["linear", "verbalizer"]
 
 
@@ -34,6 +37,12 @@ class TextInput(Section):
     max_length: MaxLength = 256
     """Longest input in sub-word tokens, special tokens included, prompt not included."""
 
+    def faults(self) -> Iterator[Fault]:
+        """Texts that are the same for every row, and a pair that is not there."""
+        yield from no_column(("text",), (self.text, self.pair or ""), "{text}", "input.text")
+        if self.truncate == "pair" and self.pair is None:
+            yield Fault(("truncate",), "'input.truncate' is pair, but there is no 'input.pair'")
+
 
 class ChoicesInput(Section):
     """One text with several continuations, each of which becomes a pair `text`, choice."""
@@ -46,6 +55,13 @@ class ChoicesInput(Section):
     """What is shortened if text and choice together exceed `max_length`; `pair` is the choice."""
     max_length: MaxLength = 256
     """Longest input in sub-word tokens, special tokens included, prompt not included."""
+
+    def faults(self) -> Iterator[Fault]:
+        """Choices that are the same, for every row or among themselves."""
+        if len(set(self.choices)) < len(self.choices):
+            yield Fault(("choices",), "'input.choices' has the same choice twice")
+        for index, choice in enumerate(self.choices):
+            yield from no_column(("choices", index), (choice,), "{choice1}", f"input.choices[{index}]")
 
 
 class AppendedWord(Section):
@@ -82,6 +98,14 @@ class QuestionInput(Section):
     """Longest window in sub-word tokens, question and special tokens included, prompt not included."""
     stride: NonNegativeInt = 128
     """Sub-words of the passage that two neighbouring windows share."""
+
+    def faults(self) -> Iterator[Fault]:
+        """Texts that are the same for every row, and windows that do not advance."""
+        yield from no_column(("question",), (self.question,), "{question}", "input.question")
+        yield from no_column(("context",), (self.context,), "{context}", "input.context")
+        if self.stride >= self.max_length:
+            message = f"'input.stride' must be less than 'input.max_length' ({self.max_length}), found {self.stride}"
+            yield Fault(("stride",), message)
 
 
 ClassNames = (
@@ -150,6 +174,21 @@ class Iob2Labels(Section):
         """Whether `names` gives the tag of each number."""
         return isinstance(self.names, dict) and all(name.isdecimal() for name in self.names)
 
+    def faults(self) -> Iterator[Fault]:
+        """Tags where `names` lists types."""
+        names = self.names
+        if isinstance(names, str) or self.numbered:
+            return
+        listed: Iterable[tuple[str | int, str]] = (
+            enumerate(names)
+            if isinstance(names, tuple)
+            else [(key, name) for key, value in names.items() for name in (key, value)]
+        )
+        for key, name in listed:
+            if name == "O" or name.startswith(("B-", "I-")):
+                hint = "write PER for the tags B-PER and I-PER"
+                yield Fault(("names", key), f"'labels.names' lists span types; '{name}' is a tag", hint)
+
 
 class StartEndLabels(Section):
     """The answer as a piece of the passage."""
@@ -171,6 +210,16 @@ class StartEndLabels(Section):
     """Longest answer in sub-words."""
     n_best: PositiveInt = 20
     """Answers that are kept, per window and per question."""
+
+    def faults(self) -> Iterator[Fault]:
+        """Columns of two layouts, and a threshold that is never used."""
+        if (self.column is None) == (self.text is None):
+            hint = "column for SQuAD's layout; text, with start if there is one, for columns of their own"
+            yield Fault((), "'labels' must have either 'column' or 'text'", hint, at_key=True)
+        if self.start is not None and self.text is None:
+            yield Fault(("start",), "'labels.start' needs 'labels.text'")
+        if not self.unanswerable and "null_threshold" in self.model_fields_set and self.null_threshold:
+            yield Fault(("null_threshold",), "'labels.null_threshold' needs 'labels.unanswerable: true'")
 
 
 class TaskBase(Section):
@@ -195,6 +244,49 @@ class TaskBase(Section):
     distinct: TemplateText | None = None
     """Of rows with the same text only the first one is kept."""
 
+    @property
+    def reads_words(self) -> bool:
+        """Whether its rows hold words that are already split, which some backbones need another tokenizer for."""
+        return False
+
+    @property
+    def stride(self) -> int:
+        """Sub-words that neighbouring windows of a long input share; 0 for inputs that are cut off instead."""
+        return 0
+
+    @property
+    def names_from_train(self) -> bool:
+        """Whether only the training rows tell which labels there are."""
+        return False
+
+    @property
+    def labels_are_words(self) -> bool:
+        """Whether a prompt can start from the labels' names."""
+        return False
+
+    @property
+    def groups_rows(self) -> bool:
+        """Whether rows are scored together, so that a limit would tear them apart."""
+        return False
+
+    @property
+    def mask_texts(self) -> Mapping[str, str]:
+        """The templates in which a verbalizer's mask may be, by key of `input`."""
+        return {}
+
+    @property
+    def class_words(self) -> Mapping[str, Words] | None:
+        """A verbalizer's words of each class; None where answers differ from row to row."""
+        return None
+
+    def input_columns(self) -> list[str]:
+        """The columns of a row that become the model's input, in order of first use, made ones too."""
+        raise NotImplementedError
+
+    def logits(self) -> tuple[Unit, int | None]:
+        """What has logits with a linear head, and how many each has; None if only the training rows tell."""
+        raise NotImplementedError
+
     def takes_names(self, names: Sequence[str]) -> bool:
         """Whether integer labels of the data, to which the data itself gives these names, are read by their names."""
         return False
@@ -202,6 +294,48 @@ class TaskBase(Section):
     def with_names(self, names: Sequence[str]) -> Self:
         """The task with the labels that were found in its training rows, where it does not list them itself."""
         return self
+
+    def faults(self) -> Iterator[Fault]:
+        """Settings that contradict each other."""
+        yield from self._repeated_names()
+        if self.distinct is not None:
+            yield from no_column(("distinct",), (self.distinct,), "{id}", "distinct")
+        made = [step.item for step in self.expand]
+        for index, item in enumerate(made):
+            if item in made[:index]:
+                yield Fault(("expand", index, "item"), f"'expand' makes the column '{item}' twice")
+        for name, derivation in self.derive.items():
+            if name in made:
+                yield Fault(
+                    ("derive", name), f"'derive' makes the column '{name}', which 'expand' has made", at_key=True
+                )
+            if isinstance(derivation, Replacement):
+                path = ("derive", name, "text")
+                yield from no_column(path, (derivation.text,), "{text}", ".".join(path))
+                if "" in derivation.replace:
+                    message = f"'derive.{name}.replace' replaces an empty text"
+                    yield Fault(("derive", name, "replace"), message, at_key=True)
+        if isinstance(self.data, GoldConllSource) and self.data.layout == "propbank" and self.data.unit == "sentence":
+            message = "'data.unit' is sentence, but the propbank layout has no named entities"
+            yield Fault(("data", "unit"), message)
+
+    def _repeated_names(self) -> Iterator[Fault]:
+        values = self.model_dump(include={"labels": {"names"}, "metrics": True})
+        lists: tuple[tuple[tuple[str, ...], Any], ...] = (
+            (("labels", "names"), values["labels"].get("names")),
+            (("metrics",), values["metrics"]),
+        )
+        for path, listed in lists:
+            if isinstance(listed, tuple) and len(set(listed)) < len(listed):
+                twice = next(name for name in listed if listed.count(name) > 1)
+                yield Fault(path, f"'{'.'.join(path)}' names '{twice}' twice")
+
+    def _mask_column_faults(self) -> Iterator[Fault]:
+        """Columns that a verbalizer's mask would hide."""
+        made: list[tuple[str | int, ...]] = [("derive", name) for name in self.derive if name == MASK]
+        made += [("expand", number, "item") for number, step in enumerate(self.expand) if step.item == MASK]
+        message = "a column 'mask' would be hidden by '{mask}', where the words belong"
+        return (Fault(path, message, "give the column another name", at_key=True) for path in made)
 
 
 class ClassesTask(TaskBase):
@@ -236,6 +370,68 @@ class ClassesTask(TaskBase):
     ] = ("accuracy",)
     """What is measured; the first one chooses the best epoch. `multirc_*` and `record_*` need `labels.group`."""
 
+    @property
+    def names_from_train(self) -> bool:
+        """See `TaskBase.names_from_train`."""
+        return self.labels.names == "from_train"
+
+    @property
+    def labels_are_words(self) -> bool:
+        """True: classes have names."""
+        return True
+
+    @property
+    def groups_rows(self) -> bool:
+        """See `TaskBase.groups_rows`."""
+        return self.labels.group is not None
+
+    @property
+    def mask_texts(self) -> Mapping[str, str]:
+        """The text, and the second one of a pair."""
+        return {"text": self.input.text, **({} if self.input.pair is None else {"pair": self.input.pair})}
+
+    @property
+    def class_words(self) -> Mapping[str, Words] | None:
+        """See `TaskBase.class_words`."""
+        return self.verbalizer
+
+    def input_columns(self) -> list[str]:
+        """See `TaskBase.input_columns`."""
+        return _columns(self.input.text, self.input.pair or "")
+
+    def logits(self) -> tuple[Unit, int | None]:
+        """One for each class."""
+        return "sequence", None if self.names_from_train else len(self.labels.names)
+
+    def faults(self) -> Iterator[Fault]:
+        """See `TaskBase.faults`."""
+        yield from super().faults()
+        names, group = self.labels.names, self.labels.group
+        if self.head == "linear":
+            yield from unused_faults(self)
+        else:
+            yield from mask_faults(self.mask_texts, "'input.text' or 'input.pair'")
+            yield from self._mask_column_faults()
+            known = tuple(dict.fromkeys(names.values())) if isinstance(names, dict) else names
+            yield from word_faults(self.verbalizer, None if isinstance(known, str) else known)
+        yield from below("input", self.input.faults())
+        if isinstance(names, dict) and len(set(names.values())) < 2:
+            yield Fault(("labels", "names"), "'labels.names' must name at least two classes")
+        for index, metric in enumerate(self.metrics):
+            if metric.startswith(("multirc_", "record_")) and group is None:
+                yield Fault(("metrics", index), f"metric '{metric}' needs 'labels.group'")
+            elif metric.startswith("record_") and group and (group.candidate is None or group.golds is None):
+                message = f"metric '{metric}' needs 'labels.group.candidate' and 'labels.group.golds'"
+                yield Fault(("metrics", index), message)
+        if group is not None:
+            yield from no_column(("labels", "group", "by"), (group.by,), "{idx}", "labels.group.by")
+            if group.candidate is not None:
+                path = ("labels", "group", "candidate")
+                yield from no_column(path, (group.candidate,), "{entity}", ".".join(path))
+            if self.names_from_train:
+                message = "'labels.group' needs 'labels.names': the last of them means that a row's answer is right"
+                yield Fault(("labels", "names"), message)
+
     def takes_names(self, names: Sequence[str]) -> bool:
         """True if the classes are found in the data, or if all of these names are among those that are listed.
 
@@ -267,6 +463,40 @@ class ChoicesTask(TaskBase):
     metrics: Annotated[tuple[Literal["accuracy"], ...], Field(strict=False, min_length=1)] = ("accuracy",)
     """What is measured; the first one chooses the best epoch."""
 
+    @property
+    def mask_texts(self) -> Mapping[str, str]:
+        """The text; choices fill its mask."""
+        return {"text": self.input.text}
+
+    def input_columns(self) -> list[str]:
+        """See `TaskBase.input_columns`."""
+        return _columns(self.input.text, *self.input.choices)
+
+    def logits(self) -> tuple[Unit, int | None]:
+        """One for each choice."""
+        return "choices", len(self.input.choices)
+
+    def faults(self) -> Iterator[Fault]:
+        """See `TaskBase.faults`."""
+        yield from super().faults()
+        if self.head == "linear":
+            yield from unused_faults(self)
+        else:
+            yield from mask_faults(self.mask_texts, "'input.text'")
+            if self.input.truncate == "pair":
+                message = "'input.truncate' is pair, but a choice that fills a mask is never cut off"
+                yield Fault(("input", "truncate"), message)
+            for index, choice in enumerate(self.input.choices):
+                if MASK in parse_template(choice).columns:
+                    message = "a choice cannot hold '{mask}': it is what fills the mask in 'input.text'"
+                    yield Fault(("input", "choices", index), message)
+            yield from self._mask_column_faults()
+        yield from below("input", self.input.faults())
+        names, choices = self.labels.names, self.input.choices
+        if names is not None and len(names) != len(choices):
+            message = f"'labels.names' has {len(names)} names for {len(choices)} choices"
+            yield Fault(("labels", "names"), message)
+
 
 class Iob2Task(TaskBase):
     """A task with spans over words: named entities, chunks, semantic roles."""
@@ -283,6 +513,37 @@ class Iob2Task(TaskBase):
     """What is measured; the first one chooses the best epoch. `span_f1` is micro F1 over all spans in
     seqeval's strict mode, `plain_span_f1` in its default mode, which the paper reports; `srl_f1` is that of CoNLL-2005:
     without the verb, continuations joined."""
+
+    @property
+    def reads_words(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def names_from_train(self) -> bool:
+        """See `TaskBase.names_from_train`."""
+        return self.labels.names == "from_train"
+
+    @property
+    def labels_are_words(self) -> bool:
+        """True: types of spans have names."""
+        return True
+
+    def input_columns(self) -> list[str]:
+        """See `TaskBase.input_columns`."""
+        append = self.input.append
+        return [self.input.words, *([] if append is None else [append.column, append.at])]
+
+    def logits(self) -> tuple[Unit, int | None]:
+        """One for each tag: `O`, and two of each type."""
+        names = self.labels.names
+        types = names.values() if isinstance(names, dict) else names
+        return "token", None if self.names_from_train else 1 + 2 * len(set(types))
+
+    def faults(self) -> Iterator[Fault]:
+        """See `TaskBase.faults`."""
+        yield from super().faults()
+        yield from below("labels", self.labels.faults())
 
     def with_names(self, names: Sequence[str]) -> Self:
         """See `TaskBase.with_names`; the names are tags, and what is listed are types."""
@@ -320,11 +581,42 @@ class StartEndTask(TaskBase):
     ] = ("squad_f1", "squad_exact_match")
     """What is measured; the first one chooses the best epoch. All but the first two need `labels.unanswerable`."""
 
+    @property
+    def stride(self) -> int:
+        """See `TaskBase.stride`."""
+        return self.input.stride
+
+    def input_columns(self) -> list[str]:
+        """See `TaskBase.input_columns`."""
+        return _columns(self.input.question, self.input.context)
+
+    def logits(self) -> tuple[Unit, int | None]:
+        """Start and end."""
+        return "start_end", 2
+
+    def faults(self) -> Iterator[Fault]:
+        """See `TaskBase.faults`."""
+        yield from super().faults()
+        yield from below("input", self.input.faults())
+        yield from below("labels", self.labels.faults())
+        for index, metric in enumerate(self.metrics):
+            if not self.labels.unanswerable and metric not in ("squad_f1", "squad_exact_match"):
+                yield Fault(("metrics", index), f"metric '{metric}' needs 'labels.unanswerable: true'")
+        first = self.metrics[0]
+        # Over the questions with, or without, an answer: a split may have none of them.
+        if first.startswith(("squad_has_answer", "squad_no_answer")) or first.endswith("_threshold"):
+            yield Fault(("metrics", 0), f"the first metric chooses the best epoch; '{first}' cannot")
+
+
+def _columns(*templates: str) -> list[str]:
+    columns = [column for template in templates for column in parse_template(template).columns]
+    return [column for column in dict.fromkeys(columns) if column != MASK]
+
 
 def scheme_of(value: Any) -> str | None:
     """The label scheme of a task, raw or validated; None if it says none."""
     if isinstance(value, TaskBase):
-        return str(value.model_dump(include={"labels": {"scheme"}})["labels"]["scheme"])
+        value = {"labels": value.model_dump(include={"labels": {"scheme"}})["labels"]}
     labels: object = value.get("labels") if isinstance(value, dict) else None
     scheme: object = labels.get("scheme") if isinstance(labels, dict) else None
     return scheme if isinstance(scheme, str) else None
@@ -334,18 +626,13 @@ AnyTask = ClassesTask | ChoicesTask | Iob2Task | StartEndTask
 """A task of any scheme."""
 
 TASK_SECTIONS: Mapping[str, type[AnyTask]] = {
-    "classes": ClassesTask,
-    "choices": ChoicesTask,
-    "iob2": Iob2Task,
-    "start_end": StartEndTask,
+    get_args(task.model_fields["labels"].annotation.model_fields["scheme"].annotation)[0]: task  # pyright: ignore
+    for task in get_args(AnyTask)
 }
 """The class that validates a task, by `labels.scheme`."""
 
-Task = Annotated[
-    Annotated[ClassesTask, Tag("classes")]
-    | Annotated[ChoicesTask, Tag("choices")]
-    | Annotated[Iob2Task, Tag("iob2")]
-    | Annotated[StartEndTask, Tag("start_end")],
+Task: Any = Annotated[
+    Union[tuple(Annotated[task, Tag(scheme)] for scheme, task in TASK_SECTIONS.items())],  # noqa: UP007 - made, not written
     Discriminator(scheme_of),
 ]
 """Any task; `labels.scheme` says which class validates it."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, final
 
 from pydantic import AfterValidator
 
+from ptv2kit.config.base import Fault
+
+MASK = "mask"
+"""What stands in braces where a verbalizer's word belongs; a column of this name is hidden by it."""
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _ATTRIBUTE = re.compile(r"(^|\.)__\w+__(\.|$)")
 _COLUMN = re.compile(r"^[^\s{}!:][^{}!:]*$")
@@ -60,6 +65,12 @@ def parse_template(text: str) -> Template:
     if end < len(text):
         parts.append((False, text[end:]))
     return Template(tuple(parts))
+
+
+def no_column(path: tuple[str | int, ...], templates: Sequence[str], example: str, name: str) -> Iterator[Fault]:
+    """A fault if templates name no column, so that they are the same for every row."""
+    if not any(parse_template(template).columns for template in templates):
+        yield Fault(path, f"'{name}' names no column, such as '{example}'")
 
 
 def _checked(text: str) -> str:

@@ -8,8 +8,7 @@ from typing import Any, Literal, final
 
 from ptv2kit.config.rows import Derivation, Expansion, Lookup, Marking, Membership, Replacement, Slice, Splitting
 from ptv2kit.config.task import TaskBase
-from ptv2kit.config.template import Template, parse_template
-from ptv2kit.config.verbalizer import MASK
+from ptv2kit.config.template import MASK, Template, parse_template
 from ptv2kit.data.rows import Fault, Row, raise_fault
 from ptv2kit.errors import DataError, did_you_mean
 

@@ -8,9 +8,8 @@ from typing import BinaryIO
 
 from ptv2kit.config.rows import Derivation, Lookup, Marking, Membership, Replacement, Slice, Splitting
 from ptv2kit.config.sources import Splits, TableSource
-from ptv2kit.config.task import AnyTask, ChoicesTask, ClassesTask, Iob2Task, StartEndTask
+from ptv2kit.config.task import AnyTask
 from ptv2kit.config.template import parse_template
-from ptv2kit.config.verbalizer import MASK
 from ptv2kit.data.rows import Fault, Row
 from ptv2kit.data.sources.jsonl import read_jsonl
 from ptv2kit.data.sources.lines import decoded_lines, read_lines
@@ -19,22 +18,6 @@ from ptv2kit.data.templates import expanded_rows, with_derived
 from ptv2kit.errors import ConfigError
 
 FORMATS = ("jsonl", "csv", "tsv", "text")
-
-
-def input_columns(task: AnyTask) -> list[str]:
-    """The columns of a row that become the model's input, in order of first use, made ones too."""
-    match task:
-        case ClassesTask():
-            templates = [task.input.text, task.input.pair or ""]
-        case ChoicesTask():
-            templates = [task.input.text, *task.input.choices]
-        case StartEndTask():
-            templates = [task.input.question, task.input.context]
-        case Iob2Task():
-            append = task.input.append
-            return [task.input.words, *([] if append is None else [append.column, append.at])]
-    columns = [column for template in templates for column in parse_template(template).columns]
-    return [column for column in dict.fromkeys(columns) if column != MASK]
 
 
 def unlabelled_rows(task: AnyTask, row: Row) -> Iterator[Row]:
@@ -131,7 +114,7 @@ def _kind_of(path: Path) -> str:
 
 def _needed(task: AnyTask) -> list[str]:
     """The columns that the input needs, and those that they are made from."""
-    needed = input_columns(task)
+    needed = task.input_columns()
     for name in reversed(task.derive):
         if any(column == name or column.startswith(f"{name}.") for column in needed):
             needed += _columns_of(task.derive[name])

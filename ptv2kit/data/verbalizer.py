@@ -7,8 +7,8 @@ from typing import final
 
 from ptv2kit.config.merge import Merged
 from ptv2kit.config.task import AnyTask, ChoicesTask, ClassesTask
-from ptv2kit.config.template import parse_template
-from ptv2kit.config.verbalizer import MASK, check_classes, words_of
+from ptv2kit.config.template import MASK, parse_template
+from ptv2kit.config.verbalizer import class_faults, words_of
 from ptv2kit.config.yaml import KeyPath
 from ptv2kit.data.tokens import Subwords, Words
 from ptv2kit.errors import ConfigError, Problem
@@ -26,12 +26,11 @@ def check_task_words(task: AnyTask, subwords: Subwords, merged: Merged | None) -
     Raises:
         ConfigError: with every problem.
     """
-    if not isinstance(task, ClassesTask | ChoicesTask) or task.head == "linear":
+    if task.head == "linear":
         return
     finder = _Finder(task, subwords, merged)
     finder.check_text()
-    if isinstance(task, ClassesTask):
-        finder.find(list(task.verbalizer or {}))
+    finder.find(list(task.class_words or {}))
     finder.finish()
 
 
@@ -41,7 +40,7 @@ def find_words(task: ClassesTask, names: Sequence[str], subwords: Subwords) -> W
     Raises:
         ConfigError: see `check_task_words`; or a class has no word.
     """
-    problems = check_classes(task.verbalizer or {}, names, None)
+    problems = [Problem(fault.message, hint=fault.hint) for fault in class_faults(task.verbalizer or {}, names)]
     if problems:
         raise ConfigError(problems)
     finder = _Finder(task, subwords, None)
@@ -85,8 +84,9 @@ class _Finder:
         merged: where the task is written, if that is known.
     """
 
-    def __init__(self, task: ClassesTask | ChoicesTask, subwords: Subwords, merged: Merged | None) -> None:
+    def __init__(self, task: AnyTask, subwords: Subwords, merged: Merged | None) -> None:
         self._task = task
+        self._one_token = task.model_dump(include={"verbalizer_tokens"}).get("verbalizer_tokens") == "one"
         self._subwords = subwords
         self._merged = merged
         self._problems: list[Problem] = []
@@ -98,16 +98,12 @@ class _Finder:
 
     def check_text(self) -> None:
         """Whether the backbone can fill a mask where the template has it."""
-        section = self._task.input
-        texts = {"text": section.text}
-        if isinstance(self._task, ClassesTask) and self._task.input.pair is not None:
-            texts["pair"] = self._task.input.pair
         match self._subwords.filling:
             case "masks":
                 if self._subwords.mask is None:
                     self._add(("head",), "the backbone's tokenizer has no mask token, which 'head' verbalizer needs")
             case "continuation":
-                key, text = list(texts.items())[-1]
+                key, text = list(self._task.mask_texts.items())[-1]
                 parts = parse_template(text).parts
                 behind = [part for part in parts if part[1].strip(" ") or part[0]]
                 if not behind or behind[-1] != (True, MASK):
@@ -120,12 +116,11 @@ class _Finder:
 
     def find(self, names: Sequence[str]) -> Words:
         """The words of each class; a problem for each that cannot be used."""
-        assert isinstance(self._task, ClassesTask)
-        assert self._task.verbalizer is not None
+        verbalizer = self._task.class_words or {}
         owners: dict[tuple[int, ...], tuple[str, str]] = {}
         found: list[tuple[tuple[int, ...], ...]] = []
         for name in names:
-            written = self._task.verbalizer[name]
+            written = verbalizer[name]
             of_class: list[tuple[int, ...]] = []
             for index, word in enumerate(words_of(written)):
                 path: KeyPath = ("verbalizer", name) if isinstance(written, str) else ("verbalizer", name, index)
@@ -149,8 +144,7 @@ class _Finder:
         except ValueError as error:
             self._add(path, str(error).replace("the answer ", "the word "))
             return None
-        assert isinstance(self._task, ClassesTask)
-        if len(ids) > 1 and self._task.verbalizer_tokens == "one":
+        if len(ids) > 1 and self._one_token:
             count = _NUMBERS[len(ids)] if len(ids) < len(_NUMBERS) else f"{len(ids)} tokens"
             tokens = ", ".join(map(repr, self._subwords.tokens(ids)))
             hint = "take a word that is one token, or set verbalizer_tokens: any"

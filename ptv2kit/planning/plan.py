@@ -11,7 +11,7 @@ from typing import Any, final
 
 from ptv2kit.config.load import ResolvedTask
 from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import AnyTask, ChoicesTask, ClassesTask, Iob2Task, StartEndTask
+from ptv2kit.config.task import AnyTask
 from ptv2kit.data.sources import locate_split, read_split
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.models.backbones import BackboneSpec
@@ -137,21 +137,9 @@ class Plan:
 def task_shape(recipe: Recipe, task: AnyTask) -> TaskShape:
     """The size of a task's inputs and head, as far as its file tells."""
     length = recipe.train.max_length or task.input.max_length
-    match task:
-        case ClassesTask():
-            known = task.labels.names != "from_train"
-            size = len(task.labels.names) if known else ASSUMED_LABELS
-            return TaskShape(task.task, "sequence", size, length, not known, task.head == "verbalizer")
-        case ChoicesTask():
-            own = task.head == "verbalizer"
-            return TaskShape(task.task, "choices", len(task.input.choices), length, own_head=own)
-        case Iob2Task():
-            known = task.labels.names != "from_train"
-            types = task.labels.names.values() if isinstance(task.labels.names, dict) else task.labels.names
-            size = 1 + 2 * len(set(types)) if known else ASSUMED_LABELS
-            return TaskShape(task.task, "token", size, length, not known)
-        case StartEndTask():
-            return TaskShape(task.task, "start_end", 2, length)
+    unit, size = task.logits()
+    own = task.head == "verbalizer"
+    return TaskShape(task.task, unit, size or ASSUMED_LABELS, length, assumed=size is None, own_head=own)
 
 
 def make_plan(

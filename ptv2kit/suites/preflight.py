@@ -9,7 +9,6 @@ from typing import Any, final
 from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.sources import Conll05Source
-from ptv2kit.config.task import Iob2Task
 from ptv2kit.data.sources.conll05 import words_path
 from ptv2kit.data.sources.lines import fingerprint_of_file
 from ptv2kit.errors import ConfigError, DataError
@@ -81,7 +80,7 @@ class Preflight:
         return self._specs[settings]
 
     def _check_tokenizer(self, recipe: Recipe, spec: BackboneSpec, task: ResolvedTask) -> None:
-        words = isinstance(task.task, Iob2Task)
+        words = task.task.reads_words
         known = (recipe.backbone.model_dump_json(), words)
         if known not in self._tokenizers:
             load_tokenizer(spec, words=words)

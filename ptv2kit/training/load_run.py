@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ptv2kit.config.load import ResolvedRecipe, load_recipe
 from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import AnyTask, Iob2Task
+from ptv2kit.config.task import AnyTask
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import LabelScheme
@@ -109,8 +109,8 @@ def load_run(folder: Path, task: str | None = None, device: str = "auto", beside
     spec, max_length = check_backbone(recipe, own)
     if beside is not None:
         _require_same_backbone(folder, recipe, spec, beside)
-    words = isinstance(own, Iob2Task)
-    shared = beside is not None and isinstance(beside.task, Iob2Task) == words
+    words = own.reads_words
+    shared = beside is not None and beside.task.reads_words == words
     tokenizer = beside.tokenizer if beside is not None and shared else load_tokenizer(spec, words=words)
     scheme = build_scheme(own, Subwords(tokenizer, max_length, spec.filling, spec.vocabulary), ())
     backbone = None if beside is None else beside.model.backbone

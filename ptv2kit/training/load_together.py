@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from ptv2kit.config.task import AnyTask, Iob2Task
+from ptv2kit.config.task import AnyTask
 from ptv2kit.data.rows import Row
 from ptv2kit.data.unlabelled import given_columns
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
@@ -75,7 +75,7 @@ class LoadedRuns:
     def _beside(self, task: AnyTask, loaded: Sequence[LoadedRun]) -> LoadedRun | None:
         """Whose backbone a task takes: of a run that reads its rows with the same tokenizer, if there is one."""
         known = [*loaded, *(run for _, run in self._runs.values()), *([] if self._first is None else [self._first])]
-        like = [run for run in known if isinstance(run.task, Iob2Task) == isinstance(task, Iob2Task)]
+        like = [run for run in known if run.task.reads_words == task.reads_words]
         return next(iter(like or known), None)
 
     def remove(self, name: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from ptv2kit.config.merge import merge_file
 from ptv2kit.config.recipe import Recipe
 from ptv2kit.config.sources import HubSource, JsonlSource, Splits
-from ptv2kit.config.task import AnyTask, Iob2Task
+from ptv2kit.config.task import AnyTask
 from ptv2kit.data.dataset import EncodedSplit, Progress, encode_split
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import Feature, LabelScheme
@@ -224,7 +224,7 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
         require_compiler(device)
     if recipe.backbone.quantization is not None:
         check_quantization(recipe.backbone.quantization, spec.config, device.type)
-    tokenizer = load_tokenizer(spec, words=isinstance(task, Iob2Task))
+    tokenizer = load_tokenizer(spec, words=task.reads_words)
     subwords = Subwords(tokenizer, max_length, spec.filling, spec.vocabulary)
     if task.head == "verbalizer":
         check_task_words(task, subwords, merge_file(task_path) if is_file(task_path) else None)

@@ -1,21 +1,18 @@
-"""The label schemes, one module each: encode, collate, decode, score."""
+"""The label schemes, one module each, called like `labels.scheme`: encode, collate, decode, score."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import import_module
 
-from ptv2kit.config.task import AnyTask, ChoicesTask, ClassesTask, Iob2Task, StartEndTask
+from ptv2kit.config.task import AnyTask
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import LabelScheme
-from ptv2kit.data.schemes.choices import ChoicesScheme
-from ptv2kit.data.schemes.classes import ClassesScheme
-from ptv2kit.data.schemes.iob2 import Iob2Scheme
-from ptv2kit.data.schemes.start_end import StartEndScheme
 from ptv2kit.data.tokens import Subwords
 
 
 def build_scheme(task: AnyTask, subwords: Subwords, train_rows: Iterable[Row]) -> LabelScheme:
-    """The scheme of a task.
+    """The scheme of a task. Only its own module is loaded, and with it what it scores by.
 
     Args:
         train_rows: where `labels.names: from_train` looks.
@@ -23,12 +20,4 @@ def build_scheme(task: AnyTask, subwords: Subwords, train_rows: Iterable[Row]) -
     Raises:
         DataError: the labels cannot be found in the training rows.
     """
-    match task:
-        case ClassesTask():
-            return ClassesScheme(task, subwords, train_rows)
-        case ChoicesTask():
-            return ChoicesScheme(task, subwords)
-        case Iob2Task():
-            return Iob2Scheme(task, subwords, train_rows)
-        case StartEndTask():
-            return StartEndScheme(task, subwords)
+    return import_module(f"ptv2kit.data.schemes.{task.labels.scheme}").Scheme(task, subwords, train_rows)

@@ -34,7 +34,7 @@ from ptv2kit.errors import DataError, did_you_mean
 
 
 @final
-class ChoicesScheme(LabelScheme):
+class Scheme(LabelScheme):
     """Encodes the text with each choice as a pair; the model scores them one by one, as the official code does.
 
     With a verbalizer each choice is an answer to the text with a mask.
@@ -43,7 +43,7 @@ class ChoicesScheme(LabelScheme):
         ConfigError: the backbone cannot fill the text's mask.
     """
 
-    def __init__(self, task: ChoicesTask, subwords: Subwords) -> None:
+    def __init__(self, task: ChoicesTask, subwords: Subwords, _: object = ()) -> None:
         self._task = task
         self._subwords = subwords
         self._text = parse_template(task.input.text)

@@ -51,7 +51,7 @@ class _Member:
 
 
 @final
-class ClassesScheme(LabelScheme):
+class Scheme(LabelScheme):
     """Encodes texts by template and scores classes.
 
     Args:

@@ -39,7 +39,7 @@ _seqeval_f1: Any = f1_score
 
 
 @final
-class Iob2Scheme(LabelScheme):
+class Scheme(LabelScheme):
     """Labels the first sub-word of each word, as the official code does; the others are not scored.
 
     Args:

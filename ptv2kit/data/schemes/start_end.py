@@ -59,14 +59,14 @@ class _Gold:
 
 
 @final
-class StartEndScheme(LabelScheme):
+class Scheme(LabelScheme):
     """Reads a long passage in windows and takes the best answer over all of them.
 
     Windows, targets and the score of no answer are as in the official code. The official search pairs the `n_best`
     starts with the `n_best` ends of each window; this one looks at every pair, so it finds the best one always.
     """
 
-    def __init__(self, task: StartEndTask, subwords: Subwords) -> None:
+    def __init__(self, task: StartEndTask, subwords: Subwords, _: object = ()) -> None:
         self._task = task
         self._subwords = subwords
         self._question = parse_template(task.input.question)
