@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "LOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _LOOP = re.compile(r"for (\w+) in ([^;\n]+)(?:;|\n)\s*do\s(.*?)(?:;|\n)\s*done", re.DOTALL)
 _VARIABLE = re.compile(r"^[A-Z_]+=\S*$")

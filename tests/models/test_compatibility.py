@@ -192,7 +192,9 @@ def test_bf16_weights_give_nearly_the_same(build: Build, unit: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_model_gives_the_same(build: Build, unit: str) -> None:
+def test_a_compiled_model_gives_the_same(build: Build, unit: str, family: str) -> None:
+    if unit != "token" and family != "bert":
+        pytest.skip("heads are compiled alike for every family: one of them shows all")
     plain, compiled = build(), build()
     torch.compiler.reset()
     compiled.compile(backend="aot_eager", fullgraph=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from ptv2kit.cli.main import main
 
 DOCUMENTED = {0, 1, 2, 3, 4, 5}
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-DEEP = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+_EXAMPLES = int(os.environ.get("PTV2KIT_FUZZ", "150"))
+"""Of the slow tests; 1,500 and more are for a night."""
+DEEP = settings(max_examples=_EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,9 @@ def test_few_passes_are_compiled_and_give_the_same(tmp_path: Path, family: str, 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of torch's own modules
 def test_a_run_is_compiled_by_inductor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(
+        "TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled")
+    )  # none that another process left half-written
     folder = save_tiny(tmp_path, "bert")
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (tmp_path / "t.yaml").write_text(
