@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ptv2kit.models.cloze import sums_of_scored
 from ptv2kit.models.heads import BackboneOutput, Head
 from ptv2kit.models.language_head import LanguageHead
 
@@ -68,3 +68,17 @@ def _by_class(scores: Tensor, sizes: Sequence[int]) -> Tensor:
     if set(sizes) == {1}:
         return scores
     return torch.stack([own.logsumexp(-1) for own in scores.split(list(sizes), -1)], -1)
+
+
+def sums_of_scored(logits: Tensor, target_ids: Tensor, scored: Tensor) -> Tensor:
+    """Sum the log-probabilities of the scored tokens of each answer; 0 for one without any.
+
+    Source: THUDM/GLM, `model/downstream.py` (multi-token cloze).
+
+    Args:
+        logits: `[tokens, vocab]`, float32.
+        target_ids: `[tokens]`.
+        scored: `[..., length]`, True as often as there are tokens.
+    """
+    losses = F.cross_entropy(logits, target_ids, reduction="none")
+    return losses.new_zeros(scored.shape).masked_scatter(scored, -losses).sum(dim=-1)

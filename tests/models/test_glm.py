@@ -15,12 +15,11 @@ from transformers import AutoConfig, AutoModel, GlmConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ptv2kit.models import glm, injection
-from ptv2kit.models.cloze import multi_token_scores, single_token_scores
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
 from ptv2kit.models.glm.modeling import OriginalGlmModel, attention_plan
 from ptv2kit.models.injection import Injection, find_attention
 from ptv2kit.models.input_prompts import Encoder, InputPrompt
-from tests.models.glm_folders import OriginalGlmForCloze
+from tests.models.glm_folders import OriginalGlmForCloze, multi_token_scores, single_token_scores
 
 DROPOUTS = ("embedding_dropout_prob", "attention_dropout_prob", "output_dropout_prob")
 TINY: dict[str, Any] = {

@@ -15,11 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ptv2kit.models import glm, injection
-from ptv2kit.models.cloze import multi_token_scores, single_token_scores
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
 from ptv2kit.models.injection import Injection, Kernel, LayerPrompt, find_attention
 from ptv2kit.models.input_prompts import Encoder, InputPrompt
-from tests.models.glm_folders import OriginalGlmForCloze
+from tests.models.glm_folders import OriginalGlmForCloze, multi_token_scores, single_token_scores
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 ACTIVATIONS = {"tanh": "gelu_pytorch_tanh", "erf": "gelu"}
