@@ -137,11 +137,8 @@ def test_metrics_over_groups_say_how_many_groups_there_are(
         "metrics: [multirc_f1a, multirc_exact_match, accuracy]\n"
     )
     assert main(["run", "recipe.yaml", "train.epochs=1"]) == 0
-    lines = {
-        line.split("│")[1].strip(): line.split("│")[-2].strip()
-        for line in capsys.readouterr().out.splitlines()
-        if "│" in line
-    }
+    cells = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    lines = {row[0]: row[-1] for row in cells}
     assert lines["multirc_exact_match"] == "3 groups"
     assert lines["accuracy"] == "6"
 

@@ -345,6 +345,38 @@ def test_a_killed_process_costs_its_cell_only_and_that_goes_on(project: Project)
     assert err.count("finished before") == 1
 
 
+def wait_for_checkpoints(project: Project, command: subprocess.Popen[str], count: int) -> None:
+    cells = project.folder / "runs/sizes/cells"
+    while len({path.parts[-4] for path in cells.glob("*/*/checkpoints/step-*.safetensors")}) < count:
+        assert command.poll() is None, command.communicate()
+        time.sleep(0.05)
+
+
+def each_epoch_once(project: Project, name: str) -> None:
+    """A cell has one run, and the run each epoch once, however often it was begun."""
+    [run] = [path for path in (project.folder / "runs/sizes/cells" / name).iterdir() if path.is_dir()]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    epochs = [row["epoch"] for row in rows if row["kind"] == "validation"]
+    assert epochs == list(range(1, len(epochs) + 1))
+
+
+@pytest.mark.slow
+def test_when_all_are_killed_the_next_command_goes_on(project: Project) -> None:
+    text = GRID.replace("epochs: 2", "epochs: 100").replace("[2, 4, 8]", "[2, 4]")
+    command = project.start(text, "--jobs", "2")
+    assert command.stderr is not None
+    pids = [int(re.findall(r"process ([0-9]+)", command.stderr.readline())[0]) for _ in range(2)]
+    wait_for_checkpoints(project, command, 2)
+    for pid in (*pids, command.pid):
+        os.kill(pid, signal.SIGKILL)
+    command.communicate()
+    code, _, err = project.run(text)
+    assert code == 0, err
+    for name in ("length=2", "length=4"):
+        assert project.record("sizes", name)["status"] == "finished"
+        each_epoch_once(project, name)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_all_and_the_command_goes_on_later(project: Project, number: signal.Signals, code: int) -> None:
@@ -378,6 +410,19 @@ def test_a_search_by_two_processes_has_as_many_trials_as_one(project: Project) -
     assert out.count("| finished") == 4, out
 
 
+def worker_of(project: Project) -> int:
+    """A process that trains a cell of this project."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                words, where = (entry / "cmdline").read_text().split("\0"), (entry / "cwd").resolve()
+            except OSError:
+                continue  # ended, or not ours
+            if "--jobs" in words and where == project.folder.resolve():
+                return int(entry.name)
+    raise AssertionError("no worker is running")
+
+
 @pytest.mark.slow
 def test_a_local_ray_cluster_of_two_workers(project: Project) -> None:
     ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
@@ -397,6 +442,16 @@ def test_a_local_ray_cluster_of_two_workers(project: Project) -> None:
         again = project.start(CHAIN, "--engine", "ray", "--address", cluster.address)
         _, err = again.communicate(timeout=300)
         assert (again.returncode, err.count("finished before")) == (0, 3), err
+        long = GRID.replace("epochs: 2", "epochs: 400").replace("[2, 4, 8]", "[2, 4]")
+        command = project.start(long, "--engine", "ray", "--address", cluster.address)
+        wait_for_checkpoints(project, command, 2)
+        os.kill(worker_of(project), signal.SIGKILL)
+        _, err = command.communicate(timeout=300)
+        assert (command.returncode, err.count(KILLED)) == (1, 2), err
+        code, _, err = project.run(long)
+        assert (code, err.count("finished before")) == (0, 1), err
+        each_epoch_once(project, "length=2")
+        each_epoch_once(project, "length=4")
     finally:
         ray.shutdown()
         cluster.shutdown()
