@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from transformers import AutoModel
 
-from ptv2kit.config.recipe import Backbone
 from ptv2kit.models import injection
 from ptv2kit.models.backbones import BackboneSpec, find_backbone
 from ptv2kit.models.glm import register
@@ -27,6 +26,7 @@ from ptv2kit.models.glm.configuration import OriginalGlmConfig, Size
 from ptv2kit.models.heads import Pooling, SequenceHead
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import EmbeddingPrompt
+from ptv2kit.spec.recipe import Backbone
 
 WARM_UP = 5
 

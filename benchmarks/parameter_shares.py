@@ -14,12 +14,12 @@ from pathlib import Path
 
 from transformers import BertConfig, DebertaConfig, PretrainedConfig, RobertaConfig
 
-from ptv2kit.config.load import load_recipe
-from ptv2kit.config.recipe import Backbone, Recipe
-from ptv2kit.config.task import AnyTask, ChoicesTask, ClassesTask, Iob2Task, StartEndTask
 from ptv2kit.models.backbones import BackboneSpec, find_backbone
 from ptv2kit.models.build import Unit, count_parameters
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
+from ptv2kit.spec.load import load_recipe
+from ptv2kit.spec.recipe import Backbone, Recipe
+from ptv2kit.spec.task import AnyTask, ChoicesTask, ClassesTask, Iob2Task, StartEndTask
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 UNITS: Mapping[str, Unit] = {"classes": "sequence", "choices": "choices", "iob2": "token", "start_end": "start_end"}

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from ptv2kit.config.recipe import Backbone
 from ptv2kit.models.backbones import find_backbone, load_backbone, load_tokenizer
 from ptv2kit.models.heads import TokenHead
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import EmbeddingPrompt
+from ptv2kit.spec.recipe import Backbone
 
 FORMS: dict[str, dict[str, str]] = {
     "fp32": {},

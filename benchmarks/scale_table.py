@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ptv2kit.config.load import load_recipe
 from ptv2kit.models.backbones import find_backbone
-from ptv2kit.planning.memory import Setup, largest_micro_batch, measure
-from ptv2kit.planning.plan import task_shape
+from ptv2kit.plan.memory import Setup, largest_micro_batch, measure
+from ptv2kit.plan.plan import task_shape
+from ptv2kit.spec.load import load_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 GPUS = {"16 GB": 15.7, "24 GB": 23.5, "40 GB": 39.4, "80 GB": 79.2, "141 GB": 139.8}

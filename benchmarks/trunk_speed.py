@@ -24,9 +24,9 @@ import torch
 from torch.optim import AdamW
 from transformers import BertConfig, BertModel
 
-from ptv2kit.config.load import load_task
-from ptv2kit.config.recipe import Recipe
 from ptv2kit.data.batching import grouped_batches
+from ptv2kit.spec.load import load_task
+from ptv2kit.spec.recipe import Recipe
 from ptv2kit.training.parts import TaskPart, trained_parameters
 from ptv2kit.training.prepare import prepare
 from ptv2kit.training.trainer import seed_everything

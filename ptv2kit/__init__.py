@@ -25,7 +25,7 @@ def load(run: str | Path, task: str | None = None, device: str = "auto") -> Load
         ConfigError: this is not the folder of a run, or it cannot be used so.
         DataError: a file of it is torn, or its backbone could not be loaded.
     """
-    from ptv2kit.training.hub_runs import find_run
+    from ptv2kit.exchange.hub import find_run
     from ptv2kit.training.load_run import load_run
 
     return load_run(find_run(str(run)), task, device)
@@ -45,7 +45,7 @@ def load_together(runs: Mapping[str, str | Path], device: str = "auto") -> Loade
         ConfigError: one is not the folder of a run, or has another backbone than the others.
         DataError: a file of one is torn, or the backbone could not be loaded.
     """
-    from ptv2kit.training.hub_runs import find_run
+    from ptv2kit.exchange.hub import find_run
     from ptv2kit.training.load_together import load_together
 
     return load_together({name: find_run(str(run)) for name, run in runs.items()}, device)

@@ -15,11 +15,8 @@ from transformers import AutoModel, AutoModelForQuestionAnswering, AutoModelForS
 from transformers import AutoModelForTokenClassification as TokenClassification
 
 from ptv2kit.cli.main import main
-from ptv2kit.config.recipe import Recipe
 from ptv2kit.errors import ConfigError
-from ptv2kit.models.backbones import find_backbone
-from ptv2kit.models.build import Unit, build_model
-from ptv2kit.models.interchange import (
+from ptv2kit.exchange.peft import (
     RIGHT_IN_PEFT,
     WRONG_IN_PEFT,
     adapter_config,
@@ -28,7 +25,10 @@ from ptv2kit.models.interchange import (
     require_peft,
     to_flat,
 )
+from ptv2kit.models.backbones import find_backbone
+from ptv2kit.models.build import Unit, build_model
 from ptv2kit.models.model import PromptedModel
+from ptv2kit.spec.recipe import Recipe
 from ptv2kit.training.load_run import load_run
 from tests.cli.test_run import Project, project, read_json
 from tests.tiny_backbones import FAMILIES, save_tiny

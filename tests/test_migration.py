@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import Task
-from ptv2kit.config.validate import UPSTREAM, known_keys
+from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.task import Task
+from ptv2kit.spec.validate import UPSTREAM, known_keys
 
 PAGE = Path(__file__).parents[1] / "docs" / "migration.md"
 KEYS = {*known_keys(Recipe), *known_keys(Task)}

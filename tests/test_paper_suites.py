@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ptv2kit.config.cells import Cell, load_suite
-from ptv2kit.config.load import load_recipe
-from ptv2kit.config.recipe import Recipe
+from ptv2kit.spec.cells import Cell, load_suite
+from ptv2kit.spec.load import load_recipe
+from ptv2kit.spec.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 SUITES = ROOT / "recipes" / "suites"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.parameter_shares import share, specs, table
-from ptv2kit.config.load import load_recipe
+from ptv2kit.spec.load import load_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"

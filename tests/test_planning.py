@@ -13,15 +13,14 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from ptv2kit.config.recipe import Backbone, Recipe
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, find_backbone
 from ptv2kit.models.build import build_model, empty_model
 from ptv2kit.models.injection import find_attention
 from ptv2kit.models.model import PromptedModel
-from ptv2kit.planning.depth import ALIKE, layers_are_alike, passes_by_depth
-from ptv2kit.planning.hardware import GIB, find_gpu, gpu_of_machine
-from ptv2kit.planning.memory import (
+from ptv2kit.plan.depth import ALIKE, layers_are_alike, passes_by_depth
+from ptv2kit.plan.hardware import GIB, find_gpu, gpu_of_machine
+from ptv2kit.plan.memory import (
     RESERVE,
     ModelCosts,
     Setup,
@@ -31,8 +30,9 @@ from ptv2kit.planning.memory import (
     largest_micro_batch,
     measure,
 )
-from ptv2kit.planning.passes import PassCost, TaskShape, count_passes
-from ptv2kit.planning.plan import count_processes
+from ptv2kit.plan.passes import PassCost, TaskShape, count_passes
+from ptv2kit.plan.plan import count_processes
+from ptv2kit.spec.recipe import Backbone, Recipe
 from tests.tiny_backbones import save_tiny
 
 LENGTH, PROMPT, CLASSES = 24, 8, 3
@@ -318,7 +318,7 @@ def test_a_strategy_is_chosen_without_measuring_where_nothing_depends_on_it(
     nothing = choose_strategy(recipe, spec, shapes, processes=2, memory=GIB)  # the reserve alone needs more
     assert (nothing.micro_batch, "needs least" in nothing.reason) == (0, True)
     assert choose_strategy(recipe, spec, shapes, processes=2, memory=8 * GIB).setup.name == "ddp"
-    monkeypatch.setattr("ptv2kit.planning.memory.measure", None)
+    monkeypatch.setattr("ptv2kit.plan.memory.measure", None)
     assert choose_strategy(recipe, spec, shapes, processes=1, memory=GIB).setup.name == "none"
     assert choose_strategy(recipe, spec, shapes, processes=2, memory=None).setup.name == "ddp"
 

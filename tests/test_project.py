@@ -9,13 +9,13 @@ from typing import get_args
 
 import pytest
 
-from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.schema import Kind, json_schema, key_reference
-from ptv2kit.config.sources import DataSource
-from ptv2kit.config.suite import Suite
-from ptv2kit.config.task import TASK_SECTIONS
-from ptv2kit.config.validate import UPSTREAM, known_keys
 from ptv2kit.errors import ProjectError
+from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.schema import Kind, json_schema, key_reference
+from ptv2kit.spec.sources import DataSource
+from ptv2kit.spec.suite import Suite
+from ptv2kit.spec.task import TASK_SECTIONS
+from ptv2kit.spec.validate import UPSTREAM, known_keys
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -71,7 +71,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_yaml_examples_are_valid(page: Path, tmp_path: Path) -> None:
-    from ptv2kit.config.cells import load_file
+    from ptv2kit.spec.cells import load_file
 
     for number, example in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(), flags=re.DOTALL)):
         path = tmp_path / f"{number}.yaml"

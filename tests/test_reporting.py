@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from ptv2kit.cli.terminal import print_table
-from ptv2kit.config.recipe import Recipe
 from ptv2kit.data.schemes.base import Scores, TypeScore
+from ptv2kit.spec.recipe import Recipe
 from ptv2kit.training.card import model_card
 from ptv2kit.training.console import RowsConsole, TrainingConsole, duration, scores_table
 from ptv2kit.training.folder import RunFolder, environment, run_key
@@ -120,7 +120,7 @@ def test_expectations() -> None:
             ],
         }
     )
-    from ptv2kit.config.task import Iob2Task
+    from ptv2kit.spec.task import Iob2Task
 
     task = Iob2Task.model_validate(
         {

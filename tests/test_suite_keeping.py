@@ -9,7 +9,7 @@ import pytest
 
 from ptv2kit.cli.main import main
 from ptv2kit.errors import ConfigError
-from ptv2kit.planning.estimate import Disk, disk_of
+from ptv2kit.plan.estimate import Disk, disk_of
 from tests.test_suites import GRID, Project, project
 
 __all__ = ["project"]
@@ -144,7 +144,7 @@ def test_metrics_over_groups_say_how_many_groups_there_are(
 
 
 def test_python_attributes_are_no_columns(project: Project) -> None:
-    from ptv2kit.config.load import load_task
+    from ptv2kit.spec.load import load_task
 
     task = (project.folder / "tiny.yaml").read_text()
     bad = task.replace(

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from ptv2kit.cli.main import main
-from ptv2kit.config.cells import load_file, load_suite
-from ptv2kit.config.load import ResolvedRecipe
+from ptv2kit.spec.cells import load_file, load_suite
+from ptv2kit.spec.load import ResolvedRecipe
 
 ROOT = Path(__file__).parents[1]
 TASK = """task: tiny

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ptv2kit.cli.main import main
-from ptv2kit.config.load import load_recipe, load_task, resolved_yaml
 from ptv2kit.errors import ConfigError
+from ptv2kit.spec.load import load_recipe, load_task, resolved_yaml
 from tests.tiny_language_models import save_language_tokenizer
 
 DATA = "data: {source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl}}\n"

@@ -19,9 +19,9 @@ from filelock import FileLock
 from rich.console import Console
 
 from ptv2kit.cli.main import main
-from ptv2kit.config.cells import Cell, load_suite
 from ptv2kit.files import is_locked
 from ptv2kit.report.records import CellRecord
+from ptv2kit.spec.cells import Cell, load_suite
 from ptv2kit.suites import crew
 from ptv2kit.suites import worker as workers
 from ptv2kit.suites.folder import SuiteFolder

@@ -18,10 +18,10 @@ from peers.methods import LEARNING_RATES, Method, MethodName, build, toolkit_rec
 from peers.rows import FIXED, LENGTHS, padded_tokens, prepared_rows, random_batches, widened
 from peers.setting import Setting
 from peers.timing import Clock, Spent
-from ptv2kit.config.recipe import Recipe
 from ptv2kit.data.batching import grouped_batches
 from ptv2kit.data.schemes.base import Prediction
 from ptv2kit.models.model import PromptedModel
+from ptv2kit.spec.recipe import Recipe
 from ptv2kit.training.evaluate import Evaluation
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared

@@ -22,10 +22,10 @@ from transformers import (
     DynamicCache,
 )
 
-from ptv2kit.config.recipe import Backbone, Recipe
 from ptv2kit.data.schemes.base import Batch
 from ptv2kit.models.backbones import find_backbone
 from ptv2kit.models.build import Unit, build_model
+from ptv2kit.spec.recipe import Backbone, Recipe
 
 MethodName = Literal[
     "ptv2kit",

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from peers.methods import toolkit_recipe
 from peers.setting import Setting
-from ptv2kit.config.load import load_task
 from ptv2kit.data.dataset import EncodedSplit
 from ptv2kit.data.schemes.base import IGNORED, Batch
+from ptv2kit.spec.load import load_task
 from ptv2kit.training.prepare import Prepared, prepare
 
 TASKS = Path(__file__).parents[2] / "tasks"

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ptv2kit.cli.output import show
-from ptv2kit.config.load import file_kind
-from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.suite import Suite
-from ptv2kit.config.task import Task
-from ptv2kit.config.validate import known_keys
 from ptv2kit.errors import ConfigError, ProjectError
+from ptv2kit.spec.load import file_kind
+from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.suite import Suite
+from ptv2kit.spec.task import Task
+from ptv2kit.spec.validate import known_keys
 
 _KEYS = ("overrides", "words")
 _FILES = ("FILE", "RECIPE", "TASK", "SUITE|RUN")

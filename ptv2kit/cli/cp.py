@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ptv2kit.cli.output import show
-from ptv2kit.config.catalog import catalog_entry, copy_entry
+from ptv2kit.spec.catalog import catalog_entry, copy_entry
 
 
 def run(args: argparse.Namespace) -> int:

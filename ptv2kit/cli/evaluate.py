@@ -9,14 +9,14 @@ from dataclasses import asdict
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import positive, silence_libraries
 from ptv2kit.cli.terminal import open_console, print_table
-from ptv2kit.config.load import ResolvedRecipe
 from ptv2kit.data.dataset import encode_split
 from ptv2kit.data.sources import SplitData, read_file, read_split
 from ptv2kit.errors import ConfigError, TrainingError, did_you_mean
+from ptv2kit.exchange.hub import PREFIX, find_run
 from ptv2kit.files import write_atomically
+from ptv2kit.spec.load import ResolvedRecipe
 from ptv2kit.training.console import RowsConsole, scores_table
 from ptv2kit.training.evaluate import evaluate
-from ptv2kit.training.hub_runs import PREFIX, find_run
 from ptv2kit.training.load_run import LoadedRun, load_run, read_run
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ptv2kit.cli.output import show
-from ptv2kit.config.catalog import find_file
-from ptv2kit.config.cells import ResolvedSuite, load_file
-from ptv2kit.config.explain import Explained, differences, explain
-from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
 from ptv2kit.errors import ConfigError
+from ptv2kit.spec.catalog import find_file
+from ptv2kit.spec.cells import ResolvedSuite, load_file
+from ptv2kit.spec.explain import Explained, differences, explain
+from ptv2kit.spec.load import ResolvedRecipe, ResolvedTask
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import ConfigError
+from ptv2kit.exchange.hub import find_run
+from ptv2kit.exchange.peft import PeftHead, adapter_config, peft_head, require_peft, to_flat
 from ptv2kit.models.backbones import find_backbone
-from ptv2kit.models.interchange import PeftHead, adapter_config, peft_head, require_peft, to_flat
-from ptv2kit.training.hub_runs import find_run
 from ptv2kit.training.load_run import LoadedRun, load_run, read_run
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, final
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import Subject, find_subjects
 from ptv2kit.cli.terminal import open_console, print_table
-from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
 from ptv2kit.data.inspection import SplitReport, inspect_splits
 from ptv2kit.data.preview import words_shown
 from ptv2kit.data.sources import OpenSplit
 from ptv2kit.errors import DataError, Problem
+from ptv2kit.spec.load import ResolvedRecipe, ResolvedTask
 from ptv2kit.training.console import RowsConsole
 from ptv2kit.training.prepare import check_backbone
 

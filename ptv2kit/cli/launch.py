@@ -14,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, final
 
-from ptv2kit.config.recipe import Recipe
 from ptv2kit.errors import ConfigError, ProjectError, TrainingError
 from ptv2kit.files import allowed_cores, safe_environment
+from ptv2kit.spec.recipe import Recipe
 
 _GRACE = 60.0
 """Seconds that processes have to save after SIGTERM."""

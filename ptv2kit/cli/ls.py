@@ -10,11 +10,11 @@ from typing import Any
 
 from ptv2kit.cli.output import show
 from ptv2kit.cli.terminal import open_console, print_table
-from ptv2kit.config.catalog import entries
-from ptv2kit.config.cells import load_suite
-from ptv2kit.config.load import file_kind, load_recipe, load_task
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.files import read_json
+from ptv2kit.spec.catalog import entries
+from ptv2kit.spec.cells import load_suite
+from ptv2kit.spec.load import file_kind, load_recipe, load_task
 
 
 def run(args: argparse.Namespace) -> int:

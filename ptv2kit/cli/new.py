@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ptv2kit.cli.output import show
-from ptv2kit.config.catalog import find_file
-from ptv2kit.config.load import load_recipe, load_task
-from ptv2kit.config.sources import JsonlSource, ParquetSource, Splits, TableSource
-from ptv2kit.config.yaml import quoted
 from ptv2kit.data.proposal import Proposal, propose
 from ptv2kit.data.rows import Row
 from ptv2kit.data.sources import read_rows
 from ptv2kit.errors import ConfigError, DataError, TrainingError
 from ptv2kit.files import write_atomically
+from ptv2kit.spec.catalog import find_file
+from ptv2kit.spec.load import load_recipe, load_task
+from ptv2kit.spec.sources import JsonlSource, ParquetSource, Splits, TableSource
+from ptv2kit.spec.yaml import quoted
 
 _LOOKED_AT = 100_000
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.cli.terminal import open_console, print_table
-from ptv2kit.config.catalog import find_file
-from ptv2kit.config.load import ResolvedRecipe, file_kind, load_recipe
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, find_backbone
-from ptv2kit.planning.hardware import Gpu, find_gpu, gpu_of_machine
-from ptv2kit.planning.plan import Plan, count_processes, make_plan
+from ptv2kit.plan.hardware import Gpu, find_gpu, gpu_of_machine
+from ptv2kit.plan.plan import Plan, count_processes, make_plan
+from ptv2kit.spec.catalog import find_file
+from ptv2kit.spec.load import ResolvedRecipe, file_kind, load_recipe
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import Subject, find_subjects
 from ptv2kit.cli.terminal import open_console
-from ptv2kit.config.catalog import find_file
-from ptv2kit.config.cells import ResolvedSuite, load_file
 from ptv2kit.data.preview import InputView, preview_row, words_shown
 from ptv2kit.data.sources import read_split
 from ptv2kit.errors import ConfigError, visible
+from ptv2kit.spec.catalog import find_file
+from ptv2kit.spec.cells import ResolvedSuite, load_file
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -10,8 +10,8 @@ import sys
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import ConfigError
+from ptv2kit.exchange.hub import PREFIX, describe, find_run, hub_error, published_files
 from ptv2kit.training.card import card_for
-from ptv2kit.training.hub_runs import PREFIX, describe, find_run, hub_error, published_files
 from ptv2kit.training.load_run import read_run
 
 

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 from ptv2kit.cli.output import show
-from ptv2kit.config.catalog import find_file
 from ptv2kit.report.entries import collect, suite_folder
 from ptv2kit.report.figures import require_matplotlib
 from ptv2kit.report.page import build, to_json, write_report
+from ptv2kit.spec.catalog import find_file
 
 
 def run(args: argparse.Namespace) -> int:

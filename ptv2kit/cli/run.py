@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from ptv2kit.config.catalog import find_file
-from ptv2kit.config.cells import load_suite
-from ptv2kit.config.load import file_kind, load_recipe
 from ptv2kit.errors import ConfigError
 from ptv2kit.files import is_folder
+from ptv2kit.spec.catalog import find_file
+from ptv2kit.spec.cells import load_suite
+from ptv2kit.spec.load import file_kind, load_recipe
 
 
 def run(args: argparse.Namespace) -> int:

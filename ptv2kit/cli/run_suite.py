@@ -16,11 +16,6 @@ from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.cli.suite_plan import check_disk, disk_needed, finished_records, print_suite_plan
 from ptv2kit.cli.terminal import open_console
-from ptv2kit.config.cells import ResolvedSuite, in_cells
-from ptv2kit.config.load import resolved_yaml
-from ptv2kit.config.rules import used_rules
-from ptv2kit.config.suite import shown
-from ptv2kit.config.yaml import parse_value
 from ptv2kit.errors import (
     ConfigError,
     DataError,
@@ -34,6 +29,11 @@ from ptv2kit.errors import (
     TrainingError,
 )
 from ptv2kit.files import free_disk
+from ptv2kit.spec.cells import ResolvedSuite, in_cells
+from ptv2kit.spec.load import resolved_yaml
+from ptv2kit.spec.rules import used_rules
+from ptv2kit.spec.suite import shown
+from ptv2kit.spec.yaml import parse_value
 from ptv2kit.suites.crew import local_crew, ray_crew, visible_gpus
 from ptv2kit.suites.folder import SUITE_VERSION, SuiteFolder, best_of, bests_of, markdown_table
 from ptv2kit.suites.preflight import Preflight

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from ptv2kit.cli.output import show
-from ptv2kit.config.schema import json_schema, key_reference
+from ptv2kit.spec.schema import json_schema, key_reference
 
 
 def run(args: argparse.Namespace) -> int:

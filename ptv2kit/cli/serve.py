@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from ptv2kit.cli.subject import positive, silence_libraries
 from ptv2kit.cli.terminal import open_console
 from ptv2kit.errors import ConfigError, DataError
-from ptv2kit.serving.settings import Settings
-from ptv2kit.training.hub_runs import find_run
+from ptv2kit.exchange.hub import find_run
+from ptv2kit.serve.settings import Settings
 from ptv2kit.training.load_together import LoadedRuns
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     messages = open_console(stderr=True, quiet=args.quiet)
     settings = _settings(args)
     try:
-        from ptv2kit.serving.app import build_app
-        from ptv2kit.serving.server import build_server
+        from ptv2kit.serve.app import build_app
+        from ptv2kit.serve.server import build_server
     except ImportError as error:
         raise ConfigError(
             f"a server needs {error.name}", hint="pip install 'ptv2kit[serve]' where ptv2kit is installed"

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
-from ptv2kit.config.recipe import Backbone
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import LabelScheme
@@ -16,6 +14,8 @@ from ptv2kit.data.tokens import Filling, Subwords
 from ptv2kit.data.verbalizer import check_task_words
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import find_backbone, load_tokenizer
+from ptv2kit.spec.load import ResolvedRecipe, ResolvedTask
+from ptv2kit.spec.recipe import Backbone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

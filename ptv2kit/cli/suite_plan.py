@@ -12,12 +12,12 @@ from typing import Any, final
 
 from ptv2kit.cli.output import show
 from ptv2kit.cli.plan import gpu_here
-from ptv2kit.config.cells import Cell, ResolvedSuite
 from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import free_disk, is_locked
-from ptv2kit.planning.estimate import Disk, Estimate, Estimator, disk_of, readable
-from ptv2kit.planning.hardware import Gpu, find_gpu
+from ptv2kit.plan.estimate import Disk, Estimate, Estimator, disk_of, readable
+from ptv2kit.plan.hardware import Gpu, find_gpu
 from ptv2kit.report.records import CellRecord
+from ptv2kit.spec.cells import Cell, ResolvedSuite
 from ptv2kit.suites.folder import SuiteFolder
 from ptv2kit.suites.preflight import Preflight
 from ptv2kit.suites.worker import starting_from

@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 from ptv2kit.cli.output import show
-from ptv2kit.config.catalog import find_file
-from ptv2kit.config.cells import ResolvedSuite, load_file
-from ptv2kit.config.load import ResolvedRecipe
 from ptv2kit.errors import ConfigError, DataError, Problem
+from ptv2kit.spec.catalog import find_file
+from ptv2kit.spec.cells import ResolvedSuite, load_file
+from ptv2kit.spec.load import ResolvedRecipe
 
 
 def run(args: argparse.Namespace) -> int:

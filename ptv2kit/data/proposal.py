@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, final
 
-from ptv2kit.config.yaml import quoted
 from ptv2kit.data.rows import Row
 from ptv2kit.errors import DataError
+from ptv2kit.spec.yaml import quoted
 
 _LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "answer", "gold", "y")
 _PAIRS = (

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
-from ptv2kit.config.rows import Derivation, Expansion, Lookup, Marking, Membership, Replacement, Slice, Splitting
-from ptv2kit.config.task import TaskBase
-from ptv2kit.config.template import MASK, Template, parse_template
 from ptv2kit.data.rows import Fault, Row, raise_fault
 from ptv2kit.errors import DataError, did_you_mean
+from ptv2kit.spec.rows import Derivation, Expansion, Lookup, Marking, Membership, Replacement, Slice, Splitting
+from ptv2kit.spec.task import TaskBase
+from ptv2kit.spec.template import MASK, Template, parse_template
 
 
 @final

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ptv2kit.config.rows import Derivation, Lookup, Marking, Membership, Replacement, Slice, Splitting
-from ptv2kit.config.sources import Splits, TableSource
-from ptv2kit.config.task import AnyTask
-from ptv2kit.config.template import parse_template
 from ptv2kit.data.rows import Fault, Row
 from ptv2kit.data.sources.jsonl import read_jsonl
 from ptv2kit.data.sources.lines import decoded_lines, read_lines
 from ptv2kit.data.sources.table import read_table
 from ptv2kit.data.templates import expanded_rows, with_derived
 from ptv2kit.errors import ConfigError
+from ptv2kit.spec.rows import Derivation, Lookup, Marking, Membership, Replacement, Slice, Splitting
+from ptv2kit.spec.sources import Splits, TableSource
+from ptv2kit.spec.task import AnyTask
+from ptv2kit.spec.template import parse_template
 
 FORMATS = ("jsonl", "csv", "tsv", "text")
 

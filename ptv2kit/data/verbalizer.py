@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from ptv2kit.config.merge import Merged
-from ptv2kit.config.task import AnyTask, ChoicesTask, ClassesTask
-from ptv2kit.config.template import MASK, parse_template
-from ptv2kit.config.verbalizer import class_faults, words_of
-from ptv2kit.config.yaml import KeyPath
 from ptv2kit.data.tokens import Subwords, Words
 from ptv2kit.errors import ConfigError, Problem
+from ptv2kit.spec.merge import Merged
+from ptv2kit.spec.task import AnyTask, ChoicesTask, ClassesTask
+from ptv2kit.spec.template import MASK, parse_template
+from ptv2kit.spec.verbalizer import class_faults, words_of
+from ptv2kit.spec.yaml import KeyPath
 
 _NUMBERS = ("no tokens", "one token", "two tokens", "three tokens", "four tokens", "five tokens")
 

@@ -26,8 +26,6 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils.hub import cached_file, extract_commit_hash
 
-from ptv2kit.config.layers import MINI_PACKAGE
-from ptv2kit.config.recipe import Backbone
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
 from ptv2kit.files import is_folder, weights_fault
 from ptv2kit.models import albert, deberta, glm, injection, quantization
@@ -37,6 +35,8 @@ from ptv2kit.models.glm import tokenizer as glm_tokenizer
 from ptv2kit.models.glm.configuration import OriginalGlmConfig, Size, published_config
 from ptv2kit.models.glm.modeling import attention_plan
 from ptv2kit.models.sharding import Sharding
+from ptv2kit.spec.layers import MINI_PACKAGE
+from ptv2kit.spec.recipe import Backbone
 
 _ADAPTERS: dict[str, Callable[[PreTrainedModel], None]] = {
     "albert": albert.adapt,

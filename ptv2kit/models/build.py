@@ -9,8 +9,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ptv2kit.config.layers import covered_layers
-from ptv2kit.config.recipe import DEEP_METHODS, SHALLOW_METHODS, Recipe
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, empty_backbone, load_backbone
 from ptv2kit.models.counts import ParameterCount
@@ -21,6 +19,8 @@ from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
 from ptv2kit.models.sharding import Sharding
 from ptv2kit.models.verbalizer import AnswersHead, WordsHead
+from ptv2kit.spec.layers import covered_layers
+from ptv2kit.spec.recipe import DEEP_METHODS, SHALLOW_METHODS, Recipe
 
 Unit = Literal["sequence", "choices", "token", "start_end", "words", "answers"]
 """What has logits; it decides the head."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
 
-from ptv2kit.config.recipe import Expectation
 from ptv2kit.report.entries import SEED, Entry, Group
 from ptv2kit.report.records import Metrics, Results, Task
+from ptv2kit.spec.recipe import Expectation
 
 BACKBONE = "backbone.name"
 METHOD = "method"

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
-from ptv2kit.config.cells import Cell, ResolvedSuite, load_suite
-from ptv2kit.config.load import file_kind
-from ptv2kit.config.recipe import Expectation
-from ptv2kit.config.suite import short_names
-from ptv2kit.config.yaml import load_document
 from ptv2kit.errors import ConfigError
 from ptv2kit.files import is_file, is_folder
 from ptv2kit.report.records import CellRecord, Results, Run, Task, flatten, is_run, read_file, read_run
+from ptv2kit.spec.cells import Cell, ResolvedSuite, load_suite
+from ptv2kit.spec.load import file_kind
+from ptv2kit.spec.recipe import Expectation
+from ptv2kit.spec.suite import short_names
+from ptv2kit.spec.yaml import load_document
 
 SEED = "train.seed"
 _NOT_COMPARED = ("description", "expect", "task", "recipe", "init_from", "limit.test")

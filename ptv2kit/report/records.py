@@ -9,11 +9,11 @@ from typing import Any, Literal, TypeVar, final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ptv2kit.config.recipe import MEAN, Expectation
-from ptv2kit.config.suite import shown
-from ptv2kit.config.yaml import load_document
 from ptv2kit.errors import DataError
 from ptv2kit.files import is_file, read_json
+from ptv2kit.spec.recipe import MEAN, Expectation
+from ptv2kit.spec.suite import shown
+from ptv2kit.spec.yaml import load_document
 
 CellStatus = Literal["finished", "stopped", "failed", "interrupted", "running", "waiting"]
 Metrics = dict[str, dict[str, float]]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar, final
 
-from ptv2kit.config.suite import short_names, shown
 from ptv2kit.report.configurations import BACKBONE, METHOD, Comparison, Configuration, Score, Section, Stat
+from ptv2kit.spec.suite import short_names, shown
 
 MINUS = "\N{MINUS SIGN}"
 Item = TypeVar("Item")

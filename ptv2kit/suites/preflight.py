@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any, final
 
-from ptv2kit.config.load import ResolvedRecipe, ResolvedTask
-from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.sources import Conll05Source
 from ptv2kit.data.sources.conll05 import words_path
 from ptv2kit.data.sources.lines import fingerprint_of_file
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
 from ptv2kit.models.build import check_model
 from ptv2kit.models.quantization import check_quantization
+from ptv2kit.spec.load import ResolvedRecipe, ResolvedTask
+from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.sources import Conll05Source
 from ptv2kit.training.folder import run_key
 from ptv2kit.training.initial import read_initial
 from ptv2kit.training.prepare import choose_device, locate_data

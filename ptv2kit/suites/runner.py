@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from ptv2kit.config.cells import Cell
 from ptv2kit.errors import (
     TrainingError,
 )
 from ptv2kit.report.records import CellRecord
+from ptv2kit.spec.cells import Cell
 from ptv2kit.suites.folder import SuiteFolder, bests_of, missed
 from ptv2kit.suites.preflight import Preflight
 from ptv2kit.suites.worker import Worker, train_cell

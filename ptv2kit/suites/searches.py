@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, final
 
-from ptv2kit.config.cells import ResolvedSuite, Study, cell_name
-from ptv2kit.config.suite import Parameter, Search
 from ptv2kit.errors import ConfigError
 from ptv2kit.report.records import CellRecord
+from ptv2kit.spec.cells import ResolvedSuite, Study, cell_name
+from ptv2kit.spec.suite import Parameter, Search
 from ptv2kit.suites.folder import best_of, missed
 from ptv2kit.suites.runner import SuiteRunner
 from ptv2kit.suites.study import SharedSearch, TrialOutcome, TrialRecord

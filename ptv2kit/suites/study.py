@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 from filelock import FileLock
 
-from ptv2kit.config.suite import Parameter, Search
 from ptv2kit.errors import ConfigError
 from ptv2kit.files import is_locked
+from ptv2kit.spec.suite import Parameter, Search
 from ptv2kit.training.state import Log, Row, Step
 from ptv2kit.training.trainer import StopTraining
 

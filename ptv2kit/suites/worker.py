@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, final
 
 from filelock import FileLock
 
-from ptv2kit.config.cells import Cell
-from ptv2kit.config.merge import Setting
 from ptv2kit.errors import ConfigError, DataError, ProjectError
 from ptv2kit.files import is_locked, try_lock
 from ptv2kit.report.records import CellRecord, CellStatus
+from ptv2kit.spec.cells import Cell
+from ptv2kit.spec.merge import Setting
 from ptv2kit.suites.folder import SuiteFolder
 from ptv2kit.training.checkpoint import Checkpoints
 from ptv2kit.training.results import Outcome, first_metric

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from ptv2kit.config.sources import HubSource
-from ptv2kit.config.task import scheme_of
+from ptv2kit.spec.sources import HubSource
+from ptv2kit.spec.task import scheme_of
 from ptv2kit.training.results import Outcome
 
 _HUB_TASKS = {

@@ -19,11 +19,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import AdamW
 
-from ptv2kit.config.recipe import Recipe
 from ptv2kit.errors import ConfigError, TrainingError, did_you_mean
 from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.sharding import Sharding
-from ptv2kit.planning.memory import LIVE_PARAMETERS, PREFETCHED_PARAMETERS, REDUCE_BUCKET
+from ptv2kit.plan.memory import LIVE_PARAMETERS, PREFETCHED_PARAMETERS, REDUCE_BUCKET
+from ptv2kit.spec.recipe import Recipe
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.processes import Alone, Group, Processes
 from ptv2kit.training.strategy import Replicated, Strategy

@@ -10,12 +10,12 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ptv2kit.config.recipe import DEEP_METHODS, Recipe
 from ptv2kit.errors import ConfigError
 from ptv2kit.files import is_file, is_folder
 from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.build import covered
 from ptv2kit.models.model import PromptedModel
+from ptv2kit.spec.recipe import DEEP_METHODS, Recipe
 from ptv2kit.training.parts import HEADS
 from ptv2kit.training.prompt_file import load_prompt, require_facts
 

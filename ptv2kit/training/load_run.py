@@ -10,9 +10,6 @@ from typing import Any, final
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ptv2kit.config.load import ResolvedRecipe, load_recipe
-from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import AnyTask
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import LabelScheme
@@ -23,6 +20,9 @@ from ptv2kit.files import is_file
 from ptv2kit.models.backbones import BackboneSpec, load_tokenizer
 from ptv2kit.models.build import build_model
 from ptv2kit.models.model import PromptedModel
+from ptv2kit.spec.load import ResolvedRecipe, load_recipe
+from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.task import AnyTask
 from ptv2kit.training.predict import Predictor
 from ptv2kit.training.prepare import check_backbone, choose_device
 from ptv2kit.training.prompt_file import load_prompt, require_facts

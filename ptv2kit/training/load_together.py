@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from ptv2kit.config.task import AnyTask
 from ptv2kit.data.rows import Row
 from ptv2kit.data.unlabelled import given_columns
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
 from ptv2kit.models.mixed import MixedModel
+from ptv2kit.spec.task import AnyTask
 from ptv2kit.training.load_run import LoadedRun, load_run, read_run
 from ptv2kit.training.mixed import MixedPredictor, Prompted, encode
 

@@ -8,7 +8,6 @@ from typing import final
 
 import torch
 
-from ptv2kit.config.task import AnyTask
 from ptv2kit.data.batching import sorted_token_batches
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import Feature, LabelScheme, Prediction
@@ -16,6 +15,7 @@ from ptv2kit.data.unlabelled import unlabelled_rows
 from ptv2kit.errors import DataError
 from ptv2kit.models.mixed import MixedModel, MixedPart
 from ptv2kit.models.model import PromptedModel
+from ptv2kit.spec.task import AnyTask
 from ptv2kit.training.predict import Answer
 
 # A pass costs what launching its kernels costs: on a CPU as much as a few tokens, on a GPU as much as many.

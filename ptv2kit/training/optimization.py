@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from ptv2kit.config.recipe import Train
+from ptv2kit.spec.recipe import Train
 from ptv2kit.training.parts import HEADS
 
 

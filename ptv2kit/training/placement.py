@@ -10,8 +10,8 @@ from typing import final
 import torch
 from rich.console import Console
 
-from ptv2kit.planning.memory import choose_strategy, decide, largest_micro_batch, measure
-from ptv2kit.planning.plan import task_shape
+from ptv2kit.plan.memory import choose_strategy, decide, largest_micro_batch, measure
+from ptv2kit.plan.plan import task_shape
 from ptv2kit.training.distributed import Chosen, Workers, check_strategy
 from ptv2kit.training.prepare import Prepared
 

@@ -9,13 +9,13 @@ from typing import Any, final
 
 import torch
 
-from ptv2kit.config.task import AnyTask
 from ptv2kit.data.batching import sorted_batches
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import Feature, LabelScheme, Prediction
 from ptv2kit.data.unlabelled import unlabelled_rows
 from ptv2kit.errors import DataError, TrainingError
 from ptv2kit.models.model import PromptedModel
+from ptv2kit.spec.task import AnyTask
 
 
 @final

@@ -11,10 +11,6 @@ from typing import final
 
 import torch
 
-from ptv2kit.config.merge import merge_file
-from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.sources import HubSource, JsonlSource, Splits
-from ptv2kit.config.task import AnyTask
 from ptv2kit.data.dataset import EncodedSplit, Progress, encode_split
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import Feature, LabelScheme
@@ -29,6 +25,10 @@ from ptv2kit.models.language_head import check_language_model, require_language_
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.quantization import check_quantization
 from ptv2kit.models.sharding import Sharding
+from ptv2kit.spec.merge import merge_file
+from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.sources import HubSource, JsonlSource, Splits
+from ptv2kit.spec.task import AnyTask
 from ptv2kit.training.compilation import require_compiler
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ptv2kit import __version__
-from ptv2kit.config.explain import explain
-from ptv2kit.config.load import ResolvedRecipe, resolved_yaml
-from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import AnyTask
+from ptv2kit.spec.explain import explain
+from ptv2kit.spec.load import ResolvedRecipe, resolved_yaml
+from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.task import AnyTask
 from ptv2kit.training.folder import RunFolder, environment
 from ptv2kit.training.initial import InitialTensors
 from ptv2kit.training.prepare import Prepared

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, final
 
-from ptv2kit.config.recipe import MEAN, Expectation, Recipe
-from ptv2kit.config.task import AnyTask
 from ptv2kit.data.schemes.base import Scores
 from ptv2kit.models.counts import ParameterCount
+from ptv2kit.spec.recipe import MEAN, Expectation, Recipe
+from ptv2kit.spec.task import AnyTask
 
 RESULTS_VERSION = 1
 

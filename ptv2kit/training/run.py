@@ -11,11 +11,11 @@ from typing import final
 import torch
 from rich.console import Console
 
-from ptv2kit.config.load import ResolvedRecipe
 from ptv2kit.data.schemes.base import Scores
 from ptv2kit.errors import OutOfMemoryError, TrainingError
 from ptv2kit.models.counts import ParameterCount
 from ptv2kit.models.model import PromptedModel
+from ptv2kit.spec.load import ResolvedRecipe
 from ptv2kit.training.card import model_card
 from ptv2kit.training.compilation import compile_backbone
 from ptv2kit.training.console import RowsConsole, TrainingConsole

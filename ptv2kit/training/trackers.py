@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
-from ptv2kit.config.recipe import TrackerName
 from ptv2kit.data.schemes.base import Scores
 from ptv2kit.errors import ConfigError
+from ptv2kit.spec.recipe import TrackerName
 from ptv2kit.training.state import Row, Step
 
 PROJECT = "ptv2kit"

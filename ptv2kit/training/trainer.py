@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from ptv2kit.config.recipe import MEAN, Train
 from ptv2kit.data.prefetch import OneAhead, ready_for
 from ptv2kit.data.schemes.base import Batch
 from ptv2kit.errors import DataError, TrainingError
+from ptv2kit.spec.recipe import MEAN, Train
 from ptv2kit.training.evaluate import Evaluation, evaluate
 from ptv2kit.training.mixing import batch_stream, batches_per_epoch, pass_seed, turns
 from ptv2kit.training.optimization import build_optimizer, build_scheduler

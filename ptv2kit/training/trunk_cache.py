@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptv2kit.config.recipe import Recipe
 from ptv2kit.data.dataset import EncodedSplit, Progress
 from ptv2kit.data.kept_states import KeptStates, StatesLayout, states_layout
 from ptv2kit.errors import ConfigError, OutOfMemoryError, TrainingError
@@ -22,6 +21,7 @@ from ptv2kit.files import cache_folder, free_disk, free_memory
 from ptv2kit.models.backbones import DTYPES, BackboneSpec
 from ptv2kit.models.build import trunk_depth
 from ptv2kit.models.families import dropouts
+from ptv2kit.spec.recipe import Recipe
 from ptv2kit.training.parts import TaskPart
 
 _MEMORY_SHARE = 0.25

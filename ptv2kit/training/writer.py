@@ -11,11 +11,11 @@ from typing import Any, final
 
 from torch import Tensor
 
-from ptv2kit.config.recipe import Recipe
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import Prediction
 from ptv2kit.errors import ConfigError
 from ptv2kit.files import link_atomically, write_atomically
+from ptv2kit.spec.recipe import Recipe
 from ptv2kit.training.checkpoint import Checkpoints
 from ptv2kit.training.evaluate import Evaluation
 from ptv2kit.training.folder import RunFolder

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from ptv2kit.config.load import load_recipe
 from ptv2kit.models.backbones import find_backbone
-from ptv2kit.planning.memory import Setup, footprint, measure
-from ptv2kit.planning.plan import task_shape
+from ptv2kit.plan.memory import Setup, footprint, measure
+from ptv2kit.plan.plan import task_shape
+from ptv2kit.spec.load import load_recipe
 from ptv2kit.training.trainer import Trainer
 from tests.cli.test_run import Project, project, read_json
 

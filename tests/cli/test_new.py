@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ptv2kit.cli.main import main
-from ptv2kit.config.load import load_task
-from ptv2kit.config.task import scheme_of
+from ptv2kit.spec.load import load_task
+from ptv2kit.spec.task import scheme_of
 from tests.cli.test_run import Project, project, read_json
 
 __all__ = ["project"]

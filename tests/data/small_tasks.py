@@ -9,12 +9,12 @@ import pytest
 from pydantic import TypeAdapter
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ptv2kit.config.task import AnyTask, Task
 from ptv2kit.data.rows import Row
 from ptv2kit.data.sources import SplitData
 from ptv2kit.data.templates import task_rows
 from ptv2kit.data.tokens import Filling, Subwords
 from ptv2kit.models.glm.tiny import tiny_folder
+from ptv2kit.spec.task import AnyTask, Task
 from tests.tiny_language_models import save_language_tokenizer
 
 TASKS: TypeAdapter[AnyTask] = TypeAdapter(Task)

@@ -9,13 +9,13 @@ import torch
 from pydantic import TypeAdapter
 from transformers import BertTokenizer
 
-from ptv2kit.config.task import Task
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import LabelScheme
 from ptv2kit.data.templates import task_rows
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError
+from ptv2kit.spec.task import Task
 
 WORDS = ["it", "rained", "because", "so", "we", "left", "clouds", "came", "sun"]
 ROW = {"premise": "it rained", "choice1": "clouds came", "choice2": "we left", "question": "cause", "label": 0}

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from transformers import BertTokenizer, PreTrainedTokenizerBase, RobertaTokenizer
 
-from ptv2kit.config.load import load_task
-from ptv2kit.config.task import Task
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import Feature, LabelScheme
@@ -22,6 +20,8 @@ from ptv2kit.data.templates import task_rows
 from ptv2kit.data.tokens import Filling, Subwords
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.models.glm.tokenizer import build_tokenizer
+from ptv2kit.spec.load import load_task
+from ptv2kit.spec.task import Task
 from tests.tiny_language_models import save_language_tokenizer
 
 TASKS = Path(__file__).parents[2] / "tasks"

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from ptv2kit.config.sources import Conll04Source, Conll05Source, ConllSource, GoldConllSource, Splits
 from ptv2kit.data.rows import Row
 from ptv2kit.data.sources.conll import read_conll
 from ptv2kit.data.sources.conll04 import read_conll04
@@ -18,6 +17,7 @@ from ptv2kit.data.sources.conll05 import read_conll05, words_path
 from ptv2kit.data.sources.gold_conll import read_gold_conll
 from ptv2kit.data.sources.srl_lines import read_srl_lines
 from ptv2kit.errors import DataError
+from ptv2kit.spec.sources import Conll04Source, Conll05Source, ConllSource, GoldConllSource, Splits
 
 SPLITS = Splits(train="train", validation="validation")
 CORP = Conll04Source(source="conll04", layout="corp", splits=SPLITS)

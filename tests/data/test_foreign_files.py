@@ -14,7 +14,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
 from ptv2kit.cli.main import main
-from ptv2kit.config.sources import ConllSource, JsonlSource, Splits, SquadSource, TableSource
 from ptv2kit.data.rows import LONGEST_TEXT, Row
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import LabelScheme
@@ -22,6 +21,7 @@ from ptv2kit.data.sources import read_rows, read_split
 from ptv2kit.data.spans import to_iob2
 from ptv2kit.data.tokens import Subwords, UnusableTokenError
 from ptv2kit.errors import DataError
+from ptv2kit.spec.sources import ConllSource, JsonlSource, Splits, SquadSource, TableSource
 from tests.data.small_tasks import subwords_of, task_of, tokenizers
 from tests.tiny_backbones import save_tokenizer
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from transformers import BertTokenizer
 
-from ptv2kit.config.task import Task
 from ptv2kit.data.batching import grouped_batches, sorted_batches
 from ptv2kit.data.dataset import encode_split
 from ptv2kit.data.rows import Row
@@ -21,6 +20,7 @@ from ptv2kit.data.schemes.base import IGNORED, LabelScheme, Prediction
 from ptv2kit.data.sources import SplitData
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError
+from ptv2kit.spec.task import Task
 
 WORDS = [
     *["the", "quick", "brown", "fox", "jump", "##s", "##ed", "over", "lazy", "dog", "in", "new", "york", "city"],

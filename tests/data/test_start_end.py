@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from transformers import BertTokenizer
 
-from ptv2kit.config.task import Task
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import Feature, LabelScheme
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError
+from ptv2kit.spec.task import Task
 
 WORDS = ["who", "when", "built", "the", "bridge", "?", "ada", "in", "rome", "and", "it", "fell", ".", "##s", "old", "a"]
 CONTEXT = "Ada built the old bridge in Rome. It fell and fell, and Adas bridge fell in Rome."

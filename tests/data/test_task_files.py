@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from transformers import BertTokenizer, PreTrainedTokenizerBase, RobertaTokenizer
 
-from ptv2kit.config.load import load_task
-from ptv2kit.config.task import AnyTask, Iob2Task
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import Feature, LabelScheme, Prediction
 from ptv2kit.data.sources import read_split
 from ptv2kit.data.tokens import Subwords
+from ptv2kit.spec.load import load_task
+from ptv2kit.spec.task import AnyTask, Iob2Task
 
 TASKS = Path(__file__).parents[2] / "tasks"
 

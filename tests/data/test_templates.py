@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from ptv2kit.config.rows import Derivation, Lookup
-from ptv2kit.config.task import TaskBase
-from ptv2kit.config.template import parse_template
 from ptv2kit.data.rows import Row
 from ptv2kit.data.templates import render, task_rows, with_derived
 from ptv2kit.errors import DataError, Problem
+from ptv2kit.spec.rows import Derivation, Lookup
+from ptv2kit.spec.task import TaskBase
+from ptv2kit.spec.template import parse_template
 
 
 def row(**values: Any) -> Row:

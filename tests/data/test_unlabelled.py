@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ptv2kit.config.load import load_task
 from ptv2kit.data.rows import Row
 from ptv2kit.data.unlabelled import given_columns, unlabelled_rows
 from ptv2kit.data.words import spans_of, split_words, word_places
+from ptv2kit.spec.load import load_task
 
 TASKS = Path(__file__).parents[2] / "tasks"
 

@@ -13,9 +13,9 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ptv2kit.config.recipe import Backbone
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import find_backbone, load_backbone, load_tokenizer
+from ptv2kit.spec.recipe import Backbone
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +40,7 @@ def test_a_hub_id_is_loaded_from_the_hubs_cache_without_a_network(backbone: Path
     (model / "refs").mkdir()
     (model / "refs" / "main").write_text(commit)
     script = (
-        "from ptv2kit.config.recipe import Backbone\n"
+        "from ptv2kit.spec.recipe import Backbone\n"
         "from ptv2kit.models.backbones import find_backbone, load_backbone\n"
         "spec = find_backbone(Backbone(name='someone/tiny'))\n"
         "print(sum(p.numel() for p in load_backbone(spec).parameters()), spec.commit)"

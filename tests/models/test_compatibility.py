@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ptv2kit.config.recipe import Backbone, Recipe
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import find_backbone
 from ptv2kit.models.build import build_model
 from ptv2kit.models.heads import SequenceHead
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import EmbeddingPrompt
+from ptv2kit.spec.recipe import Backbone, Recipe
 from tests.tiny_backbones import CAUSAL, FAMILIES, save_tiny
 
 UNITS = {"sequence": 3, "choices": 2, "token": 5, "start_end": 2}

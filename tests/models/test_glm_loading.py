@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import GlmConfig, GlmModel
 
-from ptv2kit.config.recipe import Backbone
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import find_backbone, load_backbone, load_tokenizer
 from ptv2kit.models.glm.modeling import OriginalGlmModel
+from ptv2kit.spec.recipe import Backbone
 from tests.models.glm_folders import PUBLISHED, expected_shapes, published
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +74,7 @@ def test_glm_4_is_still_glm_4(tmp_path: Path) -> None:
 
 LOAD = """
 import sys, threading, time
-from ptv2kit.config.recipe import Backbone
+from ptv2kit.spec.recipe import Backbone
 from ptv2kit.models.backbones import find_backbone, load_backbone
 
 def held():

@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from ptv2kit.config.recipe import Backbone
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_backbone
 from ptv2kit.models.families import family_of
 from ptv2kit.models.heads import TokenHead
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import EmbeddingPrompt
+from ptv2kit.spec.recipe import Backbone
 from tests import tiny_backbones as families
 
 LENGTH = 6

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ptv2kit.config.recipe import Recipe
 from ptv2kit.models.backbones import BackboneSpec, find_backbone
 from ptv2kit.models.build import Unit, build_model
 from ptv2kit.models.mixed import MixedModel, MixedPart
 from ptv2kit.models.model import PromptedModel
+from ptv2kit.spec.recipe import Recipe
 from tests.tiny_backbones import FAMILIES, save_tiny
 
 SIZES: dict[Unit, int] = {"sequence": 3, "choices": 2, "token": 5, "start_end": 2}

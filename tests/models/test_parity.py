@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, PreTrainedModel
 
-from ptv2kit.config.recipe import Backbone
 from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_backbone
 from ptv2kit.models.families import Family
 from ptv2kit.models.heads import ChoicesHead, Head, Pooling, SequenceHead, StartEndHead, TokenHead
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
+from ptv2kit.spec.recipe import Backbone
 from tests.conftest import SHARED
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}

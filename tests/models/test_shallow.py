@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ptv2kit.config.recipe import Recipe
 from ptv2kit.models.backbones import find_backbone
 from ptv2kit.models.build import build_model
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import ShallowPrompt
+from ptv2kit.spec.recipe import Recipe
 from tests.models.test_compatibility import LENGTHS, inputs
 from tests.tiny_backbones import FAMILIES, save_tiny
 

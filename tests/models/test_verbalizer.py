@@ -11,9 +11,9 @@ import torch
 from pydantic import TypeAdapter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import Task
 from ptv2kit.models.model import PromptedModel
+from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.task import Task
 from ptv2kit.training.prepare import Prepared, prepare
 from tests.tiny_backbones import CAUSAL
 from tests.tiny_language_models import MASKED, save_language_model

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForMaskedLM
 
-from ptv2kit.config.recipe import Recipe
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import find_backbone
 from ptv2kit.models.build import build_model, count_parameters
@@ -20,6 +19,7 @@ from ptv2kit.models.glm.configuration import OriginalGlmConfig
 from ptv2kit.models.glm.modeling import OriginalGlmModel
 from ptv2kit.models.language_head import check_language_model, language_head, require_language_head
 from ptv2kit.models.model import PromptedModel
+from ptv2kit.spec.recipe import Recipe
 from tests.tiny_backbones import FAMILIES, save_tiny
 from tests.tiny_language_models import save_language_model
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ptv2kit.config.expansion import Expansion
+from ptv2kit.spec.expansion import Expansion
 from tests.security.test_yaml_files import BOMBS, doubling
 
 ROOT = Path(__file__).parents[2]

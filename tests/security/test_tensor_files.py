@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ptv2kit.errors import DataError
+from ptv2kit.exchange.foreign import read_foreign
 from ptv2kit.training.checkpoint import Checkpoints
-from ptv2kit.training.foreign import read_foreign
 from ptv2kit.training.prompt_file import digest, load_prompt
 from tests.security.command import DEEP, QUICK, requires_message, run
 from tests.security.generators import damaged

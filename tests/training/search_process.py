@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ptv2kit.config.suite import Parameter, Search
+from ptv2kit.spec.suite import Parameter, Search
 from ptv2kit.suites.study import SharedSearch, TrialOutcome
 from ptv2kit.training.state import Log
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptv2kit.cli.main import main
-from ptv2kit.config.recipe import Train
 from ptv2kit.data.batching import grouped_batches, token_batches
 from ptv2kit.errors import ConfigError
+from ptv2kit.spec.recipe import Train
 from ptv2kit.training.mixing import batch_stream
 from tests.cli.test_run import Project, project, read_json
 from tests.training.test_trainer import Recorder, train

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend  # counts what is compiled
 
 from ptv2kit.cli.main import main
-from ptv2kit.config.recipe import Recipe
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import find_backbone
 from ptv2kit.models.build import build_model, check_model
 from ptv2kit.models.model import PromptedModel
+from ptv2kit.spec.recipe import Recipe
 from ptv2kit.training import compilation
 from ptv2kit.training.compilation import compile_backbone, require_compiler
 from tests.tiny_backbones import save_tiny

@@ -8,9 +8,9 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from ptv2kit.config.recipe import DEEP_METHODS, Method
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.prompts import EmbeddingPrompt, NetworkPrompt, ShallowPrompt
+from ptv2kit.spec.recipe import DEEP_METHODS, Method
 from ptv2kit.training.evaluate import evaluate
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.trainer import Trainer, seed_everything

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import TASK_SECTIONS, Task
+from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.task import TASK_SECTIONS, Task
 from ptv2kit.training.evaluate import evaluate
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared, prepare

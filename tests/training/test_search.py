@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from ptv2kit.config.suite import Parameter, Search
 from ptv2kit.errors import ConfigError, DataError
+from ptv2kit.spec.suite import Parameter, Search
 from ptv2kit.suites.study import SharedSearch, TrialOutcome
 from ptv2kit.training.state import Evaluated, Log, Step
 from ptv2kit.training.trainer import StopTraining

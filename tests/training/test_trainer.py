@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from ptv2kit.config.recipe import Train
 from ptv2kit.data.dataset import EncodedSplit
 from ptv2kit.data.prefetch import OneAhead
 from ptv2kit.data.schemes.base import Batch
 from ptv2kit.errors import TrainingError
+from ptv2kit.spec.recipe import Train
 from ptv2kit.training import evaluate, trainer
 from ptv2kit.training.optimization import build_optimizer, rate_factor
 from ptv2kit.training.parts import TaskPart

@@ -13,10 +13,10 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import Task
 from ptv2kit.errors import ConfigError, OutOfMemoryError, TrainingError
 from ptv2kit.files import free_memory
+from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.task import Task
 from ptv2kit.training import trunk_cache
 from ptv2kit.training.distributed import check_strategy
 from ptv2kit.training.parts import TaskPart

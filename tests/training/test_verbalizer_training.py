@@ -13,13 +13,13 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from ptv2kit.config.load import load_recipe
-from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import Task
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.glm import register
 from ptv2kit.models.glm.modeling import OriginalGlmModel
 from ptv2kit.models.glm.tiny import tiny_folder
+from ptv2kit.spec.load import load_recipe
+from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.task import Task
 from ptv2kit.training.evaluate import evaluate
 from ptv2kit.training.load_run import load_run
 from ptv2kit.training.parts import TaskPart

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from ptv2kit.config.recipe import Recipe
-from ptv2kit.config.task import Task
+from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.task import Task
 from ptv2kit.training.evaluate import Evaluation
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared, prepare

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib import import_module
 
-from ptv2kit.config.task import AnyTask
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import LabelScheme
 from ptv2kit.data.tokens import Subwords
+from ptv2kit.spec.task import AnyTask
 
 
 def build_scheme(task: AnyTask, subwords: Subwords, train_rows: Iterable[Row]) -> LabelScheme:

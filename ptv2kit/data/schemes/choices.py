@@ -9,8 +9,6 @@ import torch
 from sklearn.metrics import accuracy_score
 from torch import Tensor
 
-from ptv2kit.config.task import ChoicesTask
-from ptv2kit.config.template import parse_template
 from ptv2kit.data.cloze_inputs import ClozeInputs, cloze_tensors
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import (
@@ -31,6 +29,8 @@ from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Encoding, Subwords
 from ptv2kit.data.verbalizer import check_text, word_ids
 from ptv2kit.errors import DataError, did_you_mean
+from ptv2kit.spec.task import ChoicesTask
+from ptv2kit.spec.template import parse_template
 
 
 @final

@@ -10,8 +10,6 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 from torch import Tensor
 
-from ptv2kit.config.task import ClassesTask, Grouping
-from ptv2kit.config.template import parse_template
 from ptv2kit.data.cloze_inputs import ClozeInputs, cloze_tensors
 from ptv2kit.data.metrics.grouped import multirc_scores, record_scores
 from ptv2kit.data.rows import Row
@@ -35,6 +33,8 @@ from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Encoding, Subwords, Words
 from ptv2kit.data.verbalizer import find_words
 from ptv2kit.errors import DataError, did_you_mean
+from ptv2kit.spec.task import ClassesTask, Grouping
+from ptv2kit.spec.template import parse_template
 
 _f1_score: Any = f1_score  # scikit-learn's stubs want zero_division to be text
 _by_class: Any = precision_recall_fscore_support

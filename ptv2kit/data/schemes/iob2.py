@@ -10,7 +10,6 @@ from seqeval.metrics import accuracy_score, classification_report, f1_score
 from seqeval.scheme import IOB2
 from torch import Tensor
 
-from ptv2kit.config.task import Iob2Task
 from ptv2kit.data.metrics.srl import srl_scores
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import (
@@ -31,6 +30,7 @@ from ptv2kit.data.spans import SpanError, to_iob2, written_otherwise
 from ptv2kit.data.tokens import Encoding, Subwords
 from ptv2kit.data.words import spans_of, split_words, word_places
 from ptv2kit.errors import DataError, did_you_mean
+from ptv2kit.spec.task import Iob2Task
 
 OUTSIDE = "O"
 

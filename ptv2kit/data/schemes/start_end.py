@@ -11,8 +11,6 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ptv2kit.config.task import StartEndTask
-from ptv2kit.config.template import parse_template
 from ptv2kit.data.metrics.squad import Answered, squad_scores
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import (
@@ -30,6 +28,8 @@ from ptv2kit.data.schemes.base import (
 from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError
+from ptv2kit.spec.task import StartEndTask
+from ptv2kit.spec.template import parse_template
 
 _NO_ANSWER = 0  # position of the first special token, which stands for no answer, as in the official code
 

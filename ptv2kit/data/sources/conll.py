@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ptv2kit.config.sources import ConllSource
 from ptv2kit.data.rows import Fault, Row, raise_fault
 from ptv2kit.data.sources.lines import read_lines
 from ptv2kit.errors import DataError
+from ptv2kit.spec.sources import ConllSource
 
 _DOCUMENT_START = "-DOCSTART-"
 # ASCII only: `str.split()` would also part a token at a no-break space, which occurs inside tokens of web text.

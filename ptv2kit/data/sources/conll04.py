@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ptv2kit.config.sources import Conll04Source
 from ptv2kit.data.rows import Row
 from ptv2kit.data.sources.sentences import TAB, Sentence, read_sentences
 from ptv2kit.errors import DataError
+from ptv2kit.spec.sources import Conll04Source
 
 _TYPE, _POS, _WORD = 1, 4, 5
 _RELATION_WIDTH = 3

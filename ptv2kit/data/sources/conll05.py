@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-from ptv2kit.config.sources import Conll05Source
 from ptv2kit.data.rows import Row
 from ptv2kit.data.sources.sentences import Sentence, read_sentences
 from ptv2kit.errors import DataError
+from ptv2kit.spec.sources import Conll05Source
 
 
 def words_path(props: Path) -> Path:

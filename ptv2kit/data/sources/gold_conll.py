@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ptv2kit.config.sources import GoldConllSource
 from ptv2kit.data.rows import Row
 from ptv2kit.data.sources.sentences import Sentence, read_sentences
 from ptv2kit.errors import DataError
+from ptv2kit.spec.sources import GoldConllSource
 
 # A document id may begin with any text, so only these two lines are taken as comments.
 _DOCUMENT = ("#begin document", "#end document")

@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ptv2kit.config.sources import HubSource
 from ptv2kit.data.rows import Row
 from ptv2kit.errors import DataError
+from ptv2kit.spec.sources import HubSource
 
 
 def never(_: Sequence[str]) -> bool:

@@ -9,21 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import final
 
-from ptv2kit.config.sources import (
-    Conll04Source,
-    Conll05Source,
-    ConllSource,
-    DataSource,
-    GoldConllSource,
-    HubSource,
-    JsonlSource,
-    ParquetSource,
-    Splits,
-    SquadSource,
-    SrlLinesSource,
-    TableSource,
-)
-from ptv2kit.config.task import TaskBase
 from ptv2kit.data.rows import Fault, Row, raise_fault
 from ptv2kit.data.sources.conll import read_conll
 from ptv2kit.data.sources.conll04 import read_conll04
@@ -40,6 +25,21 @@ from ptv2kit.data.sources.table import read_table
 from ptv2kit.data.templates import task_rows
 from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import is_folder
+from ptv2kit.spec.sources import (
+    Conll04Source,
+    Conll05Source,
+    ConllSource,
+    DataSource,
+    GoldConllSource,
+    HubSource,
+    JsonlSource,
+    ParquetSource,
+    Splits,
+    SquadSource,
+    SrlLinesSource,
+    TableSource,
+)
+from ptv2kit.spec.task import TaskBase
 
 _ROOT_HINT = "give the folder of the data with --data-root or the environment variable PTV2KIT_DATA"
 _SHOWN = 20

@@ -6,10 +6,10 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ptv2kit.config.sources import TableSource
 from ptv2kit.data.rows import Fault, Row, raise_fault
 from ptv2kit.data.sources.lines import read_lines
 from ptv2kit.errors import DataError
+from ptv2kit.spec.sources import TableSource
 
 
 def read_table(path: Path, source: TableSource, *, on_fault: Fault = raise_fault) -> Iterator[Row]:

@@ -1,0 +1,197 @@
+"""What the runs of a suite will need: operations, hours, disk. What several runs have in common is measured once."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ptv2kit.data.sources import locate_split, read_split
+from ptv2kit.errors import DataError
+from ptv2kit.models.backbones import BackboneSpec, find_backbone
+from ptv2kit.models.build import build_head, empty_model
+from ptv2kit.plan.hardware import Gpu
+from ptv2kit.plan.memory import measure
+from ptv2kit.plan.plan import UTILISATION, task_shape
+from ptv2kit.spec.load import ResolvedRecipe, ResolvedTask
+from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.suite import Keep
+
+_SMALL_FILES = 200_000
+"""Bytes of a run's folder besides tensors: resolved YAML, logs, metrics, generators. Predictions come on top."""
+_MODEL_KEYS: Any = {"backbone", "method", "prompt", "deepspeed", "task"}
+_TRAIN_KEYS = ("max_length", "gradient_checkpointing", "device")
+
+
+@final
+@dataclass(frozen=True)
+class Disk:
+    """Bytes of a run's folder: what is left at the end, and how large it is at most while the run trains."""
+
+    kept: int
+    peak: int
+
+
+@final
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will need.
+
+    Args:
+        examples: rows that it trains on, over all epochs; None: its files are not on this machine.
+        operations: of all forward and backward passes on them, with inputs as long as they may be.
+        disk: bytes of its folder when it is largest, without predictions.
+    """
+
+    examples: int | None
+    operations: float | None
+    disk: Disk
+
+    def seconds(self, gpu: Gpu, dtype: str) -> float | None:
+        """Wall time of training on a GPU, None if its rate or the rows are not known.
+
+        Args:
+            gpu: on which.
+        """
+        peak = gpu.peak(dtype)
+        return None if peak is None or self.operations is None else self.operations / (peak * UTILISATION)
+
+
+@final
+class Estimator:
+    """Estimates runs one after the other.
+
+    Args:
+        data_root: where data files are looked up first.
+    """
+
+    def __init__(self, data_root: Path | None, keep: Keep = "all") -> None:
+        self._keep = keep
+        self._data_root = data_root
+        self._specs: dict[str, BackboneSpec] = {}
+        self._operations: dict[str, float] = {}
+        self._disk: dict[str, tuple[int, int]] = {}
+        self._rows: dict[str, int | None] = {}
+        self._unreachable: dict[str, DataError] = {}
+
+    def estimate(self, resolved: ResolvedRecipe) -> Estimate:
+        """Estimate a run.
+
+        Raises:
+            ConfigError: the backbone cannot do what the recipe asks for.
+            DataError: the backbone's configuration could not be loaded, or a data file is malformed.
+        """
+        recipe = resolved.recipe
+        rows = [self._rows_of(recipe, task) for task in resolved.tasks]
+        known = [count for count in rows if count is not None]
+        disk = self.disk(resolved)
+        if len(known) < len(rows):
+            return Estimate(None, None, disk)
+        examples = recipe.train.epochs * sum(known)
+        return Estimate(examples, examples * self._operations_of(resolved), disk)
+
+    def disk(self, resolved: ResolvedRecipe) -> Disk:
+        """Bytes of a run's folder.
+
+        Raises:
+            ConfigError: the backbone cannot do what the recipe asks for.
+            DataError: the backbone's configuration could not be loaded.
+        """
+        key = _key(resolved)
+        if key not in self._disk:
+            self._disk[key] = self._sizes(resolved)
+        trained, saved = self._disk[key]
+        prompts = saved * (1 if len(resolved.tasks) == 1 else len(resolved.tasks) + 1)
+        checkpoint = trained + 2 * trained  # what is trained, with the optimizer's two moments
+        keeps = resolved.recipe.train.keep_checkpoints
+        tuned = resolved.recipe.method == "fine_tuning"
+        dropped = self._keep == "scores" or (self._keep == "prompt" and tuned)
+        # While it trains: the checkpoints and one that is being written, with the best prompts that they know of.
+        peak = (keeps + 1) * (checkpoint + prompts) + prompts + _SMALL_FILES
+        return Disk(kept=_SMALL_FILES + (0 if dropped else prompts), peak=peak)
+
+    def _sizes(self, resolved: ResolvedRecipe) -> tuple[int, int]:
+        """Bytes of all that is trained, and of what is kept for inference, where networks of prompts are folded."""
+        recipe, spec = resolved.recipe, self._spec(resolved.recipe)
+        shapes = [task_shape(recipe, task.task) for task in resolved.tasks]
+        model = empty_model(recipe, shapes[0].unit, spec, shapes[0].labels)
+        others = [
+            parameter.numel() * parameter.element_size()
+            for shape in shapes[1:]
+            if not shape.own_head
+            for parameter in build_head(recipe, shape.unit, spec, shape.labels, model.backbone).parameters()
+        ]
+
+        def trained() -> int:
+            own = [each for each in model.parameters() if each.requires_grad]
+            return sum(each.numel() * each.element_size() for each in own) + sum(others)
+
+        unfolded = trained()
+        model.fold_prompt()
+        return unfolded, trained()
+
+    def _operations_of(self, resolved: ResolvedRecipe) -> float:
+        """Of one example, forward and backward."""
+        key = _key(resolved)
+        if key not in self._operations:
+            recipe = resolved.recipe
+            shapes = [task_shape(recipe, task.task) for task in resolved.tasks]
+            costs = measure(recipe, self._spec(recipe), shapes)
+            self._operations[key] = costs.passes.at(1).operations(recipe.train.gradient_checkpointing)
+        return self._operations[key]
+
+    def _rows_of(self, recipe: Recipe, task: ResolvedTask) -> int | None:
+        """Rows of a training split as far as the recipe takes them; None if its files are not on this machine."""
+        key = json.dumps([str(task.path), task.task.data.model_dump(mode="json")])
+        if key not in self._rows:
+            try:
+                there = locate_split(task.task, "train", task_path=task.path, data_root=self._data_root)
+            except DataError:  # a suite may be planned before there is data
+                there = None
+            rows = None
+            if there is not None:
+                rows = len(read_split(task.task, "train", task_path=task.path, data_root=self._data_root).rows)
+            self._rows[key] = rows
+        rows = self._rows[key]
+        return rows if rows is None or recipe.limit.train is None else min(rows, recipe.limit.train)
+
+    def _spec(self, recipe: Recipe) -> BackboneSpec:
+        key = recipe.backbone.model_dump_json()
+        address = f"{recipe.backbone.name}@{recipe.backbone.revision}"
+        if address in self._unreachable:
+            raise self._unreachable[address]
+        if key not in self._specs:
+            try:
+                self._specs[key] = find_backbone(recipe.backbone, planning=True)
+            except DataError as error:
+                self._unreachable[address] = error
+                raise
+        return self._specs[key]
+
+
+def _key(resolved: ResolvedRecipe) -> str:
+    """What decides the size of a model and the costs of its passes."""
+    recipe = resolved.recipe
+    shapes = [str(task_shape(recipe, task.task)) for task in resolved.tasks]
+    train = {name: getattr(recipe.train, name) for name in _TRAIN_KEYS}
+    return json.dumps([recipe.model_dump(mode="json", include=_MODEL_KEYS), shapes, train], sort_keys=True)
+
+
+def disk_of(sizes: Sequence[tuple[int, Disk]], jobs: int) -> int:
+    """Bytes that a suite needs: what all runs keep, and what so many at one time need on top.
+
+    Args:
+        sizes: how often a run is made, and what it needs.
+        jobs: runs at one time.
+    """
+    largest = sorted((size.peak - size.kept for times, size in sizes for _ in range(min(times, jobs))), reverse=True)
+    return sum(times * size.kept for times, size in sizes) + sum(largest[:jobs])
+
+
+def readable(size: float) -> str:
+    """Bytes as people read them, such as `1.3 GB`; powers of 1000."""
+    unit = min(4, int(math.log(max(size, 1), 1000)))
+    return f"{size / 1000**unit:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[unit]}"

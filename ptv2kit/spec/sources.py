@@ -1,0 +1,184 @@
+"""The task file's `data` section: where rows come from. One class for each format; `data.source` says which."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ptv2kit.spec.base import Name, Section
+
+
+class Splits(Section):
+    """Where each split lies: a file, or a pattern such as `train/**/*_gold_conll` for several.
+
+    Relative paths are looked up under the data root, then beside the task file.
+    """
+
+    train: str
+    """What is trained on."""
+    validation: str
+    """What chooses the best epoch."""
+    test: str | Annotated[dict[Name, str], Field(min_length=1)] | None = None
+    """What is scored at the end with the best epoch, if there is one; or a mapping of several such as
+    `{wsj: test.wsj.txt, brown: test.brown.txt}`, which become the splits `test_wsj` and `test_brown`."""
+
+    def by_name(self) -> dict[str, str]:
+        """Name of each split to its file: `train`, `validation`, and `test` or `test_<name>` for each test."""
+        match self.test:
+            case None:
+                tests: dict[str, str] = {}
+            case str():
+                tests = {"test": self.test}
+            case _:
+                tests = {f"test_{name}": file for name, file in self.test.items()}
+        return {"train": self.train, "validation": self.validation, **tests}
+
+
+class _Rows(Section):
+    """What every source has."""
+
+    on_fault: Literal["error", "skip"] = "error"
+    """What becomes of a malformed row: `error` ends the run before anything is trained; `skip` leaves the row out,
+    counts it, and the results say how many there were."""
+
+
+class HubSource(_Rows):
+    """A data set of the Hugging Face hub, in a repository without a loading script."""
+
+    source: Literal["hub"]
+    """Where the rows come from."""
+    path: str
+    """Repository, such as `nyu-mll/glue`."""
+    name: str | None = None
+    """Configuration within the repository, such as `sst2`."""
+    revision: str | None = None
+    """Commit, branch or tag; a commit makes a run reproducible."""
+    mirror: Name | None = None
+    """Folder of the data root that may hold the rows, for clusters without internet; null: the task's name."""
+    splits: Splits
+    """The repository's name of each split; `<data root>/<mirror>/<split>.jsonl.gz` is read instead if it exists."""
+
+
+class JsonlSource(_Rows):
+    """Lines of JSON objects; a name that ends in `.gz` is gzip."""
+
+    source: Literal["jsonl"]
+    """Where the rows come from."""
+    splits: Splits
+    """The file of each split."""
+
+
+class TableSource(_Rows):
+    """Comma-separated (`csv`) or tab-separated (`tsv`) values with a header line; a name that ends in `.gz` is gzip."""
+
+    source: Literal["csv", "tsv"]
+    """Where the rows come from."""
+    splits: Splits
+    """The file of each split."""
+    columns: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    """Names of the columns, for a file without a header line."""
+    quoting: bool | None = None
+    """Whether fields may be quoted; the default is yes for csv and no for tsv."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """What stands between two fields, such as `";"`; null: a comma for csv, a tab for tsv."""
+    quote: Annotated[str, Field(min_length=1, max_length=1)] = '"'
+    """The character that quotes a field."""
+
+
+class ParquetSource(_Rows):
+    """Apache Parquet files."""
+
+    source: Literal["parquet"]
+    """Where the rows come from."""
+    splits: Splits
+    """The file of each split."""
+
+
+class ConllSource(_Rows):
+    """One token a line in columns, a blank line after each sentence, `-DOCSTART-` lines skipped."""
+
+    source: Literal["conll"]
+    """Where the rows come from."""
+    splits: Splits
+    """The file of each split."""
+    columns: dict[str, int] = Field(min_length=1)
+    """Name and index of each column that is read; -1 is the last."""
+    separator: Literal["whitespace", "tab", "space"] = "whitespace"
+    """What stands between two columns."""
+    comment: Annotated[str, Field(min_length=1)] | None = None
+    """Lines that begin with this text are skipped."""
+
+
+class SquadSource(_Rows):
+    """SQuAD's own nested JSON, 1.1 or 2.0; a row a question: `id`, `title`, `context`, `question`, `answers`."""
+
+    source: Literal["squad"]
+    """Where the rows come from."""
+    splits: Splits
+    """The file of each split."""
+
+
+class Conll04Source(_Rows):
+    """CoNLL-2004 entities and relations as they are handed around; a row a sentence: `tokens`, `tags` in IOB2.
+
+    Two-column files (`token tag`) are read by `conll`.
+    """
+
+    source: Literal["conll04"]
+    """Where the rows come from."""
+    layout: Literal["corp", "multihead"]
+    """`corp`: `conll04.corp` with nine columns, an entity a line; `multihead`: index, token, tag, relations, heads,
+    with `#doc` lines between sentences."""
+    splits: Splits
+    """The file of each split."""
+
+
+class Conll05Source(_Rows):
+    """CoNLL-2005 words and props side by side; a row a predicate: `tokens`, `predicate_index`, `predicate`, `tags`.
+
+    The splits name the props; the words are read from the same path with `words` in place of `props`.
+    """
+
+    source: Literal["conll05"]
+    """Where the rows come from."""
+    splits: Splits
+    """The props of each split, such as `train/props/train.*.props.gz`."""
+
+
+class GoldConllSource(_Rows):
+    """`_gold_conll` files of CoNLL-2012 and of the PropBank release."""
+
+    source: Literal["gold_conll"]
+    """Where the rows come from."""
+    layout: Literal["conll12", "propbank"]
+    """`conll12`: with speaker, entities and coreference; `propbank`: with the roleset, then the roles."""
+    unit: Literal["predicate", "sentence"] = "predicate"
+    """What a row is: a predicate with `tokens`, `predicate_index`, `predicate`, `tags`; or (`conll12` only) a sentence
+    with `tokens` and the `tags` of its named entities."""
+    splits: Splits
+    """The files of each split, such as `conll-2012/train/**/*_gold_conll`."""
+
+
+class SrlLinesSource(_Rows):
+    """One predicate a line: `index tokens ||| tags`; a row has `tokens`, `predicate_index` and `tags`."""
+
+    source: Literal["srl_lines"]
+    """Where the rows come from."""
+    splits: Splits
+    """The file of each split."""
+
+
+DataSource = Annotated[
+    HubSource
+    | JsonlSource
+    | TableSource
+    | ParquetSource
+    | ConllSource
+    | SquadSource
+    | Conll04Source
+    | Conll05Source
+    | GoldConllSource
+    | SrlLinesSource,
+    Field(discriminator="source"),
+]
