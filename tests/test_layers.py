@@ -97,7 +97,9 @@ def test_no_circles() -> None:
     list(TopologicalSorter(needs).static_order())
 
 
-@pytest.mark.parametrize("module", ["cli.main", "cli.run", "cli.validate", "cli.explain", "cli.ls", "cli.completion"])
+@pytest.mark.parametrize(
+    "module", ["cli.main", "cli.first", "cli.run", "cli.validate", "cli.explain", "cli.ls", "cli.completion"]
+)
 def test_what_answers_at_once_loads_no_torch(module: str) -> None:
     code = f"import sys, ptv2kit.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import positive, silence_libraries
@@ -12,7 +13,7 @@ from ptv2kit.cli.terminal import open_console, print_table
 from ptv2kit.data.dataset import encode_split
 from ptv2kit.data.sources import SplitData, read_file, read_split
 from ptv2kit.errors import ConfigError, TrainingError, did_you_mean
-from ptv2kit.exchange.hub import PREFIX, find_run
+from ptv2kit.exchange.hub import PREFIX
 from ptv2kit.files import write_atomically
 from ptv2kit.spec.load import ResolvedRecipe
 from ptv2kit.training.console import RowsConsole, scores_table
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         positive("--batch-size", args.batch_size)
     messages = open_console(stderr=True, quiet=args.quiet)
     silence_libraries()
-    folder = find_run(args.run)
+    folder: Path = args.folder
     resolved = read_run(folder)
     loaded = load_run(folder, args.task, args.device)
     data = _rows(resolved, loaded, args)

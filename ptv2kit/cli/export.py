@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import ConfigError
-from ptv2kit.exchange.hub import find_run
 from ptv2kit.exchange.peft import PeftHead, adapter_config, peft_head, require_peft, to_flat
 from ptv2kit.models.backbones import find_backbone
 from ptv2kit.training.load_run import LoadedRun, load_run, read_run
@@ -28,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """
     require_new(args.to)
     silence_libraries()
-    run = find_run(args.run)
+    run: Path = args.folder
     recipe = read_run(run).recipe
     require_peft(recipe, find_backbone(recipe.backbone))
     loaded = load_run(run, args.task, device="cpu")

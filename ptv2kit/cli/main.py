@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         notes.addHandler(_Notes(logging.WARNING))
     args.command_line = list(sys.argv[1:] if argv is None else argv)
     try:
+        if args.first:
+            _function(f"ptv2kit.cli.first:{args.first}")(args)
         return _function(args.handler)(args)
     except ProjectError as error:
         if args.debug:

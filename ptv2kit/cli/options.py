@@ -62,7 +62,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _verb(
-    verbs: Any, name: str, *, about: str, description: str, examples: str = "", handler: str = "", trailing: str = ""
+    verbs: Any,
+    name: str,
+    *,
+    about: str,
+    description: str,
+    examples: str = "",
+    handler: str = "",
+    first: str = "",
+    trailing: str = "",
 ) -> argparse.ArgumentParser:
     """Add a verb.
 
@@ -72,6 +80,7 @@ def _verb(
         description: what it does.
         examples: shown below the options.
         handler: `module:function` that gets the arguments; empty: one of the verb's own verbs has it.
+        first: a function of `ptv2kit.cli.first` that is called before the handler's module is loaded; empty: none.
         trailing: the argument that takes words behind options, which argparse leaves over; empty if none does.
     """
     parser: argparse.ArgumentParser = verbs.add_parser(
@@ -81,7 +90,7 @@ def _verb(
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(handler=handler, trailing=trailing)
+    parser.set_defaults(handler=handler, first=first, trailing=trailing)
     return parser
 
 
@@ -186,6 +195,7 @@ def _add_evaluate(verbs: Any) -> None:
         "run, with the limits of its recipe.",
         examples=_EVALUATE_EXAMPLES,
         handler="ptv2kit.cli.evaluate:run",
+        first="find_run_folder",
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, or hub:USER/NAME")
     parser.add_argument("--split", metavar="NAME", help="a split of the task (default: validation)")
@@ -217,6 +227,7 @@ def _add_predict(verbs: Any) -> None:
         "be read are named on stderr, and the others are answered; the exit code is 3 then.",
         examples=_PREDICT_EXAMPLES,
         handler="ptv2kit.cli.predict:run",
+        first="find_run_folder",
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, or hub:USER/NAME")
     parser.add_argument("file", metavar="FILE", help="rows to answer; - is standard input")
@@ -296,6 +307,7 @@ def _add_plan(verbs: Any) -> None:
         "weights, no GPU and no network are needed, only the backbone's configuration.",
         examples=_PLAN_EXAMPLES,
         handler="ptv2kit.cli.plan:run",
+        first="read_recipe",
         trailing="overrides",
     )
     parser.add_argument("file", type=Path, metavar="RECIPE", help="recipe: a file or a name")
@@ -498,6 +510,7 @@ def _add_preview(verbs: Any) -> None:
         "and what is not scored. Loads the tokenizer, not the weights.",
         examples=_PREVIEW_EXAMPLES,
         handler="ptv2kit.cli.preview:run",
+        first="read_task",
     )
     parser.add_argument("file", type=Path, metavar="TASK", help="task or recipe: a file or a name")
     parser.add_argument("--backbone", metavar="NAME", help="whose tokenizer (default: the recipe's, or mini)")
@@ -564,6 +577,7 @@ def _add_export(verbs: Any) -> None:
         "gives the same logits there. What PEFT would compute otherwise is refused, with the reason.",
         examples=_EXPORT_EXAMPLES,
         handler="ptv2kit.cli.export:run",
+        first="find_run_folder",
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, or its name")
     parser.add_argument("--format", choices=["peft"], default="peft", help="default: peft")
@@ -614,6 +628,7 @@ def _add_push(verbs: Any) -> None:
         "here. It shows what it would upload, and asks.",
         examples=_PUSH_EXAMPLES,
         handler="ptv2kit.cli.push:run",
+        first="find_run_folder",
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run that has ended, or its name")
     parser.add_argument("repository", metavar="USER/NAME", help="where to; made if it does not exist")

@@ -13,8 +13,7 @@ from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, find_backbone
 from ptv2kit.plan.hardware import Gpu, find_gpu, gpu_of_machine
 from ptv2kit.plan.plan import Plan, count_processes, make_plan
-from ptv2kit.spec.catalog import find_file
-from ptv2kit.spec.load import ResolvedRecipe, file_kind, load_recipe
+from ptv2kit.spec.load import ResolvedRecipe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,12 +31,7 @@ def run(args: argparse.Namespace) -> int:
     for option, value in (("--rows", args.rows), ("--price", args.price)):
         if value is not None and value <= 0:
             raise ConfigError(f"{option} must be more than 0. Got {value:g}")
-    args.file = find_file(args.file, ["recipe", "suite"])
-    kind = file_kind(args.file)
-    if kind != "recipe":
-        hint = f"ptv2kit run {args.file} --dry-run " if kind == "suite" else "give a recipe"
-        raise ConfigError(f"'{args.file}' is a {kind}, and plan takes a recipe", hint=hint)
-    resolved = load_recipe(args.file, args.overrides)
+    resolved: ResolvedRecipe = args.resolved
     silence_libraries()
 
     there, gpus = gpu_here()

@@ -15,7 +15,6 @@ from ptv2kit.cli.terminal import open_console
 from ptv2kit.data.rows import Row
 from ptv2kit.data.unlabelled import read_unlabelled, read_unlabelled_stream
 from ptv2kit.errors import DataError
-from ptv2kit.exchange.hub import find_run
 from ptv2kit.training.load_run import LoadedRun, load_run
 from ptv2kit.training.predict import Answer
 
@@ -35,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     silence_libraries()
     if args.file != "-":
         _require_file(Path(args.file))
-    loaded = load_run(find_run(args.run), args.task, args.device)
+    loaded = load_run(args.folder, args.task, args.device)
     faults = _Faults(strict=args.strict)
     rows: Iterator[Row]
     if args.file == "-":

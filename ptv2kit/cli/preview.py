@@ -13,8 +13,6 @@ from ptv2kit.cli.terminal import open_console
 from ptv2kit.data.preview import InputView, preview_row, words_shown
 from ptv2kit.data.sources import read_split
 from ptv2kit.errors import ConfigError, visible
-from ptv2kit.spec.catalog import find_file
-from ptv2kit.spec.cells import ResolvedSuite, load_file
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -39,10 +37,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("-n and --row must be at least 1, --max-length at least 8")
     if args.shuffle and args.row is not None:
         raise ConfigError("--row and --shuffle exclude each other")
-    resolved = load_file(find_file(args.file, ["task", "recipe"]))
-    if isinstance(resolved, ResolvedSuite):
-        raise ConfigError("a suite has no rows", location=str(args.file), hint="give a task, or one of its recipes")
-    subjects = find_subjects(resolved, args.backbone, args.max_length)
+    subjects = find_subjects(args.resolved, args.backbone, args.max_length)
     names = [subject.resolved.task.task for subject in subjects]
     if args.task is not None and args.task not in names:
         raise ConfigError(f"--task {args.task}: the file has no such task", hint=f"it has {', '.join(names)}")

@@ -6,11 +6,12 @@ import argparse
 import json
 import os
 import sys
+from pathlib import Path
 
 from ptv2kit.cli.output import show
 from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.errors import ConfigError
-from ptv2kit.exchange.hub import PREFIX, describe, find_run, hub_error, published_files
+from ptv2kit.exchange.hub import PREFIX, describe, hub_error, published_files
 from ptv2kit.training.card import card_for
 from ptv2kit.training.load_run import read_run
 
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HFValidationError
 
-    folder = find_run(args.run)
+    folder: Path = args.folder
     resolved = read_run(folder)
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else f"# {resolved.recipe.recipe}\n"

@@ -1,0 +1,45 @@
+"""What a verb looks up before its module, and with it torch, is loaded: a wrong name is said at once."""
+
+from __future__ import annotations
+
+import argparse
+
+from ptv2kit.errors import ConfigError
+from ptv2kit.exchange.hub import find_run
+from ptv2kit.spec.catalog import find_file
+from ptv2kit.spec.cells import ResolvedSuite, load_file
+from ptv2kit.spec.load import file_kind, load_recipe
+
+
+def find_run_folder(args: argparse.Namespace) -> None:
+    """Find the folder of the run, as `args.folder`.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    args.folder = find_run(args.run)
+
+
+def read_recipe(args: argparse.Namespace) -> None:
+    """Load the recipe of `plan`, as `args.resolved`.
+
+    Raises:
+        ConfigError: the file is wrong, or of another kind.
+    """
+    args.file = find_file(args.file, ["recipe", "suite"])
+    kind = file_kind(args.file)
+    if kind != "recipe":
+        hint = f"ptv2kit run {args.file} --dry-run " if kind == "suite" else "give a recipe"
+        raise ConfigError(f"'{args.file}' is a {kind}, and plan takes a recipe", hint=hint)
+    args.resolved = load_recipe(args.file, args.overrides)
+
+
+def read_task(args: argparse.Namespace) -> None:
+    """Load the task or recipe of `preview`, as `args.resolved`.
+
+    Raises:
+        ConfigError: the file is wrong, or a suite.
+    """
+    args.resolved = load_file(find_file(args.file, ["task", "recipe"]))
+    if isinstance(args.resolved, ResolvedSuite):
+        raise ConfigError("a suite has no rows", location=str(args.file), hint="give a task, or one of its recipes")
