@@ -279,6 +279,11 @@ class TaskBase(Section):
         """A verbalizer's words of each class; None where answers differ from row to row."""
         return None
 
+    @property
+    def hub_task(self) -> tuple[str, str]:
+        """What the hub calls this kind of task: its tag and its title."""
+        raise NotImplementedError
+
     def input_columns(self) -> list[str]:
         """The columns of a row that become the model's input, in order of first use, made ones too."""
         raise NotImplementedError
@@ -395,6 +400,11 @@ class ClassesTask(TaskBase):
         """See `TaskBase.class_words`."""
         return self.verbalizer
 
+    @property
+    def hub_task(self) -> tuple[str, str]:
+        """See `TaskBase.hub_task`."""
+        return "text-classification", "Text Classification"
+
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
         return _columns(self.input.text, self.input.pair or "")
@@ -468,6 +478,11 @@ class ChoicesTask(TaskBase):
         """The text; choices fill its mask."""
         return {"text": self.input.text}
 
+    @property
+    def hub_task(self) -> tuple[str, str]:
+        """See `TaskBase.hub_task`."""
+        return "multiple-choice", "Multiple Choice"
+
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
         return _columns(self.input.text, *self.input.choices)
@@ -529,6 +544,11 @@ class Iob2Task(TaskBase):
         """True: types of spans have names."""
         return True
 
+    @property
+    def hub_task(self) -> tuple[str, str]:
+        """See `TaskBase.hub_task`."""
+        return "token-classification", "Token Classification"
+
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
         append = self.input.append
@@ -585,6 +605,11 @@ class StartEndTask(TaskBase):
     def stride(self) -> int:
         """See `TaskBase.stride`."""
         return self.input.stride
+
+    @property
+    def hub_task(self) -> tuple[str, str]:
+        """See `TaskBase.hub_task`."""
+        return "question-answering", "Question Answering"
 
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""

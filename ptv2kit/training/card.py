@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from ptv2kit.spec.sources import HubSource
-from ptv2kit.spec.task import scheme_of
 from ptv2kit.training.results import Outcome
 
-_HUB_TASKS = {
-    "classes": ("text-classification", "Text Classification"),
-    "choices": ("multiple-choice", "Multiple Choice"),
-    "iob2": ("token-classification", "Token Classification"),
-    "start_end": ("question-answering", "Question Answering"),
-}
-"""What the hub calls a label scheme."""
 HERE = "."
 """The run's folder in the card's commands."""
 
@@ -36,7 +27,7 @@ def model_card(outcome: Outcome) -> str:
     several = len(tasks) > 1
     lines = [
         "---",
-        yaml.safe_dump(_facts(outcome), sort_keys=False, allow_unicode=True).rstrip(),
+        _facts(outcome).to_yaml().rstrip(),
         "---",
         "",
         f"# {recipe.recipe}",
@@ -86,29 +77,33 @@ def model_card(outcome: Outcome) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _facts(outcome: Outcome) -> dict[str, Any]:
+def _facts(outcome: Outcome) -> ModelCardData:
     """What the hub reads: https://huggingface.co/docs/hub/model-cards."""
     backbone = outcome.recipe.backbone.name
-    kinds = [_HUB_TASKS[scheme_of(item.task) or ""] for item in outcome.tasks]
-    facts: dict[str, Any] = {"library_name": "ptv2kit", "tags": ["ptv2kit", outcome.recipe.method.replace("_", "-")]}
-    if "/" in backbone and not Path(backbone).is_absolute():
-        facts["base_model"] = backbone
-    if len(set(kinds)) == 1:
-        facts["pipeline_tag"] = kinds[0][0]
+    kinds = [item.task.hub_task for item in outcome.tasks]
     results = [
-        {
-            "task": {"type": kind, "name": title},
-            "dataset": {"name": item.task.task, "type": _data_set(item.task.data), "split": split},
-            "metrics": [
-                {"type": name, "name": name, "value": round(value, 4)} for name, value in scores.values.items()
-            ],
-        }
+        EvalResult(
+            task_type=kind,
+            task_name=title,
+            dataset_name=item.task.task,
+            dataset_type=_data_set(item.task.data),
+            dataset_split=split,
+            metric_type=name,
+            metric_name=name,
+            metric_value=round(value, 4),
+        )
         for item, (kind, title) in zip(outcome.tasks, kinds, strict=True)
         for split, scores in item.scores.items()
+        for name, value in scores.values.items()
     ]
-    if results:
-        facts["model-index"] = [{"name": outcome.recipe.recipe, "results": results}]
-    return facts
+    return ModelCardData(
+        library_name="ptv2kit",
+        tags=["ptv2kit", outcome.recipe.method.replace("_", "-")],
+        base_model=backbone if "/" in backbone and not Path(backbone).is_absolute() else None,
+        pipeline_tag=kinds[0][0] if len(set(kinds)) == 1 else None,
+        model_name=outcome.recipe.recipe,
+        eval_results=results or None,
+    )
 
 
 def _data_set(source: object) -> str:
