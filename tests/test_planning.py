@@ -33,7 +33,7 @@ from ptv2kit.plan.memory import (
 from ptv2kit.plan.passes import PassCost, TaskShape, count_passes
 from ptv2kit.plan.plan import count_processes
 from ptv2kit.spec.recipe import Backbone, Recipe
-from tests.tiny_backbones import save_tiny
+from tests.tiny_backbones import in_turn, save_tiny
 
 LENGTH, PROMPT, CLASSES = 24, 8, 3
 SHAPES = {
@@ -136,7 +136,7 @@ def test_a_dry_pass_keeps_what_a_real_one_keeps(folders: dict[str, Path], family
     ],
     ids=["deep", "dropout", "mlp", "fine_tuning", "shallow"],
 )
-@pytest.mark.parametrize("family", sorted(ALIKE))
+@pytest.mark.parametrize("family", in_turn(sorted(ALIKE)))
 def test_two_shallow_models_tell_to_the_byte_what_a_deep_one_costs(
     folders: dict[str, Path], family: str, changes: dict[str, Any]
 ) -> None:

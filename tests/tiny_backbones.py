@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModel, BertTokenizer, PreTrainedTokenizerFast
@@ -72,6 +74,15 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 CAUSAL = ("gpt2", "llama", "qwen3", "gemma", "gemma2", "gemma3_text", "mistral", "glm", "glm4")
 _TEXTS = [" ".join(VOCABULARY[5:]), "ada met alan in paris. yes no The rain in Spain"] * 3
+
+
+CORE = ("bert", "roberta", "deberta-v2", "gpt2", "llama")
+"""Families that differ most: encoders with and without segments and with disentangled attention, decoders old and new."""
+
+
+def in_turn(families: Iterable[str]) -> list[Any]:
+    """Families as parameters of tests: a few in the quick tests, the others in the slow ones."""
+    return [each if each in CORE else pytest.param(each, marks=pytest.mark.slow) for each in families]
 
 
 def save_tokenizer(kind: str, folder: Path) -> PreTrainedTokenizerFast | BertTokenizer:

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from ptv2kit.errors import ConfigError, Problem
 from ptv2kit.files import is_file
 from ptv2kit.spec.expansion import Expansion, only_plain
@@ -270,6 +267,9 @@ def _interpolate(merger: _Merger) -> list[Problem]:
             wanted.append((path, leaf))
     if problems or not wanted:
         return problems
+    from omegaconf import OmegaConf  # few files have references, and its grammar takes a tenth of a second to load
+    from omegaconf.errors import OmegaConfBaseException
+
     config = OmegaConf.create(merger.values)
     for path, leaf in wanted:
         try:

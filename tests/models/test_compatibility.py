@@ -17,7 +17,7 @@ from ptv2kit.models.heads import SequenceHead
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import EmbeddingPrompt
 from ptv2kit.spec.recipe import Backbone, Recipe
-from tests.tiny_backbones import CAUSAL, FAMILIES, save_tiny
+from tests.tiny_backbones import CAUSAL, FAMILIES, in_turn, save_tiny
 
 UNITS = {"sequence": 3, "choices": 2, "token": 5, "start_end": 2}
 """Each kind of head, one for each label scheme, and its size."""
@@ -25,7 +25,7 @@ LENGTHS = (9, 4, 12, 6)
 Build = Callable[..., PromptedModel]
 
 
-@pytest.fixture(scope="module", params=list(FAMILIES))
+@pytest.fixture(scope="module", params=in_turn(FAMILIES))
 def family(request: pytest.FixtureRequest) -> str:
     return request.param
 

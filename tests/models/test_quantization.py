@@ -25,7 +25,7 @@ from ptv2kit.models.quantization import (
     quantization_arguments,
     take_over,
 )
-from tests.tiny_backbones import FAMILIES, save_tiny
+from tests.tiny_backbones import FAMILIES, in_turn, save_tiny
 
 # Of MiniLM, over the real tokens: largest relative error of the hidden states, least cosine of the prompt's gradient.
 # Measured in fp32: int8 0.026 and 0.999; nf4 0.207 and 0.943.
@@ -162,7 +162,7 @@ def test_nothing_beside_the_linear_layers_of_the_stack_is_rounded(name: Quantiza
 
 
 @names
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", in_turn(FAMILIES))
 @pytest.mark.usefixtures("library")
 def test_every_family_is_rounded_as_a_whole(name: Quantization, family: str, tmp_path: Path) -> None:
     folder = save_tiny(tmp_path, family)

@@ -15,7 +15,7 @@ from ptv2kit.models.model import PromptedModel
 from ptv2kit.spec.recipe import Recipe
 from ptv2kit.spec.task import Task
 from ptv2kit.training.prepare import Prepared, prepare
-from tests.tiny_backbones import CAUSAL
+from tests.tiny_backbones import CAUSAL, in_turn
 from tests.tiny_language_models import MASKED, save_language_model
 
 DECODERS = ("gpt2", "llama", "qwen3", "gemma2", "mistral")
@@ -68,7 +68,7 @@ def scores_of(prepared: Prepared, model: PromptedModel) -> torch.Tensor:
         return model(**prepared.scheme.collate(prepared.splits["train"].features).inputs())
 
 
-@pytest.fixture(scope="module", params=[*MASKED, *DECODERS])
+@pytest.fixture(scope="module", params=in_turn([*MASKED, *DECODERS]))
 def family(request: pytest.FixtureRequest) -> str:
     return request.param
 

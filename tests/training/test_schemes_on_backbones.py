@@ -16,7 +16,7 @@ from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared, prepare
 from ptv2kit.training.state import Row, Step
 from ptv2kit.training.trainer import Trainer, seed_everything
-from tests.tiny_backbones import FAMILIES, save_tiny
+from tests.tiny_backbones import FAMILIES, in_turn, save_tiny
 from tests.training.tiny import Kept
 
 ROWS: list[dict[str, Any]] = [
@@ -47,7 +47,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=list(FAMILIES))
+@pytest.fixture(scope="module", params=in_turn(FAMILIES))
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny backbone of each family, beside the rows."""
     folder = save_tiny(tmp_path_factory.mktemp(request.param), request.param)

@@ -24,7 +24,7 @@ from ptv2kit.training.prepare import Prepared, build_models, prepare
 from ptv2kit.training.state import TrainingState
 from ptv2kit.training.trainer import Trainer, seed_everything
 from ptv2kit.training.trunk_cache import choose_place, keep_trunk
-from tests.tiny_backbones import FAMILIES, save_tiny
+from tests.tiny_backbones import FAMILIES, in_turn, save_tiny
 from tests.training.test_schemes_on_backbones import SECTIONS
 from tests.training.test_trainer import Recorder
 
@@ -124,7 +124,7 @@ def count_calls(part: TaskPart, word: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("scheme", list(SECTIONS))
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", in_turn(FAMILIES))
 def test_kept_outputs_train_as_computed_ones(folders: dict[str, Path], family: str, scheme: str) -> None:
     """Every family and scheme, loss for loss; the prompt covers the upper two of three layers."""
     plain = prepared_for(folders[family], scheme, cache_trunk="off")
