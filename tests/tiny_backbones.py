@@ -77,7 +77,7 @@ _TEXTS = [" ".join(VOCABULARY[5:]), "ada met alan in paris. yes no The rain in S
 
 
 CORE = ("bert", "roberta", "deberta-v2", "gpt2", "llama")
-"""Families that differ most: encoders with and without segments and with disentangled attention, decoders old and new."""
+"""Families that differ most: encoders with segments, without, and with disentangled attention; two decoders."""
 
 
 def in_turn(families: Iterable[str]) -> list[Any]:
