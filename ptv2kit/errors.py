@@ -1,4 +1,4 @@
-"""Errors that a user can cause or mend.
+"""Errors that a user can cause or fix.
 
 Every error that leaves ptv2kit on purpose is a `ProjectError`: a list of problems, each with the place where it was
 found, what is wrong and, where one is known, a hint. The command line prints them and ends with `exit_code`. Anything

@@ -1,4 +1,4 @@
-"""Looking for files, and writing them so that nobody ever finds a part of one."""
+"""Looking for files, and writing them so that a part of one is never found."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def parse_json(text: str) -> Any:
     """JSON as plain values.
 
     Raises:
-        ValueError: it is no JSON, or nested too deeply to be read.
+        ValueError: it is not JSON, or nested too deeply to be read.
     """
     try:
         return json.loads(text)
@@ -119,7 +119,7 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        DataError: it cannot be read, or is no JSON.
+        DataError: it cannot be read, or is not JSON.
     """
     try:
         require_plain_file(path)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def complete(parser: argparse.ArgumentParser) -> None:
-    """Answer a shell that asks how a command line may go on, and end the process.
+    """Answer a shell that asks how a command line may continue, and end the process.
 
     Args:
         parser: with all verbs.

@@ -27,7 +27,7 @@ _FEATURES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look and print; what is missing is no error."""
+    """Look and print; what is missing is not an error."""
     silence_libraries()
     found = {
         "versions": _versions(),

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Score a run.
 
     Raises:
-        ConfigError: this is no run, or its task has no such split.
+        ConfigError: this is not a run, or its task has no such split.
         DataError: the rows could not be loaded or are malformed, or a file of the run is torn.
     """
     if args.data is not None and args.split is not None:

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Export a run.
 
     Raises:
-        ConfigError: this is no run, PEFT would compute something else, or the target is there already.
+        ConfigError: this is not a run, PEFT would compute something else, or the target is there already.
         DataError: a file of the run is torn.
     """
     require_new(args.to)
@@ -135,7 +135,7 @@ def _readme(loaded: LoadedRun, head: PeftHead | None) -> str:
             lines[-2:] = [lines[-2], "start, end = model(**batch).start_logits, model(**batch).end_logits"]
     else:
         pooled = type(loaded.model.head).__name__
-        where = f"lies in head.safetensors: {pooled} of ptv2kit, which no class of transformers has"
+        where = f"is in head.safetensors: {pooled} of ptv2kit, which no class of transformers has"
         if loaded.task.head == "verbalizer":
             where = "is the backbone's own, of its language model, with the verbalizer's words"
         lines += [

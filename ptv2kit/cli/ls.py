@@ -1,4 +1,4 @@
-"""`ptv2kit ls`: what tasks, recipes, suites, runs and backbones are at hand."""
+"""`ptv2kit ls`: the tasks, recipes, suites, runs and backbones that are available."""
 
 from __future__ import annotations
 

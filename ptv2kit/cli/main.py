@@ -86,7 +86,7 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def _unraisable(fault: sys.UnraisableHookArgs) -> None:
-    """Without memory a half-read file cannot even be closed in order; what ran out is told by the error itself."""
+    """Without memory a half-read file cannot even be closed in order; the error itself says what ran out."""
     if not isinstance(fault.exc_value, MemoryError):
         sys.__unraisablehook__(fault)
 

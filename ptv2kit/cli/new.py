@@ -133,7 +133,7 @@ def _kind(path: Path) -> str:
     kind = path.name.removesuffix(".gz").rpartition(".")[2]
     if kind not in ("jsonl", "csv", "tsv", "parquet"):
         raise ConfigError(
-            f"'{path}' is no JSON Lines, CSV, TSV or Parquet file by its name",
+            f"'{path}' is not a JSON Lines, CSV, TSV or Parquet file by its name",
             hint="'ptv2kit schema task --markdown' lists all formats; 'ptv2kit cp conll03' copies an example",
         )
     return kind

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Answer the rows.
 
     Raises:
-        ConfigError: this is no run, or the rows' format does not fit the task.
+        ConfigError: this is not a run, or the rows' format does not fit the task.
         DataError: the file cannot be read, rows failed, or a file of the run is torn.
     """
     size = None if args.batch_size is None else positive("--batch-size", args.batch_size)

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Publish a run.
 
     Raises:
-        ConfigError: this is no run that has ended, its backbone is on this machine only, or the user did not confirm.
+        ConfigError: the run has not ended, its backbone is on this machine only, or the user did not confirm.
         DataError: the hub cannot be reached, or refuses.
     """
     if args.repository.count("/") != 1 or not all(args.repository.split("/")):

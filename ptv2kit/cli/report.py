@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the report.
 
     Raises:
-        ConfigError: an argument is no suite or run, nothing has been run, or matplotlib is not installed.
+        ConfigError: an argument is not a suite or run, nothing has been run, or matplotlib is not installed.
         DataError: a file of a run is not what it should be.
     """
     require_matplotlib()

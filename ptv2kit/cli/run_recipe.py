@@ -68,7 +68,7 @@ def run_recipe(args: argparse.Namespace, resolved: ResolvedRecipe, folder: Path 
 
 
 def _find_run(folder: Path | None, args: argparse.Namespace, resolved: ResolvedRecipe) -> Resume:
-    """The run that shall go on."""
+    """The run to resume."""
     if folder is None:
         folder = unfinished_run(args.runs_dir / resolved.recipe.recipe)
     elif is_finished(folder) and "train.epochs" not in args.accept:

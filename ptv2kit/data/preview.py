@@ -37,7 +37,7 @@ class InputView:
 
     Args:
         title: which window or choice it is, empty if there is only one.
-        right: whether it is the right choice; None if it is no choice.
+        right: whether it is the right choice; None if it is not a choice.
         tokens: in order, with those that are cut off where they would stand.
     """
 

@@ -1,4 +1,4 @@
-"""A first task file for data that nobody has described yet, from a look at its columns."""
+"""A first task file for data that is not described yet, from a look at its columns."""
 
 from __future__ import annotations
 

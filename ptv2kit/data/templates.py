@@ -56,7 +56,7 @@ def render(template: Template, row: Row) -> str:
 def task_rows(task: TaskBase, rows: Iterable[Row], on_fault: Fault = raise_fault) -> Iterator[Row]:
     """The rows of a task from those of its data: `expand`, then `derive`, `where` and `distinct`.
 
-    `on_fault` is told of a row with a missing or wrong column; unless it raises, the rows after it are made.
+    `on_fault` receives a row with a missing or wrong column; unless it raises, the rows after it are made.
     """
     distinct = None if task.distinct is None else parse_template(task.distinct)
     seen: set[str] = set()

@@ -9,7 +9,7 @@ from typing import Any, Literal, final
 from transformers import PreTrainedTokenizerBase
 
 Filling = Literal["masks", "continuation", "blank"]
-"""How a model is asked for a missing word: it fills masks; or goes on with a text; or, as the original GLM, generates
+"""How a model is asked for a missing word: it fills masks; or continues a text; or, as the original GLM, generates
 what belongs in a blank behind the whole text."""
 
 Words = tuple[tuple[tuple[int, ...], ...], ...]

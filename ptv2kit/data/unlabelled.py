@@ -34,24 +34,24 @@ def unlabelled_rows(task: AnyTask, row: Row) -> Iterator[Row]:
 
 
 def given_columns(task: AnyTask) -> list[str]:
-    """The columns that whoever asks has to give."""
+    """The columns that a request must have."""
     made = [*task.derive, *(step.item for step in task.expand)]
     columns = [column for column in _needed(task) if not _among(column, made)]
     return list(dict.fromkeys([*columns, *(step.column for step in task.expand if not _among(step.column, made))]))
 
 
 def read_unlabelled(path: Path, kind: str | None, task: AnyTask, on_fault: Fault) -> Iterator[Row]:
-    """The rows of a file, one after the other; a faulty one is reported and the rest goes on where the format allows.
+    """The rows of a file, one after the other; a faulty one is reported and reading continues where the format allows.
 
     Args:
         path: of the file; its name tells the format.
         kind: one of `FORMATS`, instead of what the name tells.
         task: whose only column a line of plain text is.
-        on_fault: told of each faulty row.
+        on_fault: receives each faulty row.
 
     Raises:
         ConfigError: the format is not known, or the task reads more than plain text can give.
-        DataError: the file cannot be read, or not go on.
+        DataError: the file cannot be read, or not be read further.
     """
     kind = kind or _kind_of(path)
     match kind:

@@ -10,7 +10,7 @@ _WORD = re.compile(r"\w+(?:[-'\u2019.&]\w+)*|[^\w\s]")
 
 def split_words(text: str) -> list[str]:
     """The words of a text: letters and digits, with hyphens, apostrophes, dots and `&` between them; every other
-    character that is no blank is a word of its own."""
+    character that is not a blank is a word of its own."""
     return _WORD.findall(text)
 
 

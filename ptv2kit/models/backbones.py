@@ -99,7 +99,7 @@ class BackboneSpec:
 
     @property
     def filling(self) -> Literal["masks", "continuation", "blank"]:
-        """How the model is asked for a missing word: it fills masks, goes on with a text, or fills a blank (GLM)."""
+        """How the model is asked for a missing word: it fills masks, continues a text, or fills a blank (GLM)."""
         if self.config.model_type == OriginalGlmConfig.model_type:
             return "blank"
         return "continuation" if self.attention.causal else "masks"

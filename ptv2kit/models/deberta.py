@@ -3,7 +3,7 @@
 transformers spells this attention out in the attention module, not behind its attention interface. Here each attention
 module of a backbone, the instance and not its class, gets a `forward` that looks for a prompt in the module's slot.
 With none it is the module's own. With one it takes the module's own projections and relative bias and writes out what
-lies between them, because no hook reaches the scores:
+is between them, because no hook reaches the scores:
 
 - queries and keys of tokens have a relative bias, the prompt has none (its columns get exactly 0);
 - all scores are divided by `√(head_dim · (1 + relative terms))`, those of the prompt too;

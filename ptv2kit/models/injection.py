@@ -2,7 +2,7 @@
 
 transformers calls a named function for the attention of every layer. Ours puts the layer's prompt in front of `key` and
 `value`, widens the mask by as many always visible columns, and hands over to scaled dot product attention, or to the
-model's own eager attention. No modeling file is copied or patched. What a layer puts in front lies in a `PromptSlot`, a
+model's own eager attention. No modeling file is copied or patched. What a layer puts in front is in a `PromptSlot`, a
 parameterless child of the layer's attention module: recomputation under gradient checkpointing finds it there too.
 """
 

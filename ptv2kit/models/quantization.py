@@ -1,6 +1,6 @@
 """Frozen backbones in 8 or 4 bits.
 
-transformers has bitsandbytes round each weight while it is read, so that a model never lies in memory unrounded.
+transformers has bitsandbytes round each weight while it is read, so that a model is never in memory unrounded.
 Codes and scales are then taken over by a layer of our own, `QuantizedLinear`. The library's layers would not do: on
 CPUs with AVX512-BF16 those of 4 bits cannot be differentiated any more after an evaluation; those of 8 bits round
 activations too (on a CPU only in evaluation), warn at every call, and keep activations that gradient checkpointing

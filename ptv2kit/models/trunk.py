@@ -47,7 +47,7 @@ class Trunk:
         """Make the switch; until it is used, the layers answer as before. May be called again.
 
         Raises:
-            ConfigError: the layers do not lie in one list, or the lowest prompted one is part of the list's first
+            ConfigError: the layers are not in one list, or the lowest prompted one is part of the list's first
                 element.
         """
         if self._first > 0:
@@ -61,7 +61,7 @@ class Trunk:
         assert isinstance(blocks, nn.ModuleList)
         self._first = places[self.depth][1]
         if self._first == 0:
-            raise ConfigError(f"{self._kind}: the lowest prompted layer lies in the first element of their layers")
+            raise ConfigError(f"{self._kind}: the lowest prompted layer is in the first element of their layers")
         self._above = tuple(f"{path}.{number}." for number in range(self._first, len(blocks)))
         for number, block in enumerate(blocks):
             block.forward = self._switched(number, block.forward)
@@ -134,7 +134,7 @@ class Trunk:
 
 
 def _place(backbone: PreTrainedModel, name: str) -> tuple[str | None, int]:
-    """The outermost list of modules that an attention module lies in, and its element; None without a list."""
+    """The outermost list of modules that an attention module is in, and its element; None without a list."""
     parts = name.split(".")
     for end in range(1, len(parts)):
         if isinstance(backbone.get_submodule(".".join(parts[:end])), nn.ModuleList):

@@ -336,7 +336,7 @@ def count_processes(recipe: Recipe, recipe_path: Path, gpus: int | None, here: i
 
     Args:
         recipe: whose host file or number of GPUs counts if the user says nothing.
-        recipe_path: its file; the host file lies beside it.
+        recipe_path: its file; the host file is beside it.
         gpus: what the user says.
         here: GPUs of this machine, for `auto`; at least 1.
 

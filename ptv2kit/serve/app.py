@@ -266,6 +266,6 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 def _problem(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "json_invalid":
-        return f"the body is no JSON: {problem['ctx']['error']}"
+        return f"the body is not JSON: {problem['ctx']['error']}"
     where = ".".join(str(part) for part in problem["loc"][1:])
     return f"{where or 'body'}: {problem['msg'].removeprefix('Value error, ')}"

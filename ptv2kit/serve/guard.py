@@ -19,7 +19,7 @@ from ptv2kit.serve.settings import Settings
 _NOTES = logging.getLogger("ptv2kit.serve")
 INTERNAL = "internal error; the server's log tells more"
 _OPEN = ("/health",)
-"""What needs no token: whoever watches over the process asks it."""
+"""What needs no token: what watches over the process asks it."""
 _SINGLE = ("host", "authorization", "content-length", "content-type")
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
@@ -110,7 +110,7 @@ class Guard:
         except Exception as error:
             traced = "\n" + "".join(traceback.format_exception(error)) if self._debug else ""
             _NOTES.warning("error: internal error: %s: %s%s", type(error).__name__, error, traced)
-            if finished:  # Starlette has answered 500; raising would cut the connection that the client goes on using
+            if finished:  # Starlette has answered 500; raising would cut the connection that the client keeps using
                 return
             if started:
                 raise
@@ -123,7 +123,7 @@ class Guard:
             raise _RefusedError(431, f"the headers have more than {limit} bytes", {"connection": "close"})
 
     def _check_host(self, headers: Mapping[str, str]) -> None:
-        """Web pages reach a server of this machine through a name of their own; such a name is no local one."""
+        """Web pages reach a server of this machine through a name of their own; such a name is not a local one."""
         host = headers.get("host", "")
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if self._settings.local_only and name not in _LOCAL:

@@ -1,4 +1,4 @@
-"""The HTTP server: h11 with limits on the size and the time of headers, and an end at which nobody goes unanswered."""
+"""The HTTP server: h11 with limits on the size and the time of headers, and an end that answers what was accepted."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def copy_entry(entry: Entry, target: Path) -> list[Path]:
 
 
 def _with_ancestors(path: Path) -> list[Path]:
-    """A file, what it extends, the recipes that a suite names, and the data that lies beside a task."""
+    """A file, what it extends, the recipes that a suite names, and the data that is beside a task."""
     found: list[Path] = []
     waiting = [path.resolve()]
     while waiting:

@@ -21,7 +21,7 @@ def only_plain(text: str) -> bool:
 class Expansion:
     """Counts characters and values of what references stand for.
 
-    The count goes on from one text to the next, and stops at a million, so that counting takes no longer than that.
+    The count continues from one text to the next, and stops at a million, so that counting takes no longer than that.
 
     Args:
         values: in which keys are looked up.

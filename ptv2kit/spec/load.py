@@ -70,7 +70,7 @@ def file_kind(path: Path) -> str:
     """What a file is by its first key: `recipe`, `task` or `suite`.
 
     Raises:
-        ConfigError: the file cannot be read, is no YAML, or begins with another key.
+        ConfigError: the file cannot be read, is not YAML, or begins with another key.
     """
     document = load_document(path)
     kind = next(iter(document.values), "")

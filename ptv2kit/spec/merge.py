@@ -116,7 +116,7 @@ def merge_file(path: Path, overrides: Sequence[str | Setting] = ()) -> Merged:
         overrides: `key.sub=value` from the command line, or a suite's settings; a later one wins.
 
     Raises:
-        ConfigError: a file cannot be read or is no YAML.
+        ConfigError: a file cannot be read or is not YAML.
     """
     problems: list[Problem] = []
     merger = _Merger()

@@ -131,7 +131,7 @@ class Train(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; `auto` takes a GPU if there is one."""
     checkpoint_steps: PositiveInt | None = None
-    """Optimizer steps between two checkpoints, from which `--resume` goes on; null: one after each epoch."""
+    """Optimizer steps between two checkpoints, from which `--resume` continues; null: one after each epoch."""
     keep_checkpoints: PositiveInt = 2
     """How many of the last checkpoints are kept."""
 
@@ -210,7 +210,7 @@ class Recipe(Section):
     """One run."""
 
     recipe: Name
-    """Name of the recipe; its runs lie in `runs/<recipe>/`."""
+    """Name of the recipe; its runs are in `runs/<recipe>/`."""
     description: str = ""
     """What the run is for."""
     task: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]

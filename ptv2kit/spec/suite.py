@@ -133,7 +133,7 @@ class Suite(Section):
     """Many runs. Each combination of a case and a value of each list is a cell, trained as a recipe of its own."""
 
     suite: Name
-    """Name of the suite; everything of it lies in `runs/<suite>/`."""
+    """Name of the suite; everything of it is in `runs/<suite>/`."""
     description: str = ""
     """What the suite is for."""
     recipe: Annotated[str, Field(min_length=1)] | None = None

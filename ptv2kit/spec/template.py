@@ -39,7 +39,7 @@ def parse_template(text: str) -> Template:
     """Parse `text`; `{{` and `}}` stand for the braces themselves.
 
     Raises:
-        ValueError: a brace is not closed, or what stands between two braces is no column name.
+        ValueError: a brace is not closed, or what stands between two braces is not a column name.
     """
     parts: list[tuple[bool, str]] = []
     end = 0

@@ -80,7 +80,7 @@ def load_document(path: Path) -> Document:
     """Read a YAML file.
 
     Raises:
-        ConfigError: the file cannot be read, or is no YAML.
+        ConfigError: the file cannot be read, or is not YAML.
     """
     try:
         with path.open("rb") as file:
@@ -102,7 +102,7 @@ def load_document(path: Path) -> Document:
 def _parsed(
     name: str, text: str
 ) -> tuple[dict[str, Any], dict[KeyPath, Position], dict[KeyPath, Position], tuple[Problem, ...]]:
-    """What a file says, read once: a suite's cells share files by the hundreds. Nobody may change what is returned."""
+    """What a file says, read once: a suite's cells share many files. What is returned must not be changed."""
     reader = _Reader(name, text)
     values = reader.read()
     return values, reader.keys, reader.places, tuple(reader.problems)
@@ -112,7 +112,7 @@ def parse_value(text: str) -> Any:
     """A value from the command line, by the same rules.
 
     Raises:
-        ConfigError: it is no YAML, or uses something that is refused.
+        ConfigError: it is not YAML, or uses something that is refused.
     """
     return _Reader("command line", text).read_value()
 

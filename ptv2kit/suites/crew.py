@@ -187,7 +187,7 @@ def _ended(library: Any, reference: Any) -> str:
 
 
 def _work(index: int, words: list[str], folder: str, working: str, session: str, stop_file: str, version: str) -> str:
-    """Runs on a machine of the cluster: one worker, which is told to end when the stop file appears.
+    """Runs on a machine of the cluster: one worker, which is ended when the stop file appears.
 
     Returns:
         What this machine lacks, empty if it could work.

@@ -1,4 +1,4 @@
-"""The searches of a suite: each trial is a cell, and what is known of it lies in the study that processes share."""
+"""The searches of a suite: each trial is a cell, and what is known of it is in the study that processes share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Searches:
     Args:
         suite: with at least one search.
         runner: trains the trials and reports them.
-        keys: of the suite's cells, which lie at the ends of what may be chosen.
+        keys: of the suite's cells, which are at the ends of what may be chosen.
     """
 
     def __init__(self, suite: ResolvedSuite, runner: SuiteRunner, keys: Sequence[str]) -> None:
@@ -112,7 +112,7 @@ class Searches:
         return _outcome(self._runner.train(cell, [watcher]))
 
     def _name(self, study: Study) -> str:
-        """Of the study: whoever searches the same space of the same recipe and data shares it."""
+        """The name of the study: commands that search the same space of the same recipe and data share it."""
         search = study.search.model_dump(mode="json", include={"space", "sampler", "seed"})
         key = run_key({"cell": self._keys[study.case], "search": search})
         return "/".join([self._suite.suite.suite, *([study.case] if study.case else []), key])

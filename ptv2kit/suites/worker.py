@@ -290,7 +290,7 @@ def train_cell(
 
     Args:
         data_root: where data files are looked up first.
-        resume: a run of this cell that goes on; None: a new one.
+        resume: a run of this cell to resume; None: a new one.
     """
     try:
         run, outcome = train_recipe(

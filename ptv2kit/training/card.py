@@ -14,14 +14,14 @@ HERE = "."
 
 
 def card_for(text: str, place: str) -> str:
-    """A card whose commands are for whoever finds the run at another place, such as `hub:user/name`."""
+    """A card whose commands are for those who find the run at another place, such as `hub:user/name`."""
     return text.replace(f"ptv2kit predict {HERE} ", f"ptv2kit predict {place} ").replace(
         f'ptv2kit.load("{HERE}"', f'ptv2kit.load("{place}"'
     )
 
 
 def model_card(outcome: Outcome) -> str:
-    """The content of `README.md`; its commands are for whoever is in the folder."""
+    """The content of `README.md`; its commands are for use in the folder."""
     recipe, tasks, parameters = outcome.recipe, outcome.tasks, outcome.parameters
     names = ", ".join(item.task.task for item in tasks)
     several = len(tasks) > 1

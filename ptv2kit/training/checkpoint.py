@@ -1,4 +1,4 @@
-"""Checkpoints: from which a training goes on. A few megabytes each, whole or not there at all.
+"""Checkpoints, from which a training is resumed. A few megabytes each, whole or not there at all.
 
 One file holds all of a checkpoint, with a checksum, and no pickle. The frozen backbone is never part of it.
 """
@@ -42,7 +42,7 @@ class Checkpoints:
     def save(self, state: TrainingState, extra: Mapping[str, Any]) -> Path:
         """Write a checkpoint, then remove those that are too old, and those of later steps.
 
-        Later ones are damaged: a training that goes on does so from the newest that is whole.
+        Later ones are damaged: a training is resumed from the newest that is whole.
 
         Args:
             extra: what else to keep; plain values.

@@ -37,7 +37,7 @@ class _StateColumn(ProgressColumn):
 
 @final
 class TrainingConsole:
-    """Shows how a training goes on: a live bar on a terminal, otherwise a line every ten seconds and after each epoch.
+    """Show the progress of a training: a live bar on a terminal, otherwise a line every ten seconds and each epoch.
 
     Args:
         metric: name of the metric that chooses the best epoch.

@@ -1,4 +1,4 @@
-"""Several processes: which ones there are, and what DeepSpeed is told."""
+"""Several processes: which ones there are, and the configuration of DeepSpeed."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def check_deepspeed_block(block: Mapping[str, Any]) -> None:
 
 
 def deepspeed_config(recipe: Recipe, stage: Literal[1, 2, 3]) -> dict[str, Any]:
-    """What DeepSpeed is told: ours, and the recipe's block over it."""
+    """The configuration of DeepSpeed: ours, and the recipe's block over it."""
     zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": REDUCE_BUCKET}
     if stage == 3:
         zero["stage3_max_live_parameters"] = LIVE_PARAMETERS

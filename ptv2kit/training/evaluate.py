@@ -67,7 +67,7 @@ def evaluate(
         processes: each takes a part of the batches; all of them get the whole result. None: this one takes all.
 
     Raises:
-        TrainingError: a logit is no number.
+        TrainingError: a logit is not a number.
     """
     rank, size = (0, 1) if processes is None else (processes.rank, processes.size)
     training = model.training

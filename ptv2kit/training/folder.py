@@ -39,7 +39,7 @@ def require_writable(root: Path) -> None:
     """Make sure that run folders can be made below `root`, and leave nothing behind.
 
     Raises:
-        ConfigError: a file lies in the way, or the disk refuses.
+        ConfigError: a file is in the way, or the disk refuses.
     """
     existing = root.absolute()
     try:

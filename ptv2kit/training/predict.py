@@ -73,7 +73,7 @@ class Predictor:
             ahead: batches whose rows are read and sorted by length together.
 
         Raises:
-            TrainingError: a logit is no number.
+            TrainingError: a logit is not a number.
         """
         done = 0
         for pool in _pools(rows, ahead * self._batch_size):

@@ -100,7 +100,7 @@ def locate_data(task: AnyTask, task_path: Path, data_root: Path | None) -> dict[
     """The files of each split that the task names, None where the hub is asked.
 
     Raises:
-        ConfigError: the data root is no folder.
+        ConfigError: the data root is not a folder.
         DataError: a file is missing; all missing files are named.
     """
     found: dict[str, Located | None] = {}

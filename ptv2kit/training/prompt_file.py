@@ -57,7 +57,7 @@ def load_prompt(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         facts: Any = parse_json(header.get(FORMAT, "{}"))
     except ValueError as error:
-        raise DataError(f"the header is no JSON: {error}", location=str(path)) from error
+        raise DataError(f"the header is not JSON: {error}", location=str(path)) from error
     if not isinstance(facts, dict):
         raise DataError(f"expected format {FORMAT} {FORMAT_VERSION}", location=str(path))
     facts = cast(dict[str, Any], facts)

@@ -1,4 +1,4 @@
-"""`--resume`: which run goes on, and whether it is still the same run."""
+"""`--resume`: which run is resumed, and whether it is still the same run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CHANGEABLE = ("train.epochs", "train.patience", "train.micro_batch_size", "train.eval_batch_size", "deepspeed")
-"""Keys with which a run may go on changed, if the user says so."""
+"""Keys that may change when a run is resumed, if the user accepts it."""
 
 
 @final
 @dataclass(frozen=True)
 class ResumePoint:
-    """A run that goes on.
+    """A run that is resumed.
 
     Args:
         state: of its training; None: it was ended before the first checkpoint.

@@ -48,7 +48,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def step(self, task: int, max_norm: float) -> float:
-        """Let the optimizer step with the gradient of the whole batch, unless its norm is no finite number.
+        """Let the optimizer step with the gradient of the whole batch, unless its norm is not a finite number.
 
         Args:
             task: whose batch it was; the heads of the others stay as they are.

@@ -22,7 +22,7 @@ def read_tensors(path: Path, *, checked: bool = True) -> tuple[dict[str, Tensor]
         checked: whether only types of number are allowed over which `digest` can be taken.
 
     Raises:
-        DataError: the file is missing, is no safetensors file, or holds another type of number.
+        DataError: the file is missing, is not a safetensors file, or holds another type of number.
     """
     try:
         require_plain_file(path)

@@ -53,11 +53,11 @@ def require_trackers(names: Sequence[str]) -> None:
 def tracking(
     names: Sequence[TrackerName], folder: Path, settings: Mapping[str, Any], step: int
 ) -> Generator[TrackerEvents]:
-    """Start the trackers, or let them go on with the run of this folder, and end them with the context.
+    """Start the trackers, or let them continue the run of this folder, and end them with the context.
 
     Args:
         folder: of the run; its name and its parent's name the run.
-        step: the last one of a run that goes on, else 0.
+        step: the last one of a run that is resumed, else 0.
 
     Raises:
         ConfigError: a tracker cannot start.
@@ -91,7 +91,7 @@ class _TensorBoard(Tracker):
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], step: int) -> None:
         tensorboard: Any = importlib.import_module("torch.utils.tensorboard")
-        # What was logged after the checkpoint that the run goes on from happens again.
+        # What was logged after the checkpoint that the run is resumed from happens again.
         self._writer = tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
         self._settings = flat(settings)
 
@@ -185,7 +185,7 @@ class TrackerEvents:
 
     Args:
         trackers: none, one or several.
-        step: the last one of a run that goes on.
+        step: the last one of a run that is resumed.
     """
 
     def __init__(self, trackers: Sequence[Tracker], step: int = 0) -> None:
@@ -205,7 +205,7 @@ class TrackerEvents:
             self._log({"train/loss": row.loss, "train/learning_rate": row.learning_rate, "epoch": row.epoch})
 
     def summarize(self, scores: Mapping[str, Scores]) -> None:
-        """What the trackers are told at the end: the scores of the best epoch, by split."""
+        """What the trackers receive at the end: the scores of the best epoch, by split."""
         self._summary = {
             f"{split}/{name}": value for split, of_split in scores.items() for name, value in of_split.values.items()
         }

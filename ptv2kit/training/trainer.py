@@ -80,7 +80,7 @@ class Trainer:
         progress: receives how far an evaluation is.
         strategy: makes the steps.
         processes: that train together; None: this one alone.
-        start: where to go on; None: at the beginning.
+        start: where to continue; None: at the beginning.
         stop: asked between steps whether to end as on Ctrl-C; one process that says so ends all.
         wants_checkpoint: asked between steps whether to save a checkpoint at once, likewise.
     """

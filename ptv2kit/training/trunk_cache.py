@@ -214,7 +214,7 @@ def _computed(
 
 
 def _silent(what: str, done: int, total: int) -> None:
-    """Nobody needs to know."""
+    """Nothing to report."""
 
 
 def _without_answers(inputs: dict[str, Tensor]) -> dict[str, Tensor]:

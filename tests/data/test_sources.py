@@ -89,7 +89,7 @@ def test_jsonl_gzip(tmp_path: Path) -> None:
     [
         (b'{"a": 1,}', "not JSON: "),
         (b'{"a" 1}', "not JSON: Expecting ':' delimiter at column 6"),
-        (b'{"a": NaN}', "not JSON: NaN is no JSON value; write null"),
+        (b'{"a": NaN}', "not JSON: NaN is not a JSON value; write null"),
         (b'{"a": ' + b"1" * 5000 + b"}", "not JSON: Exceeds the limit"),
         (b"[1, 2]", "expected a JSON object. Got list [1, 2]"),
         (b'"text"', 'expected a JSON object. Got str "text"'),

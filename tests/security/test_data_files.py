@@ -171,7 +171,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "half of a pair": ("jsonl", b'{"a": "\\ud83d", "label": "no"}\n', "half of a surrogate pair"),
     "many digits": ("jsonl", f'{{"a": {DIGITS}, "label": "no"}}\n'.encode(), "not JSON"),
     "an index of many digits": ("srl_lines", f"{DIGITS} ada met ||| O B-V\n".encode(), "must begin with the index"),
-    "NaN": ("jsonl", b'{"a": NaN, "label": "no"}\n', "NaN is no JSON value"),
+    "NaN": ("jsonl", b'{"a": NaN, "label": "no"}\n', "NaN is not a JSON value"),
     "infinity by size": ("jsonl", b'{"a": 1e999, "label": "no"}\n', "must hold text"),
     "a giant field": ("csv", b'a,label\n"' + b"x" * 200_000 + b'",no\n', "field larger than field limit"),
     "an open quote": ("csv", b'a,label\n"x,no\n' * 3, "malformed"),

@@ -33,8 +33,8 @@ def refused(response: httpx.Response, status: int, *words: str) -> None:
     ("body", "words"),
     [
         (b"", ("body",)),
-        (b"{", ("the body is no JSON: Expecting property name",)),
-        (b"\xff\xfe", ("the body is no JSON",)),
+        (b"{", ("the body is not JSON: Expecting property name",)),
+        (b"\xff\xfe", ("the body is not JSON",)),
         (b"[" * 200_000, ("body",)),
         (b"1" * 10_000, ("body",)),
         (b"[]", ("body",)),

@@ -274,7 +274,7 @@ def input_error(row: Row, error: ValueError, hint: str) -> DataError:
 
 
 def name_index(row: Row, column: str, value: int, names: Sequence[str]) -> int:
-    """The place in `names` that an integer label means. A number that is itself a name is no place: read that first.
+    """The place in `names` that an integer label means. A number that is itself a name is not a place: read that first.
 
     Raises:
         DataError: there is no such place, or some of the names are numbers, so that a place could be meant for a name.

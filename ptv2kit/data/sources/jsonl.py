@@ -18,7 +18,7 @@ def read_jsonl(
     """One row for each line that is not blank, or for each object of a file that is one JSON array.
 
     Args:
-        on_fault: told of a line that is no JSON object; unless it raises, the lines after it are read.
+        on_fault: receives a line that is not a JSON object; unless it raises, the lines after it are read.
         lines: with their numbers, instead of those of the file.
 
     Raises:
@@ -78,4 +78,4 @@ def _parse_object(line: str, location: str) -> dict[str, Any]:
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON value; write null")
+    raise ValueError(f"{text} is not a JSON value; write null")

@@ -1,4 +1,4 @@
-"""Says so when a task file makes us read what lies neither beside it nor in the project nor under the data root."""
+"""Says so when a task file makes us read what is neither beside it nor in the project nor under the data root."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def files_outside(files: Iterable[Path], *, task_path: Path, data_root: Path | None) -> list[Path]:
-    """The files that lie neither below the folder of the task file, the working folder nor the data root, as they
+    """The files that are neither below the folder of the task file, the working folder nor the data root, as they
     really are. The working folder does not count where it holds the user's home.
 
     A path leaves by `..`, by being absolute, or by a symbolic link beside the task file. What a link within the data

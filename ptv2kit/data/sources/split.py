@@ -163,7 +163,7 @@ class OpenSplit:
         return None if self.located is None else self.located.pattern.absolute()
 
     def rows(self, on_fault: Fault) -> Iterator[Row]:
-        """The rows, with `expand`, `derive`, `where` and `distinct` applied; `on_fault` is told of malformed ones."""
+        """The rows, with `expand`, `derive`, `where` and `distinct` applied; `on_fault` receives malformed ones."""
         return task_rows(self.task, self.plain_rows(on_fault), on_fault)
 
     def plain_rows(self, on_fault: Fault) -> Iterator[Row]:
@@ -204,7 +204,7 @@ def locate_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path
     """The files of a split, without reading them; None if the split comes from the hub. Arguments as of `read_split`.
 
     Raises:
-        ConfigError: the task has no such split, or the data root is no folder.
+        ConfigError: the task has no such split, or the data root is not a folder.
         DataError: there is no such file, or it is a directory.
     """
     if data_root is not None and not data_root.is_dir():
@@ -277,7 +277,7 @@ def _files_read(located: Located, source: DataSource) -> list[Path]:
 
 
 def _matching(root: Path, name: str) -> Iterable[Path]:
-    """The files that a pattern matches, sorted; none if it is no pattern."""
+    """The files that a pattern matches, sorted; none if it is not a pattern."""
     if not _PATTERN & set(name):
         return []
     pattern = Path(name)

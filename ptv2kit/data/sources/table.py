@@ -15,8 +15,8 @@ from ptv2kit.spec.sources import TableSource
 def read_table(path: Path, source: TableSource, *, on_fault: Fault = raise_fault) -> Iterator[Row]:
     """One row for each record; all values are text. Blank lines are skipped.
 
-    Of a record with another number of fields than there are columns `on_fault` is told; unless it raises, the records
-    after it are read.
+    Of a record with another number of fields than there are columns `on_fault` receives an error; unless it raises, the
+    records after it are read.
 
     Without quoting a line is a record, whatever quotes it holds. With quoting (RFC 4180) a record may span lines; its
     location is the first one.

@@ -129,8 +129,8 @@ def published_config(settings: Mapping[str, Any]) -> dict[str, Any] | None:
         The arguments, or None if it is another model's, GLM-4's for example.
 
     Raises:
-        DataError: it is the original GLM's, but a size is missing or is no positive whole number, or its positions are
-            of another kind.
+        DataError: it is the original GLM's, but a size is missing or is not a positive whole number, or its
+            positions are of another kind.
     """
     if settings.get("model_type") != "glm" or not {"block_position_encoding", "max_sequence_length"} & settings.keys():
         return None

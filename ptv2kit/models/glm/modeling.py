@@ -267,7 +267,7 @@ class OriginalGlmModel(OriginalGlmPreTrainedModel):
         elif context_length is None:
             return create_bidirectional_mask(self.config, embeds, attention_mask)
         else:
-            # The context is one block that sees itself; -1 is no block. A mask function would not compile in one graph.
+            # The context is one block that sees itself; -1 is none. A mask function would not compile in one graph.
             in_context = torch.arange(embeds.shape[1], device=embeds.device) < context_length.unsqueeze(1)
             blocks = torch.where(in_context, 0, -1)
             mask = create_causal_mask(self.config, embeds, attention_mask, None, block_sequence_ids=blocks)
