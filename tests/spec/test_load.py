@@ -373,7 +373,7 @@ def test_explain_names_the_closest_key(project: Path) -> None:
         explain(load_recipe(project / "recipes" / "one.yaml"), "train.epoch")
 
 
-TASK: TypeAdapter[Any] = TypeAdapter(Task)
+ANY_TASK: TypeAdapter[Any] = TypeAdapter(Task)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{}"), max_size=20) | (
     st.sampled_from(
         ["no", "1e-3", "null", "", "2026-01-01", "a: b", "# x", "???", "'", '"', "- a", "\t", "\n", "\x85", "a\u2028b"]
@@ -394,7 +394,7 @@ def test_resolved_yaml_loads_again_to_an_equal_object(
         "input": {"text": "{x}"},
         "labels": {"scheme": "classes", "column": column or "c", "names": names},
     }
-    task = TASK.validate_python(values)
+    task = ANY_TASK.validate_python(values)
     (folder / "task.yaml").write_text(resolved_yaml(task), encoding="utf-8")
     resolved = load_file(folder / "task.yaml")
     assert isinstance(resolved, ResolvedTask)
