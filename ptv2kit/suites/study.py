@@ -167,12 +167,18 @@ class SharedSearch:
 
     def _last_attempts(self) -> dict[int, FrozenTrial]:
         """By rank."""
-        trials = self._study.get_trials(deepcopy=False)
-        return {
-            trial.user_attrs[_RANK]: trial
-            for trial in trials
-            if _RANK in trial.user_attrs and trial.user_attrs.get(_STATUS) != _WITHDRAWN
-        }
+        ranks: dict[int, int] = {}
+        found: dict[int, FrozenTrial] = {}
+        for trial in self._study.get_trials(deepcopy=False):
+            attributes = trial.user_attrs
+            rank = attributes.get(_RANK)
+            if rank is None and "owner" in attributes:
+                # Version 0.1 kept no ranks: they are the order of the trials, and a retry has that of the first try.
+                rank = ranks.get(attributes.get("retry_of", -1), len(found))
+            if rank is not None and attributes.get(_STATUS) != _WITHDRAWN:
+                ranks[trial.number] = rank
+                found[rank] = trial
+        return found
 
     def _recover(self) -> None:
         """Put trials whose process has died into the queue again."""

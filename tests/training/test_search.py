@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from ptv2kit.errors import ConfigError, DataError
@@ -263,3 +264,34 @@ def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ConfigError) as caught:
         open_search(tmp_path)
     assert caught.value.problems[0].hint == "pip install 'ptv2kit[search]'"
+
+
+def test_a_study_of_version_0_1_is_continued(tmp_path: Path) -> None:
+    """It kept no ranks; a trial whose process had died was tried again under another number."""
+    storage = f"sqlite:///{tmp_path}/old.db"
+    rates = optuna.distributions.FloatDistribution(1e-4, 1.0, log=True)
+    study = optuna.create_study(study_name="test", storage=storage, direction="maximize")
+    states = optuna.trial.TrialState
+    for number, (state, more) in enumerate(
+        [(states.COMPLETE, {}), (states.FAIL, {}), (states.COMPLETE, {"retry_of": 1}), (states.COMPLETE, {})]
+    ):
+        status = {"status": "finished"} if state == states.COMPLETE else {}
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=state,
+                value=float(number) if status else None,
+                params={"rate": 0.1 / (number + 1)},
+                distributions={"rate": rates},
+                user_attrs={"owner": "host:1:2", **status, **more},
+            )
+        )
+    search = open_search(tmp_path, trials=5, storage=storage)
+    assert [trial.score for trial in search.trials()] == [0.0, 2.0, 3.0]
+    tried: list[int] = []
+
+    def objective(number: int, settings: Mapping[str, Any], watcher: Log) -> TrialOutcome:
+        tried.append(number)
+        return near_a_hundredth(number, settings, watcher)
+
+    assert search.run(objective)
+    assert tried == [3, 4]
