@@ -16,7 +16,7 @@ quickstart:
 test *arguments:
     pytest {{ arguments }}
 
-# Tests that take longer
+# Tests that take longer; PTV2KIT_FUZZ=1500 feeds that many damaged files, for a night
 test-slow:
     pytest -m slow
 
