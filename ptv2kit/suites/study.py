@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -144,11 +144,12 @@ class SharedSearch:
         with _quiet():
             while not self._interrupted:
                 # Held until the trial has its own lock: otherwise another process could take it for one that died.
-                with FileLock(self._locks / "queue") as queue:
+                with FileLock(self._locks / "queue") as queue, ExitStack() as held:
                     self._recover()
                     if not self._prepare_next():
                         return True
-                    self._study.optimize(partial(self._try, objective, queue), n_trials=1, catch=(_EndedError,))
+                    trying = partial(self._try, objective, queue, held)
+                    self._study.optimize(trying, n_trials=1, catch=(_EndedError,))
         return False
 
     def trials(self) -> tuple[TrialRecord, ...]:
@@ -186,7 +187,10 @@ class SharedSearch:
 
         for rank, trial in self._last_attempts().items():
             if trial.state.name == "RUNNING" and self._is_orphan(rank, trial):
-                self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+                try:
+                    self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+                except ValueError:
+                    continue  # it has ended since the trials were read
             elif trial.state.name != "FAIL" or _STATUS in trial.user_attrs:
                 continue
             again = optuna.trial.create_trial(
@@ -228,7 +232,7 @@ class SharedSearch:
         )
         return True
 
-    def _try(self, objective: Objective, queue: FileLock, trial: optuna.Trial) -> float:
+    def _try(self, objective: Objective, queue: FileLock, held: ExitStack, trial: optuna.Trial) -> float:
         import optuna
 
         rank = trial.user_attrs.get(_RANK)
@@ -241,22 +245,22 @@ class SharedSearch:
             trial.set_user_attr(_STATUS, _WITHDRAWN)
             raise _EndedError
         path = self._lock(rank)
-        with FileLock(path):
-            trial.set_user_attr(_LOCK, f"{platform.node()}:{path}")
-            listed = bool(self._points)
-            settings = {key: _suggest(trial, key, each, listed=listed) for key, each in self._search.space.items()}
-            queue.release()
-            outcome = objective(rank, settings, _watcher(trial))
-            if outcome.status == "interrupted":
-                self._interrupted = True
-                raise _EndedError  # without a status it is as one whose process has died
-            trial.set_user_attr(_FACTS, json.dumps(dict(outcome.facts), ensure_ascii=False))
-            trial.set_user_attr(_STATUS, outcome.status)
-            if outcome.status == "stopped":
-                raise optuna.TrialPruned
-            if outcome.status == "failed" or outcome.score is None:
-                raise _EndedError
-            return outcome.score
+        held.enter_context(FileLock(path))  # until Optuna has written how the trial ended
+        trial.set_user_attr(_LOCK, f"{platform.node()}:{path}")
+        listed = bool(self._points)
+        settings = {key: _suggest(trial, key, each, listed=listed) for key, each in self._search.space.items()}
+        queue.release()
+        outcome = objective(rank, settings, _watcher(trial))
+        if outcome.status == "interrupted":
+            self._interrupted = True
+            raise _EndedError  # without a status it is as one whose process has died
+        trial.set_user_attr(_FACTS, json.dumps(dict(outcome.facts), ensure_ascii=False))
+        trial.set_user_attr(_STATUS, outcome.status)
+        if outcome.status == "stopped":
+            raise optuna.TrialPruned
+        if outcome.status == "failed" or outcome.score is None:
+            raise _EndedError
+        return outcome.score
 
     def _lock(self, rank: int) -> Path:
         return self._locks / f"{rank:05}"
