@@ -21,7 +21,7 @@ SPACE = {"x": Parameter(low=0.0, high=1.0, step=0.25), "y": Parameter(values=(1,
 def search_with(storage: str, trials: int | None, sampler: str) -> SharedSearch:
     """The study of these tests."""
     settings = Search.model_validate({"trials": trials, "sampler": sampler, "space": SPACE, "storage": storage})
-    return SharedSearch(settings, "test", Path(storage))
+    return SharedSearch(settings, "test", Path(storage.removeprefix("sqlite:///")))
 
 
 def main() -> None:
