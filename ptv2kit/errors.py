@@ -8,6 +8,7 @@ else is an internal fault.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import re
 from abc import ABC
 from collections.abc import Iterable, Sequence
@@ -138,3 +139,18 @@ def did_you_mean(found: str, known: Sequence[str]) -> str:
     if 0 < len(known) <= 24:
         return "known: " + ", ".join(known)
     return ""
+
+
+def require_extra(package: str, what: str, extra: str) -> None:
+    """Make sure, before anything costly, that an optional package is installed.
+
+    Args:
+        package: its name in an import.
+        what: the beginning of the message, such as `a search needs Optuna`.
+        extra: of ptv2kit, which installs it.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"{what}, which is not installed", hint=f"pip install 'ptv2kit[{extra}]'")

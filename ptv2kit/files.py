@@ -1,4 +1,4 @@
-"""Looking for files, and writing them so that a part of one is never found."""
+"""Looking for files, locking them, and writing them so that a part of one is never found."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import secrets
-import shutil
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,6 @@ from ptv2kit.errors import ConfigError, DataError, Problem
 
 _LFS_POINTER = b"version https://git-lfs"
 _ZIP = b"PK\x03\x04"
-_MEMINFO = Path("/proc/meminfo")
-_CONTROL_GROUP = Path("/sys/fs/cgroup")
 _COPY_AGAIN = "copy or download it again"
 
 
@@ -153,11 +149,6 @@ def weights_fault(path: Path) -> Problem | None:
     return None
 
 
-def allowed_cores() -> int:
-    """Processors that this process may use, which a scheduler or container may have limited."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
 def is_file(path: Path) -> bool:
     """Whether a file is there; a name that no file can have is not."""
     try:
@@ -172,34 +163,6 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:
         return False
-
-
-def free_memory(memory: Path = _MEMINFO, group: Path = _CONTROL_GROUP) -> int | None:
-    """Bytes that a process can still have, a container's limit included; None where the system does not say.
-
-    Args:
-        memory: Linux's table of the machine's memory.
-        group: folder of the control group (version 2).
-    """
-    try:
-        lines = memory.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    if not found:
-        return None
-    try:
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-    except OSError:
-        return found[0]
-    return found[0] if limit == "max" else max(0, min(found[0], int(limit) - used))
-
-
-def free_disk(folder: Path) -> int:
-    """Bytes that are free where a folder is, or would be made."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    return shutil.disk_usage(existing).free
 
 
 def try_lock(path: Path) -> FileLock | None:
@@ -222,15 +185,14 @@ def try_lock(path: Path) -> FileLock | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds a lock."""
+    """Whether a process holds a lock.
+
+    Raises:
+        ConfigError: the file system has no locks.
+    """
     if not path.is_file():
         return False
     lock = try_lock(path)
     if lock is not None:
         lock.release()
     return lock is None
-
-
-def safe_environment() -> dict[str, str]:
-    """This process's environment for a child that imports nothing from the working folder, as `ptv2kit` itself."""
-    return {**os.environ, "PYTHONSAFEPATH": "1"}

@@ -25,7 +25,7 @@ from ptv2kit.spec.recipe import Recipe
 from ptv2kit.training.evaluate import Evaluation
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared
-from ptv2kit.training.state import Row, Step, TrainingState
+from ptv2kit.training.state import LogEntry, Step, TrainingState
 from ptv2kit.training.trainer import Trainer
 from ptv2kit.training.writer import RunWriter
 
@@ -189,7 +189,7 @@ class _Watch:
         """The trainer is built, the epoch begins."""
         self.started = Clock.start()
 
-    def log(self, row: Row) -> None:
+    def log(self, row: LogEntry) -> None:
         """Note when a step or the epoch ended."""
         if isinstance(row, Step):
             self.last_step = Clock.start()

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import IO, final
 
 from ptv2kit.errors import ConfigError, ProjectError, TrainingError
-from ptv2kit.files import allowed_cores, safe_environment
+from ptv2kit.machine import allowed_cores, safe_environment
 from ptv2kit.spec.recipe import Recipe
 
 _GRACE = 60.0

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from ptv2kit.cli.output import show
+from ptv2kit.errors import require_extra
 from ptv2kit.report.entries import collect, suite_folder
-from ptv2kit.report.figures import require_matplotlib
 from ptv2kit.report.page import build, to_json, write_report
 from ptv2kit.spec.catalog import find_file
 
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: an argument is not a suite or run, nothing has been run, or matplotlib is not installed.
         DataError: a file of a run is not what it should be.
     """
-    require_matplotlib()
+    require_extra("matplotlib", "the figures of a report need matplotlib", "report")
     sources = [_source(str(source), args.runs_dir) for source in args.sources]
     groups = collect(sources, args.runs_dir)
     folder = args.to

@@ -13,7 +13,8 @@ from typing import Any, final
 from ptv2kit.cli.output import show
 from ptv2kit.cli.plan import gpu_here
 from ptv2kit.errors import ConfigError, DataError, Problem
-from ptv2kit.files import free_disk, is_locked
+from ptv2kit.files import is_locked
+from ptv2kit.machine import free_disk
 from ptv2kit.plan.estimate import Disk, Estimate, Estimator, disk_of, readable
 from ptv2kit.plan.hardware import Gpu, find_gpu
 from ptv2kit.report.records import CellRecord

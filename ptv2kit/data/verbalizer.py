@@ -86,7 +86,6 @@ class _Finder:
 
     def __init__(self, task: AnyTask, subwords: Subwords, merged: Merged | None) -> None:
         self._task = task
-        self._one_token = task.model_dump(include={"verbalizer_tokens"}).get("verbalizer_tokens") == "one"
         self._subwords = subwords
         self._merged = merged
         self._problems: list[Problem] = []
@@ -144,7 +143,7 @@ class _Finder:
         except ValueError as error:
             self._add(path, str(error).replace("the answer ", "the word "))
             return None
-        if len(ids) > 1 and self._one_token:
+        if len(ids) > 1 and self._task.words_are_one_token:
             count = _NUMBERS[len(ids)] if len(ids) < len(_NUMBERS) else f"{len(ids)} tokens"
             tokens = ", ".join(map(repr, self._subwords.tokens(ids)))
             hint = "take a word that is one token, or set verbalizer_tokens: any"

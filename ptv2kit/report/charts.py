@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
+from ptv2kit.report.cells import count_text, is_number, short_value
 from ptv2kit.report.configurations import BACKBONE, METHOD, Configuration, Section, Stat
-from ptv2kit.report.tables import Headline, count_text, headlines, is_number, short_value
+from ptv2kit.report.tables import Headline, headlines
 from ptv2kit.spec.suite import short_names
 
 LENGTH = "prompt.length"

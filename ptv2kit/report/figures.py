@@ -6,7 +6,6 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from ptv2kit.errors import ConfigError
 from ptv2kit.report.charts import Chart, Panel, Point
 
 if TYPE_CHECKING:
@@ -16,20 +15,6 @@ _COLOURS = ("#0b62b0", "#b3470b", "#1c7a4a", "#8d3a9e", "#a8154c", "#5a6b00", "#
 _MARKS = ("o", "s", "^", "v")
 _LINES = ("-", "--", ":", "-.")
 _ACROSS = 4
-
-
-def require_matplotlib() -> None:
-    """Make sure that the extra `report` is installed.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    try:
-        import matplotlib  # noqa: F401 # pyright: ignore[reportUnusedImport]
-    except ImportError as error:
-        raise ConfigError(
-            "the figures of a report need matplotlib, which is not installed", hint="pip install 'ptv2kit[report]'"
-        ) from error
 
 
 def draw(chart: Chart) -> dict[str, bytes]:

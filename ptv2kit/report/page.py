@@ -8,30 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from ptv2kit import __version__
 from ptv2kit.errors import ConfigError, visible
 from ptv2kit.files import write_atomically
+from ptv2kit.report.cells import Cell, Column, Table, aligned, make, signed, stat_text
 from ptv2kit.report.charts import Chart, charts
 from ptv2kit.report.configurations import Configuration, Section, Stat, merge
 from ptv2kit.report.entries import Group
 from ptv2kit.report.figures import draw
-from ptv2kit.report.tables import (
-    Cell,
-    Column,
-    Table,
-    aligned,
-    configurations_table,
-    expectations_table,
-    label,
-    make,
-    pivot_table,
-    runs_table,
-    signed,
-    stat_text,
-)
+from ptv2kit.report.tables import configurations_table, expectations_table, label, pivot_table, runs_table
 
 REPORT_VERSION = 1
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#])")
@@ -98,11 +86,16 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         for _, files in part.charts:
             content |= files
     loader = PackageLoader("ptv2kit.report", ".")
-    environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment = Environment(
+        loader=loader,
+        autoescape=select_autoescape(["html.j2"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     filters: Any = environment.filters
     filters.update(line=_escape, table=_table, svg=_svg, values=_values)
     content["report.md"] = visible(environment.get_template("report.md.j2").render(report=report)).encode()
-    environment.autoescape = True
     content["report.html"] = environment.get_template("report.html.j2").render(report=report).encode()
     for name, data in content.items():
         try:

@@ -8,7 +8,7 @@ ask which scheme it has.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, Union, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
 from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag
 
@@ -225,6 +225,13 @@ class StartEndLabels(Section):
 class TaskBase(Section):
     """What every task has, whatever its scheme."""
 
+    hub_task: ClassVar[tuple[str, str]]
+    """What the hub calls this kind of task: its tag and its title."""
+    reads_words: ClassVar[bool] = False
+    """Whether rows hold words that are already split, which some backbones need another tokenizer for."""
+    labels_are_words: ClassVar[bool] = False
+    """Whether a prompt can start from the labels' names."""
+
     task: Name
     """Name of the task."""
     version: PositiveInt = 1
@@ -245,11 +252,6 @@ class TaskBase(Section):
     """Of rows with the same text only the first one is kept."""
 
     @property
-    def reads_words(self) -> bool:
-        """Whether its rows hold words that are already split, which some backbones need another tokenizer for."""
-        return False
-
-    @property
     def stride(self) -> int:
         """Sub-words that neighbouring windows of a long input share; 0 for inputs that are cut off instead."""
         return 0
@@ -257,11 +259,6 @@ class TaskBase(Section):
     @property
     def names_from_train(self) -> bool:
         """Whether only the training rows tell which labels there are."""
-        return False
-
-    @property
-    def labels_are_words(self) -> bool:
-        """Whether a prompt can start from the labels' names."""
         return False
 
     @property
@@ -280,9 +277,9 @@ class TaskBase(Section):
         return None
 
     @property
-    def hub_task(self) -> tuple[str, str]:
-        """What the hub calls this kind of task: its tag and its title."""
-        raise NotImplementedError
+    def words_are_one_token(self) -> bool:
+        """Whether each word of a verbalizer must be one token of the vocabulary."""
+        return False
 
     def input_columns(self) -> list[str]:
         """The columns of a row that become the model's input, in order of first use, made ones too."""
@@ -302,7 +299,6 @@ class TaskBase(Section):
 
     def faults(self) -> Iterator[Fault]:
         """Settings that contradict each other."""
-        yield from self._repeated_names()
         if self.distinct is not None:
             yield from no_column(("distinct",), (self.distinct,), "{id}", "distinct")
         made = [step.item for step in self.expand]
@@ -324,17 +320,6 @@ class TaskBase(Section):
             message = "'data.unit' is sentence, but the propbank layout has no named entities"
             yield Fault(("data", "unit"), message)
 
-    def _repeated_names(self) -> Iterator[Fault]:
-        values = self.model_dump(include={"labels": {"names"}, "metrics": True})
-        lists: tuple[tuple[tuple[str, ...], Any], ...] = (
-            (("labels", "names"), values["labels"].get("names")),
-            (("metrics",), values["metrics"]),
-        )
-        for path, listed in lists:
-            if isinstance(listed, tuple) and len(set(listed)) < len(listed):
-                twice = next(name for name in listed if listed.count(name) > 1)
-                yield Fault(path, f"'{'.'.join(path)}' names '{twice}' twice")
-
     def _mask_column_faults(self) -> Iterator[Fault]:
         """Columns that a verbalizer's mask would hide."""
         made: list[tuple[str | int, ...]] = [("derive", name) for name in self.derive if name == MASK]
@@ -345,6 +330,9 @@ class TaskBase(Section):
 
 class ClassesTask(TaskBase):
     """A task with one class per row: sentiment, inference, yes/no questions."""
+
+    hub_task: ClassVar[tuple[str, str]] = ("text-classification", "Text Classification")
+    labels_are_words: ClassVar[bool] = True
 
     input: TextInput
     """How a row becomes the model's input."""
@@ -381,11 +369,6 @@ class ClassesTask(TaskBase):
         return self.labels.names == "from_train"
 
     @property
-    def labels_are_words(self) -> bool:
-        """True: classes have names."""
-        return True
-
-    @property
     def groups_rows(self) -> bool:
         """See `TaskBase.groups_rows`."""
         return self.labels.group is not None
@@ -401,9 +384,9 @@ class ClassesTask(TaskBase):
         return self.verbalizer
 
     @property
-    def hub_task(self) -> tuple[str, str]:
-        """See `TaskBase.hub_task`."""
-        return "text-classification", "Text Classification"
+    def words_are_one_token(self) -> bool:
+        """See `TaskBase.words_are_one_token`."""
+        return self.verbalizer_tokens == "one"
 
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
@@ -416,6 +399,8 @@ class ClassesTask(TaskBase):
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
+        yield from _repeated(("labels", "names"), self.labels.names)
+        yield from _repeated(("metrics",), self.metrics)
         names, group = self.labels.names, self.labels.group
         if self.head == "linear":
             yield from unused_faults(self)
@@ -460,6 +445,8 @@ class ClassesTask(TaskBase):
 class ChoicesTask(TaskBase):
     """A task with one right choice of several: COPA, multiple-choice questions."""
 
+    hub_task: ClassVar[tuple[str, str]] = ("multiple-choice", "Multiple Choice")
+
     input: ChoicesInput
     """How a row becomes the model's inputs, one for each choice."""
     labels: ChoicesLabels
@@ -479,9 +466,9 @@ class ChoicesTask(TaskBase):
         return {"text": self.input.text}
 
     @property
-    def hub_task(self) -> tuple[str, str]:
-        """See `TaskBase.hub_task`."""
-        return "multiple-choice", "Multiple Choice"
+    def words_are_one_token(self) -> bool:
+        """See `TaskBase.words_are_one_token`."""
+        return self.verbalizer_tokens == "one"
 
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
@@ -494,6 +481,8 @@ class ChoicesTask(TaskBase):
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
+        yield from _repeated(("labels", "names"), self.labels.names)
+        yield from _repeated(("metrics",), self.metrics)
         if self.head == "linear":
             yield from unused_faults(self)
         else:
@@ -516,6 +505,10 @@ class ChoicesTask(TaskBase):
 class Iob2Task(TaskBase):
     """A task with spans over words: named entities, chunks, semantic roles."""
 
+    hub_task: ClassVar[tuple[str, str]] = ("token-classification", "Token Classification")
+    reads_words: ClassVar[bool] = True
+    labels_are_words: ClassVar[bool] = True
+
     input: WordsInput
     """How a row becomes the model's input."""
     labels: Iob2Labels
@@ -530,24 +523,9 @@ class Iob2Task(TaskBase):
     without the verb, continuations joined."""
 
     @property
-    def reads_words(self) -> bool:
-        """True."""
-        return True
-
-    @property
     def names_from_train(self) -> bool:
         """See `TaskBase.names_from_train`."""
         return self.labels.names == "from_train"
-
-    @property
-    def labels_are_words(self) -> bool:
-        """True: types of spans have names."""
-        return True
-
-    @property
-    def hub_task(self) -> tuple[str, str]:
-        """See `TaskBase.hub_task`."""
-        return "token-classification", "Token Classification"
 
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
@@ -563,6 +541,8 @@ class Iob2Task(TaskBase):
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
+        yield from _repeated(("labels", "names"), self.labels.names)
+        yield from _repeated(("metrics",), self.metrics)
         yield from below("labels", self.labels.faults())
 
     def with_names(self, names: Sequence[str]) -> Self:
@@ -575,6 +555,8 @@ class Iob2Task(TaskBase):
 
 class StartEndTask(TaskBase):
     """A task whose answer is a piece of a passage: extractive question answering."""
+
+    hub_task: ClassVar[tuple[str, str]] = ("question-answering", "Question Answering")
 
     input: QuestionInput
     """How a row becomes the model's inputs, one for each window."""
@@ -606,11 +588,6 @@ class StartEndTask(TaskBase):
         """See `TaskBase.stride`."""
         return self.input.stride
 
-    @property
-    def hub_task(self) -> tuple[str, str]:
-        """See `TaskBase.hub_task`."""
-        return "question-answering", "Question Answering"
-
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
         return _columns(self.input.question, self.input.context)
@@ -622,6 +599,7 @@ class StartEndTask(TaskBase):
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
+        yield from _repeated(("metrics",), self.metrics)
         yield from below("input", self.input.faults())
         yield from below("labels", self.labels.faults())
         for index, metric in enumerate(self.metrics):
@@ -633,28 +611,38 @@ class StartEndTask(TaskBase):
             yield Fault(("metrics", 0), f"the first metric chooses the best epoch; '{first}' cannot")
 
 
+def _repeated(path: tuple[str, ...], listed: object) -> Iterator[Fault]:
+    """A list that names one thing twice; anything but a list names nothing."""
+    twice = [name for name in listed if listed.count(name) > 1] if isinstance(listed, tuple) else []
+    if twice:
+        yield Fault(path, f"'{'.'.join(path)}' names '{twice[0]}' twice")
+
+
 def _columns(*templates: str) -> list[str]:
     columns = [column for template in templates for column in parse_template(template).columns]
     return [column for column in dict.fromkeys(columns) if column != MASK]
-
-
-def scheme_of(value: Any) -> str | None:
-    """The label scheme of a task, raw or validated; None if it says none."""
-    if isinstance(value, TaskBase):
-        value = {"labels": value.model_dump(include={"labels": {"scheme"}})["labels"]}
-    labels: object = value.get("labels") if isinstance(value, dict) else None
-    scheme: object = labels.get("scheme") if isinstance(labels, dict) else None
-    return scheme if isinstance(scheme, str) else None
 
 
 AnyTask = ClassesTask | ChoicesTask | Iob2Task | StartEndTask
 """A task of any scheme."""
 
 TASK_SECTIONS: Mapping[str, type[AnyTask]] = {
-    get_args(task.model_fields["labels"].annotation.model_fields["scheme"].annotation)[0]: task  # pyright: ignore
-    for task in get_args(AnyTask)
+    "classes": ClassesTask,
+    "choices": ChoicesTask,
+    "iob2": Iob2Task,
+    "start_end": StartEndTask,
 }
 """The class that validates a task, by `labels.scheme`."""
+
+
+def scheme_of(value: Any) -> str | None:
+    """The label scheme of a task, raw or validated; None if it says none."""
+    if isinstance(value, AnyTask):
+        return value.labels.scheme
+    labels: object = value.get("labels") if isinstance(value, dict) else None
+    scheme: object = labels.get("scheme") if isinstance(labels, dict) else None
+    return scheme if isinstance(scheme, str) else None
+
 
 Task: Any = Annotated[
     Union[tuple(Annotated[task, Tag(scheme)] for scheme, task in TASK_SECTIONS.items())],  # noqa: UP007 - made, not written

@@ -24,7 +24,7 @@ def unused_faults(task: Section) -> Iterator[Fault]:
     """Keys that only a verbalizer reads; a resolved file writes their defaults too."""
     for key in ("verbalizer", "verbalizer_tokens"):
         field = type(task).model_fields.get(key)
-        if field is not None and key in task.model_fields_set and task.model_dump()[key] != field.default:
+        if field is not None and key in task.model_fields_set and getattr(task, key) != field.default:
             hint = "set head: verbalizer, or take the key out"
             yield Fault((key,), f"'{key}' needs 'head: verbalizer'", hint, at_key=True)
 

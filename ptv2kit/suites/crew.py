@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptv2kit import __version__
 from ptv2kit.errors import ConfigError, TrainingError
-from ptv2kit.files import allowed_cores, safe_environment
+from ptv2kit.machine import allowed_cores, safe_environment
 from ptv2kit.suites.worker import SESSION
 from ptv2kit.training.signals import StopSignals
 

@@ -15,8 +15,8 @@ from ptv2kit.data.schemes.base import Scores
 from ptv2kit.errors import visible
 from ptv2kit.files import is_file, write_atomically
 from ptv2kit.models.counts import ParameterCount
+from ptv2kit.report.cells import aligned
 from ptv2kit.report.records import CellRecord, read_file
-from ptv2kit.report.tables import aligned
 from ptv2kit.spec.cells import cell_name
 from ptv2kit.spec.load import ResolvedRecipe, load_recipe, resolved_yaml
 from ptv2kit.spec.suite import short_names, shown

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 from filelock import FileLock
 
-from ptv2kit.errors import ConfigError
+from ptv2kit.errors import require_extra
 from ptv2kit.files import is_locked
 from ptv2kit.spec.suite import Parameter, Search
-from ptv2kit.training.state import Log, Row, Step
+from ptv2kit.training.state import Log, LogEntry, Step
 from ptv2kit.training.trainer import StopTraining
 
 if TYPE_CHECKING:
@@ -85,12 +85,7 @@ def require_optuna() -> None:
     Raises:
         ConfigError: it is not.
     """
-    try:
-        import optuna  # noqa: F401 # pyright: ignore[reportUnusedImport]
-    except ImportError as error:
-        raise ConfigError(
-            "a search needs Optuna, which is not installed", hint="pip install 'ptv2kit[search]'"
-        ) from error
+    require_extra("optuna", "a search needs Optuna", "search")
 
 
 @final
@@ -270,7 +265,7 @@ def _watcher(trial: optuna.Trial) -> Log:
     """Report each epoch's score to the study, and end the training if the pruner says so."""
     last = False
 
-    def log(row: Row) -> None:
+    def log(row: LogEntry) -> None:
         nonlocal last
         if isinstance(row, Step):
             last = row.step >= row.total_steps  # a training that is done is not stopped

@@ -22,7 +22,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ptv2kit.data.schemes.base import Scores
-from ptv2kit.training.state import Row, Step
+from ptv2kit.training.state import LogEntry, Step
 
 _LINE_SECONDS = 10.0
 
@@ -74,7 +74,7 @@ class TrainingConsole:
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def log(self, row: Row) -> None:
+    def log(self, row: LogEntry) -> None:
         """Move the bar, or off a terminal write a line every ten seconds; write a line for each epoch."""
         if isinstance(row, Step):
             self._losses.append(row.loss)

@@ -16,11 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
-from filelock import FileLock, Timeout
-
 from ptv2kit import __version__
 from ptv2kit.errors import ConfigError, visible
-from ptv2kit.files import allowed_cores, require_plain_file, write_atomically
+from ptv2kit.files import require_plain_file, try_lock, write_atomically
+from ptv2kit.machine import allowed_cores
 
 _PACKAGES = ("torch", "transformers", "safetensors", "datasets", "seqeval", "scikit-learn", "pydantic", "omegaconf")
 
@@ -103,15 +102,11 @@ class RunFolder:
         if not self.writes:
             yield
             return
-        folder = self.path / "checkpoints"
-        folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
+        lock = try_lock(self.path / "checkpoints" / ".lock")
+        if lock is None:
             raise ConfigError(
                 f"the run '{self.path}' is being trained by another process", hint="wait for it, or end it first"
-            ) from error
+            )
         try:
             yield
         finally:

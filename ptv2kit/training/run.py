@@ -32,7 +32,7 @@ from ptv2kit.training.request import request_of, write_request
 from ptv2kit.training.results import Outcome, TaskOutcome, first_metric
 from ptv2kit.training.resume import find_resume_point
 from ptv2kit.training.signals import StopSignals
-from ptv2kit.training.state import Log, OnProgress, Row
+from ptv2kit.training.state import Log, LogEntry, OnProgress
 from ptv2kit.training.trackers import require_trackers, tracking
 from ptv2kit.training.trainer import Trainer, TrainingResult, seed_everything
 from ptv2kit.training.trunk_cache import keep_trunk
@@ -165,7 +165,7 @@ def train_recipe(
         console = TrainingConsole(messages, first_metric([each.task for each in prepared]), recipe.train.epochs)
         logs: list[Log] = [writer.log, console.log, trackers.log, *watchers]
 
-        def log(row: Row) -> None:
+        def log(row: LogEntry) -> None:
             for each in logs:  # a watcher, which may stop the training, comes last
                 each(row)
 

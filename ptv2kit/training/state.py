@@ -42,8 +42,8 @@ class Evaluated:
     seconds: float
 
 
-Row = Step | Evaluated
-Log = Callable[[Row], None]
+LogEntry = Step | Evaluated
+Log = Callable[[LogEntry], None]
 OnProgress = Callable[[int, int], None]
 """Receives how many rows of how many an evaluation has predicted."""
 

@@ -13,7 +13,7 @@ from typing import Any, final
 from ptv2kit.data.schemes.base import Scores
 from ptv2kit.errors import ConfigError
 from ptv2kit.spec.recipe import TrackerName
-from ptv2kit.training.state import Row, Step
+from ptv2kit.training.state import LogEntry, Step
 
 PROJECT = "ptv2kit"
 _EVERY = 10
@@ -193,7 +193,7 @@ class TrackerEvents:
         self._step = step
         self._summary: dict[str, float] = {}
 
-    def log(self, row: Row) -> None:
+    def log(self, row: LogEntry) -> None:
         """Pass on every tenth step, the last one, and the metrics of each epoch."""
         if not isinstance(row, Step):
             self._log(

@@ -17,7 +17,8 @@ from torch import Tensor
 from ptv2kit.data.dataset import EncodedSplit, Progress
 from ptv2kit.data.kept_states import KeptStates, StatesLayout, states_layout
 from ptv2kit.errors import ConfigError, OutOfMemoryError, TrainingError
-from ptv2kit.files import cache_folder, free_disk, free_memory
+from ptv2kit.files import cache_folder
+from ptv2kit.machine import free_disk, free_memory
 from ptv2kit.models.backbones import DTYPES, BackboneSpec
 from ptv2kit.models.build import trunk_depth
 from ptv2kit.models.families import dropouts

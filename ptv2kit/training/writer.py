@@ -21,7 +21,7 @@ from ptv2kit.training.evaluate import Evaluation
 from ptv2kit.training.folder import RunFolder
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prompt_file import load_prompt, prompt_files
-from ptv2kit.training.state import Evaluated, Step, TrainingState
+from ptv2kit.training.state import LogEntry, Step, TrainingState
 
 _EVERY = 10
 """Optimizer steps between two lines of `metrics.jsonl`."""
@@ -76,7 +76,7 @@ class RunWriter:
         folder.cut_metrics(self._lines)
         self._named: deque[set[Path]] = deque(maxlen=recipe.train.keep_checkpoints)
 
-    def log(self, row: Step | Evaluated) -> None:
+    def log(self, row: LogEntry) -> None:
         """Add a line to `metrics.jsonl` every ten steps, with the mean loss since the last one, and every epoch."""
         if isinstance(row, Step):
             self._losses.append(row.loss)

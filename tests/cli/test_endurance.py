@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from ptv2kit.cli.main import main
 from ptv2kit.training.folder import RunFolder
 from ptv2kit.training.prompt_file import load_prompt
-from ptv2kit.training.state import Evaluated, Row
+from ptv2kit.training.state import Evaluated, LogEntry
 from ptv2kit.training.writer import RunWriter
 from tests.cli.test_resume import assert_equal_runs, at_step, uninterrupted
 from tests.cli.test_run import Project, project, read_json
@@ -47,7 +47,7 @@ def test_the_prompt_is_that_of_the_checkpoint_a_run_resumes_from(
     """Killed after an evaluation that kept a prompt, before the checkpoint that would know of it."""
     original = RunWriter.log
 
-    def log(self: RunWriter, row: Row) -> None:
+    def log(self: RunWriter, row: LogEntry) -> None:
         original(self, row)
         if isinstance(row, Evaluated) and row.epoch == 2:
             raise Killed

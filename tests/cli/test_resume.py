@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from ptv2kit.cli.main import main
-from ptv2kit.training.state import Row, Step
+from ptv2kit.training.state import LogEntry, Step
 from ptv2kit.training.writer import RunWriter
 from tests.cli.test_run import Project, project, read_json
 
@@ -47,7 +47,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None])
     """Let something happen in this step."""
     original = RunWriter.log
 
-    def log(self: RunWriter, row: Row) -> None:
+    def log(self: RunWriter, row: LogEntry) -> None:
         original(self, row)
         if isinstance(row, Step) and row.step == step:
             act()

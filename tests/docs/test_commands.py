@@ -31,7 +31,7 @@ _ELSEWHERE = {
     r"ptv2kit report .*figure3": "needs a suite that was run; tests/test_report.py makes one",
     r"ptv2kit run .*--resume$": "needs a run that was interrupted; tests/cli/test_resume.py interrupts some",
     r"ptv2kit preview .* --backbone roberta": "needs a tokenizer of the hub; tests/test_verbalizer.py has its own",
-    r"ptv2kit run recipes/suites/.*(?<!--dry-run)$": "takes minutes to hours; tests/test_suites.py runs small ones",
+    r"ptv2kit run recipes/suites/.*(?<!--dry-run)$": "takes minutes to hours; tests/suites/ runs small ones",
     r"ptv2kit serve .*--host": "listens to a network; tests/cli/test_serve.py asks with a token",
 }
 """What is only parsed, by a pattern of the command, and why."""

@@ -14,7 +14,7 @@ from ptv2kit.spec.task import TASK_SECTIONS, Task
 from ptv2kit.training.evaluate import evaluate
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared, prepare
-from ptv2kit.training.state import Row, Step
+from ptv2kit.training.state import LogEntry, Step
 from ptv2kit.training.trainer import Trainer, seed_everything
 from tests.tiny_backbones import FAMILIES, in_turn, save_tiny
 from tests.training.tiny import Kept
@@ -78,7 +78,7 @@ class Silent:
     def __init__(self) -> None:
         self.losses: list[float] = []
 
-    def log(self, row: Row) -> None:
+    def log(self, row: LogEntry) -> None:
         if isinstance(row, Step):
             self.losses.append(row.loss)
 

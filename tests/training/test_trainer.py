@@ -18,7 +18,7 @@ from ptv2kit.training import evaluate, trainer
 from ptv2kit.training.optimization import build_optimizer, rate_factor
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prepare import Prepared
-from ptv2kit.training.state import Evaluated, Row, TrainingState
+from ptv2kit.training.state import Evaluated, LogEntry, TrainingState
 from ptv2kit.training.trainer import Trainer, TrainingResult, seed_everything
 from tests.training.tiny import Kept, prepare_with
 
@@ -36,7 +36,7 @@ class Recorder:
     def kept(self) -> list[tuple[dict[str, torch.Tensor], int]]:
         return [(tensors, epoch) for _, tensors, epoch in self.keeper.bests]
 
-    def log(self, row: Row) -> None:
+    def log(self, row: LogEntry) -> None:
         if isinstance(row, Evaluated):
             self.evaluations.append((row.epoch, row.best))
             return

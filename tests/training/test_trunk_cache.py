@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from ptv2kit.errors import ConfigError, OutOfMemoryError, TrainingError
-from ptv2kit.files import free_memory
+from ptv2kit.machine import free_memory
 from ptv2kit.spec.recipe import Recipe
 from ptv2kit.spec.task import Task
 from ptv2kit.training import trunk_cache

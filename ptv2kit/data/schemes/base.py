@@ -196,7 +196,10 @@ class Scores:
 
 
 class LabelScheme(ABC):
-    """A family of tasks. The trainer and the evaluation know no more of a task than this."""
+    """A family of tasks. The trainer and the evaluation know no more of a task than this.
+
+    Each module of this folder has one as `Scheme(task, subwords, train_rows)`.
+    """
 
     @property
     @abstractmethod

@@ -112,7 +112,7 @@ class Scheme(LabelScheme):
             return tuple(self._subwords.encode_texts(text, choice, self._task.input.truncate) for choice in choices)
         answers = [word_ids(choice, self._subwords) for choice in choices]
         for choice, answer in zip(choices, answers, strict=True):
-            if len(answer) > 1 and self._task.verbalizer_tokens == "one":
+            if len(answer) > 1 and self._task.words_are_one_token:
                 tokens = ", ".join(map(repr, self._subwords.tokens(answer)))
                 raise DataError(
                     f"the choice {choice!r} is {len(answer)} tokens in this vocabulary: {tokens}",

@@ -10,7 +10,7 @@ import pytest
 from ptv2kit.cli.main import main
 from ptv2kit.errors import ConfigError
 from ptv2kit.plan.estimate import Disk, disk_of
-from tests.test_suites import GRID, Project, project
+from tests.suites.test_suites import GRID, Project, project
 
 __all__ = ["project"]
 TWO_TASKS = """suite: two

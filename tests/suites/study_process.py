@@ -1,6 +1,6 @@
 """A process that takes part in a search, for tests that need several or kill one.
 
-Usage: python -m tests.training.search_process STORAGE TRIALS SAMPLER SECONDS
+Usage: python -m tests.suites.study_process STORAGE TRIALS SAMPLER SECONDS
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from ptv2kit.spec.suite import Parameter, Search
 from ptv2kit.suites.study import SharedSearch, TrialOutcome
 from ptv2kit.training.state import Evaluated, Log, Step
 from ptv2kit.training.trainer import StopTraining
-from tests.training.search_process import search_with
+from tests.suites.study_process import search_with
 
 ROOT = Path(__file__).parents[2]
 RATE = Parameter(low=1e-4, high=1.0, log=True)
@@ -172,7 +172,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def start(storage: str, trials: int, sampler: str, seconds: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.training.search_process", storage, str(trials), sampler, str(seconds)]
+    command = [sys.executable, "-m", "tests.suites.study_process", storage, str(trials), sampler, str(seconds)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 

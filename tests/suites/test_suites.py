@@ -18,7 +18,7 @@ from ptv2kit.cli.main import main
 from ptv2kit.spec.cells import load_file, load_suite
 from ptv2kit.spec.load import ResolvedRecipe
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TASK = """task: tiny
 data: {source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl}}
 input: {words: words, max_length: 16}

@@ -1,0 +1,49 @@
+"""What this machine lets a process have: processors, memory, disk; and the environment of its children."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+_MEMINFO = Path("/proc/meminfo")
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
+
+
+def allowed_cores() -> int:
+    """Processors that this process may use, which a scheduler or container may have limited."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def free_memory(memory: Path = _MEMINFO, group: Path = _CONTROL_GROUP) -> int | None:
+    """Bytes that a process can still have, a container's limit included; None where the system does not say.
+
+    Args:
+        memory: Linux's table of the machine's memory.
+        group: folder of the control group (version 2).
+    """
+    try:
+        lines = memory.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    if not found:
+        return None
+    try:
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+    except OSError:
+        return found[0]
+    return found[0] if limit == "max" else max(0, min(found[0], int(limit) - used))
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that are free where a folder is, or would be made."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    return shutil.disk_usage(existing).free
+
+
+def safe_environment() -> dict[str, str]:
+    """This process's environment for a child that imports nothing from the working folder, as `ptv2kit` itself."""
+    return {**os.environ, "PYTHONSAFEPATH": "1"}
