@@ -158,8 +158,7 @@ def scores_table(scores: Scores, title: str) -> Table:
         table.add_row(row.name, *_numbers(row.precision, row.recall, row.f1), str(row.support))
     table.add_section()
     for name, value in scores.values.items():
-        count = scores.counts.get(name, sum(row.support for row in scores.types))
-        of = f"{count} groups" if name in scores.counts else str(count)
+        of = scores.counts.get(name, str(sum(row.support for row in scores.types)))
         table.add_row(name, "", "", f"{value:.2f}", of, style="bold")
     return table
 

@@ -205,6 +205,7 @@ def test_span_f1_is_seqevals_strict_iob2(tokenizer: BertTokenizer) -> None:
     scores = scheme.score([Prediction(0, found, 1.0, right)])
     assert scores.values["span_f1"] == pytest.approx(100 * 2 / 3)
     assert scores.values["token_accuracy"] == 75.0
+    assert scores.counts["token_accuracy"] == "4 words"  # the spans of the other metrics are two
     assert {type(value) for value in scores.values.values()} == {float}  # NumPy's numbers are no JSON
     assert {row.name: (row.f1, row.support) for row in scores.types} == {"LOC": (0.0, 1), "PER": (100.0, 1)}
 

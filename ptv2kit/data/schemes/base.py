@@ -187,12 +187,12 @@ class Scores:
     Args:
         values: each metric on a scale of 0 to 100; thresholds are logits.
         types: the same by class or span type.
-        counts: over how many things a metric is taken, where they are not rows, such as groups of rows.
+        counts: what a metric is taken over, such as `3 groups`, where it is not the rows or spans of `types`.
     """
 
     values: dict[str, float]
     types: tuple[TypeScore, ...] = field(default=())
-    counts: dict[str, int] = field(default_factory=dict[str, int])
+    counts: dict[str, str] = field(default_factory=dict[str, str])
 
 
 class LabelScheme(ABC):

@@ -169,7 +169,7 @@ class Scheme(LabelScheme):
             {member.group for member in (prediction.notes for prediction in predictions) if member is not None}
         )
         grouped = [metric for metric in self._task.metrics if metric not in ("accuracy", "macro_f1")]
-        counts = dict.fromkeys(grouped, groups)
+        counts = dict.fromkeys(grouped, f"{groups} groups")
         return Scores({metric: values[metric] for metric in self._task.metrics}, types, counts)
 
     def _grouped(

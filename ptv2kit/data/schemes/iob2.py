@@ -170,7 +170,8 @@ class Scheme(LabelScheme):
             values["srl_f1"] = roles["srl_f1"]
             if self._task.metrics[0] == "srl_f1":
                 types = [TypeScore(name, *by_role[name]) for name in sorted(by_role)]
-        return Scores({metric: values[metric] for metric in self._task.metrics}, tuple(types))
+        counts = {"token_accuracy": f"{sum(map(len, right))} words"}
+        return Scores({metric: values[metric] for metric in self._task.metrics}, tuple(types), counts)
 
     def _spelled(self, row: Row) -> tuple[list[str], str]:
         """The words of a row without labels, and the text that they stand in."""
