@@ -16,9 +16,13 @@ quickstart:
 test *arguments:
     pytest {{ arguments }}
 
-# Tests that take longer; PTV2KIT_FUZZ=1500 feeds that many damaged files, for a night
+# Tests that take longer, which CI runs too
 test-slow:
-    pytest -m slow
+    pytest -m "slow and not night"
+
+# All families, killed processes and disks of every kind, thousands of damaged files (PTV2KIT_FUZZ=1500): half an hour
+test-night:
+    pytest -m night
 
 # Style and formatting
 lint:
@@ -55,7 +59,7 @@ quickstart-data:
 
 # Write the page of supported backbones again; it is committed
 backbones:
-    pytest -n 0 tests/models/test_compatibility.py -m "slow or not slow" --deselect tests/models/test_compatibility.py::test_the_page_is_of_these_families --backbones-page docs/backbones.md
+    pytest -n 0 tests/models/test_compatibility.py -m "slow or not slow or night" --deselect tests/models/test_compatibility.py::test_the_page_is_of_these_families --backbones-page docs/backbones.md
 
 # A table or figure of the paper: table=2, 3 or 4; figure=1, 3 or 4. With scale=mini in small. The rest goes to `ptv2kit run`
 [positional-arguments]

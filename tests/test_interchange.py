@@ -80,6 +80,7 @@ def hidden_in_peft(folder: Path, adapter: Path, inputs: dict[str, Tensor]) -> Te
         return model(**inputs).last_hidden_state[:, -9:]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # those of PEFT and transformers about its way of handing a cache over
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_what_peft_computes_for_each_family(tmp_path: Path, family: str) -> None:
@@ -117,6 +118,7 @@ HEADS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("family", "unit", "auto_class"), HEADS)
 def test_heads_that_peft_carries(tmp_path: Path, family: str, unit: Unit, auto_class: Any) -> None:

@@ -21,7 +21,7 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_the_documented_shares_are_those_of_the_shipped_recipes() -> None:
     made = table()
     assert f"parameter_shares.py -->\n{made}<!-- end" in PAGE.read_text(), made

@@ -109,7 +109,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 COUNTED = ("bert", "roberta", "deberta", "deberta-v2", "gpt2", "llama", "original_glm", "modernbert", "electra")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", COUNTED)
 def test_a_dry_pass_keeps_what_a_real_one_keeps(folders: dict[str, Path], family: str, checkpointing: bool) -> None:
@@ -125,6 +125,7 @@ def test_a_dry_pass_keeps_what_a_real_one_keeps(folders: dict[str, Path], family
         assert kept(counted.at(examples), checkpointing) == pytest.approx(expected, rel=0.1), family
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -105,7 +105,7 @@ def test_weights_and_biases_offline(project: Project, monkeypatch: pytest.Monkey
     assert summary["best/validation/span_f1"] == pytest.approx(max(history(run)))
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.filterwarnings("ignore")
 def test_trackio_keeps_a_local_database(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("trackio", reason="trackio is not installed: pip install 'ptv2kit[trackio]'")

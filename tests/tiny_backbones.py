@@ -81,8 +81,8 @@ CORE = ("bert", "roberta", "deberta-v2", "gpt2", "llama")
 
 
 def in_turn(families: Iterable[str]) -> list[Any]:
-    """Families as parameters of tests: a few in the quick tests, the others in the slow ones."""
-    return [each if each in CORE else pytest.param(each, marks=pytest.mark.slow) for each in families]
+    """Families as parameters of tests: a few in every run, the others at night."""
+    return [each if each in CORE else pytest.param(each, marks=pytest.mark.night) for each in families]
 
 
 def save_tokenizer(kind: str, folder: Path) -> PreTrainedTokenizerFast | BertTokenizer:

@@ -35,6 +35,7 @@ def answers(line: str, folder: Path) -> list[str]:
     return told.read_text().split("\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

@@ -125,7 +125,7 @@ def test_a_folder_that_is_deleted_meanwhile_ends_the_run_with_an_error(
 WRITES = 40
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_disk_that_fails_at_any_write_loses_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The n-th file that is written to the end fails, for every n until a run needs no more."""
     whole = uninterrupted(project)
@@ -199,7 +199,7 @@ def test_nohup_keeps_a_run_alive(project: Project) -> None:
     assert process.returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_child_processes_import_nothing_from_the_working_folder(project: Project) -> None:
     for name in ("random", "datasets", "torch"):
         (project.folder / f"{name}.py").write_text(f"open('{name}-was-imported', 'w').close()\n")

@@ -35,6 +35,7 @@ def memory_for(project: Project, examples: int) -> float:
     return footprint(resolved.recipe, costs, Setup("none", "none", 1), examples, checkpointing=False).total
 
 
+@pytest.mark.slow
 def test_on_a_gpu_micro_batches_are_as_large_as_the_plan_says(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,7 +115,7 @@ def end_early(act: Callable[[subprocess.Popen[str]], None], *words: str) -> tupl
     return process.returncode, err
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero2", marks=needs_deepspeed)])
 def test_a_killed_process_ends_the_others_and_the_run_goes_on(project: Project, strategy: str) -> None:
@@ -158,7 +158,7 @@ def test_a_worker_that_has_ended_well_does_not_fail_while_the_interpreter_shuts_
         assert "quickstart" in ended.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_sigterm_reaches_all_processes_and_the_run_goes_on(project: Project) -> None:
     code, err = end_early(lambda process: process.send_signal(signal.SIGTERM), "distributed.strategy=ddp")
     assert code == 143, err
@@ -167,7 +167,7 @@ def test_sigterm_reaches_all_processes_and_the_run_goes_on(project: Project) -> 
     assert read_json(run / "results.json")["status"] == "terminated"
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_no_process_is_left_when_the_first_one_is_killed(project: Project) -> None:
     started: list[int] = []
@@ -194,7 +194,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_it_runs_within_torchrun(project: Project) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ports = ["--master-port", str(free_port())]
@@ -208,7 +208,7 @@ def test_it_runs_within_torchrun(project: Project) -> None:
 
 
 @needs_deepspeed
-@pytest.mark.slow
+@pytest.mark.night
 def test_it_runs_within_the_launcher_of_deepspeed(project: Project) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     launcher = str(Path(sys.executable).with_name("deepspeed"))
@@ -233,7 +233,7 @@ def test_a_hostfile_starts_the_launcher_of_deepspeed(project: Project, monkeypat
 
 
 @needs_deepspeed
-@pytest.mark.slow
+@pytest.mark.night
 def test_the_glm_10b_recipe_runs_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With random weights of a size for tests; the paper's score is missed, which is exit code 5."""
     rows = [

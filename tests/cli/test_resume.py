@@ -198,7 +198,7 @@ def test_a_killed_run_goes_on_to_the_same_end(project: Project, fault: str, goes
     assert_equal_runs(run, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_disk_that_refuses_loses_nothing(project: Project) -> None:
     """Files may not grow beyond a limit that the second checkpoint, with the optimizer's state, exceeds."""
     whole = uninterrupted(project)
@@ -244,7 +244,7 @@ def test_a_full_file_system_loses_nothing(project: Project, tmp_path: Path) -> N
         subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_file_system_that_becomes_read_only_loses_nothing(project: Project, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

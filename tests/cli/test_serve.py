@@ -82,6 +82,7 @@ def test_another_backbone_is_refused(project: Project, run: Path) -> None:
     assert f"the run '{tuned}' trained its backbone, which no other run can share" in project.capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_answers_until_a_signal_comes(project: Project, run: Path, number: signal.Signals) -> None:
     (project.folder / "token").write_text("secret\n")

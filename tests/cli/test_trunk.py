@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_written_is_named(
     assert f"{tmp_path / 'file'}: error: train.cache_trunk: the outputs of the lower layers" in err
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize(
     "words",
     [

@@ -97,6 +97,7 @@ labels: {scheme: choices, column: doc.quiz.0.right}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "file", "write", "metric"),
     [

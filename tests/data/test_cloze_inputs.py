@@ -104,6 +104,7 @@ def test_only_the_named_side_is_cut(side: str, left: str, bert: PreTrainedTokeni
     assert [token for token in tokens if token not in ("[CLS]", "[SEP]")] == left.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v2", "gpt2", "llama"])
 @given(
     first=st.lists(st.sampled_from(["ada", "met", "alan", "no"]), max_size=30),

@@ -156,6 +156,7 @@ golds = st.lists(texts.filter(normalize), max_size=2).map(tuple)
 margins = st.lists(st.integers(-40, 40), min_size=1, max_size=6, unique=True)
 
 
+@pytest.mark.slow
 @given(margins.flatmap(lambda values: st.tuples(*(st.builds(Answered, texts, golds, st.just(v / 4)) for v in values))))
 def test_squad_2_best_agrees_with_trying_every_threshold(answers: tuple[Answered, ...]) -> None:
     answers = tuple(item for item in answers if normalize(item.found)) or SPLIT

@@ -200,7 +200,7 @@ def test_the_server_answers_what_the_page_asks(inside: Path) -> None:
     assert all("label" in answer for answer in answers)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_the_first_ten_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of the page's commands, one after the other, but those that install."""
     for name in ("recipes", "tasks"):

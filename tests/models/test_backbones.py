@@ -33,6 +33,7 @@ def test_mini_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPa
         find_backbone(Backbone(name="mini"))
 
 
+@pytest.mark.slow
 def test_a_hub_id_is_loaded_from_the_hubs_cache_without_a_network(backbone: Path, tmp_path: Path) -> None:
     model = tmp_path / "hub" / "models--someone--tiny"
     commit = "0123456789abcdef0123456789abcdef01234567"

@@ -154,6 +154,7 @@ def test_a_padded_batch_equals_its_rows_alone(build: Build, unit: str) -> None:
             torch.testing.assert_close(together[row // size : row // size + 1], alone, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_eager_and_sdpa_agree(build: Build, unit: str, folder: Path) -> None:
     kernels = find_backbone(Backbone(name=str(folder))).attention.kernels
     if len(kernels) < 2:
@@ -167,6 +168,7 @@ def test_eager_and_sdpa_agree(build: Build, unit: str, folder: Path) -> None:
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing(build: Build, unit: str, folder: Path) -> None:
     off = build().train()
     on = build(train={"gradient_checkpointing": True}).train()
@@ -179,6 +181,7 @@ def test_gradient_checkpointing_changes_nothing(build: Build, unit: str, folder:
     assert runs == {"off": 1, "on": 2}
 
 
+@pytest.mark.slow
 def test_bf16_weights_give_nearly_the_same(build: Build, unit: str) -> None:
     exact, rough = build(), build(dtype="bf16")
     assert {p.dtype for p in rough.backbone.parameters() if p.dim() > 1} == {torch.bfloat16}
@@ -191,7 +194,7 @@ def test_bf16_weights_give_nearly_the_same(build: Build, unit: str) -> None:
         assert similarity > 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_compiled_model_gives_the_same(build: Build, unit: str, family: str) -> None:
     if unit != "token" and family != "bert":
         pytest.skip("heads are compiled alike for every family: one of them shows all")
@@ -203,6 +206,7 @@ def test_a_compiled_model_gives_the_same(build: Build, unit: str, family: str) -
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_causal_model_can_be_made_bidirectional(build: Build, unit: str, family: str, folder: Path) -> None:
     if family not in CAUSAL:
         with pytest.raises(ConfigError, match="bidirectional is for causal models"):

@@ -205,6 +205,7 @@ def test_bfloat16_is_near() -> None:
     assert (rough - exact).norm() / exact.norm() < 0.02
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("with_context", [True, False])
 def test_it_compiles_in_one_graph(with_context: bool) -> None:
     inputs = batch(9, 4) if with_context else without_context(batch(9, 4))

@@ -95,7 +95,7 @@ print((max(peak[0], held()) - before) / size)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="held memory is read from Linux's /proc")
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "model.safetensors"])
 def test_loading_holds_the_weights_once(tmp_path: Path, file: str) -> None:

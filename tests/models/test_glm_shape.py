@@ -84,6 +84,7 @@ def test_the_cloze_model_adds_nothing_but_a_prefix() -> None:
     assert all(name.startswith("glm.") for name in cloze.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", get_args(Size))
 def test_a_forward_pass_has_the_right_shape(size: Size) -> None:
     model = on_meta(size).eval()

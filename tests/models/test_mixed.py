@@ -54,6 +54,7 @@ def same(part: MixedPart, found: Tensor, alone: Tensor) -> None:
     torch.testing.assert_close(found, alone, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_rows_of_several_tasks_are_as_each_alone(tmp_path: Path, family: str) -> None:
     folder = save_tiny(tmp_path, family)

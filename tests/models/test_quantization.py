@@ -94,6 +94,7 @@ class Prompted:
         return torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])
 
 
+@pytest.mark.slow
 @names
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("library")
@@ -123,6 +124,7 @@ def test_evaluation_changes_nothing(name: Quantization, mini: Path) -> None:
     torch.testing.assert_close(prompted.gradient(), gradient)
 
 
+@pytest.mark.slow
 @names
 @pytest.mark.usefixtures("library")
 def test_gradient_checkpointing_gives_the_same_gradient(name: Quantization, mini: Path) -> None:
@@ -277,11 +279,13 @@ def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_library_is_imported_only_when_it_is_needed(tmp_path: Path) -> None:
     done = run_python("import ptv2kit.models.quantization; print('bitsandbytes' in sys.modules)", tmp_path)
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("library")
 def test_importing_the_library_runs_no_code_from_the_hub(tmp_path: Path) -> None:
     (tmp_path / "kernels.py").write_text("def get_kernel(*args, **kwargs): print('fetched')\n")

@@ -138,6 +138,7 @@ def test_answers_have_the_log_probabilities_of_transformers(family: str, saved: 
             assert float(score) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_words_of_several_tokens_are_scored_like_answers(saved: Saved, family: str, tmp_path: Path) -> None:
     folder = saved[0]
     words = {"no": [" no", " no, no"], "yes": " yes"}
@@ -175,6 +176,7 @@ def test_words_of_one_class_add_up_as_probabilities(saved: Saved, family: str, t
     torch.testing.assert_close(together, torch.stack([apart[:, 0] + apart[:, 2], apart[:, 1]], 1))
 
 
+@pytest.mark.slow
 def test_one_token_by_either_way_gives_the_same_probabilities(saved: Saved, family: str, tmp_path: Path) -> None:
     """What the words' own logits say, and what log-probabilities over the whole vocabulary say."""
     folder = saved[0]
@@ -222,6 +224,7 @@ def test_a_shallow_prompt_moves_the_mask_with_it(kind: str, saved: Saved, family
     torch.testing.assert_close(found, torch.stack(scores) if kind == "answers" else scores[0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["p_tuning_v2", "prompt_tuning", "fine_tuning"])
 def test_padding_and_other_rows_change_nothing(method: str, saved: Saved, family: str, tmp_path: Path) -> None:
     words = {"verbalizer": {"no": " no", "yes": " yes, no"}, "verbalizer_tokens": "any"}

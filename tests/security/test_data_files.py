@@ -94,6 +94,7 @@ def validated(folder: Path, kind: str, content: bytes, *, name: str | None = Non
     return ending
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SOURCES)
 def test_the_whole_files_are_read(tmp_path: Path, kind: str) -> None:
     ending = validated(tmp_path, kind, SOURCES[kind][3])
@@ -115,13 +116,14 @@ def check_damaged(folder: Path, data: st.DataObject) -> None:
         validated(folder, kind, content, name=f"{name}.gz" if zipped else None)
 
 
+@pytest.mark.slow
 @QUICK
 @given(data=st.data())
 def test_a_damaged_file_ends_with_a_message(tmp_path: Path, data: st.DataObject) -> None:
     check_damaged(tmp_path, data)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @DEEP
 @given(data=st.data())
 def test_many_damaged_files(tmp_path: Path, data: st.DataObject) -> None:
@@ -136,6 +138,7 @@ _value = st.recursive(
 )
 
 
+@pytest.mark.slow
 @QUICK
 @given(rows=st.lists(st.fixed_dictionaries({"a": _value, "label": _value}), min_size=1, max_size=3))
 def test_rows_of_any_kind(tmp_path: Path, rows: list[object]) -> None:

@@ -45,7 +45,7 @@ def test_bombs_in_yaml_need_no_memory(tmp_path: Path, bomb: str) -> None:
     assert "Traceback" not in ending.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_gzip_bomb_of_one_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
@@ -62,7 +62,7 @@ def test_a_gzip_bomb_of_one_line(tmp_path: Path) -> None:
     assert "rows.jsonl.gz:1: error: the line is longer than 256 MiB" in ending.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_rows_are_not_kept_in_memory(tmp_path: Path) -> None:
     """A file of 400 MB is counted and checked in less memory than a quarter of it."""
 

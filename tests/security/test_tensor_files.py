@@ -107,7 +107,7 @@ def test_a_damaged_prompt_is_named(trained: Path, tmp_path: Path, data: st.DataO
     check_damaged_prompt(trained, tmp_path, data)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @DEEP
 @given(data=st.data())
 def test_many_damaged_prompts(trained: Path, tmp_path: Path, data: st.DataObject) -> None:
@@ -120,6 +120,7 @@ _json_value = st.recursive(
 )
 
 
+@pytest.mark.slow
 @QUICK
 @given(key=st.sampled_from(["task", "names", "backbone", "method", "format", "prompt_length"]), value=_json_value)
 def test_forged_facts(trained: Path, tmp_path: Path, key: str, value: object) -> None:
@@ -216,7 +217,7 @@ def test_a_damaged_pickle_is_named(tmp_path: Path, data: st.DataObject) -> None:
     check_damaged_pickle(tmp_path, data)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @DEEP
 @given(data=st.data())
 def test_many_damaged_pickles(tmp_path: Path, data: st.DataObject) -> None:

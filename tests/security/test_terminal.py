@@ -95,7 +95,7 @@ def command(project: Project, *words: str, **environment: str) -> subprocess.Com
     )
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("name", ["prompt/prompt.safetensors", "results.json", "metrics.jsonl", "README.md"])
 def test_a_named_pipe_in_a_runs_folder_hangs_nothing(project: Project, name: str) -> None:
     assert project.run("train.epochs=1")[0] == 0

@@ -65,7 +65,7 @@ def test_a_damaged_file_ends_with_a_message(folder: Path, data: st.DataObject) -
     check_damaged(folder, data)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @DEEP
 @given(data=st.data())
 def test_many_damaged_files(folder: Path, data: st.DataObject) -> None:
@@ -107,6 +107,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["task", "recipe", "suite"])
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_bombs_end_with_a_message(tmp_path: Path, bomb: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:

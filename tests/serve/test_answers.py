@@ -39,6 +39,7 @@ def alone(run_of: RunOf, task: str, rows: list[Any]) -> list[dict[str, Any]]:
     return ptv2kit.load(run_of(task), device="cpu").predict(rows)
 
 
+@pytest.mark.slow
 def test_mixed_rows_are_answered_as_each_alone(serve: Serve, run_of: RunOf) -> None:
     client = serve()
     names = [*TASKS, *reversed(TASKS)]

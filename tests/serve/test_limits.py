@@ -29,6 +29,7 @@ def refused(response: httpx.Response, status: int, *words: str) -> None:
         assert word in response.json()["detail"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -238,6 +239,7 @@ BODY = st.one_of(
 PATHS = ["/predict", "/prompts", "/prompts/mood/predict", "/prompts/mood", "/health", "/x", "/prompts/%2e%2e/predict"]
 
 
+@pytest.mark.slow
 def test_no_input_makes_it_fail(serve: Serve, tmp_path: Path) -> None:
     client = serve(manage=tmp_path)
 

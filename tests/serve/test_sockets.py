@@ -113,6 +113,7 @@ def test_a_name_that_is_taken_tells_nothing_of_the_servers_folders(serve: Serve,
     assert str(folder) not in response.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grace", [0.2, 20.0])
 def test_what_was_accepted_is_answered_or_refused_at_the_end(
     run_of: RunOf, monkeypatch: pytest.MonkeyPatch, grace: float

@@ -381,6 +381,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{}"
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(TEXTS, TEXTS, st.floats(1e-30, 1e30), st.lists(TEXTS, min_size=2, max_size=4, unique=True))
 def test_resolved_yaml_loads_again_to_an_equal_object(

@@ -177,7 +177,7 @@ def start(storage: str, trials: int, sampler: str, seconds: float) -> subprocess
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("sampler", ["random", "grid"])
 def test_processes_share_the_trials_and_repeat_none(storage: str, sampler: str) -> None:
     budget = 10

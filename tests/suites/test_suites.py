@@ -111,6 +111,7 @@ def test_a_grid_is_run_and_shown(project: Project) -> None:
     assert again.name.split("-")[2] == best["run"].split("-")[-1]
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_run_again(project: Project) -> None:
     assert project.run(GRID)[0] == 0
     before = project.runs()
@@ -167,6 +168,7 @@ def test_failures_of_one_kind_end_with_its_code(project: Project, monkeypatch: p
     assert [row["status"] for row in project.table()] == ["failed"] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [GRID, SEARCH])
 def test_an_interrupted_suite_goes_on(project: Project, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     from ptv2kit.suites import worker

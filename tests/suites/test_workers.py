@@ -285,7 +285,7 @@ def test_the_lock_of_a_process_that_died_is_free(tmp_path: Path) -> None:
     assert not is_locked(tmp_path / "none")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_two_at_a_time_find_what_one_finds(project: Project) -> None:
     code, _, err = project.run(GRID, "--jobs", "2", "--runs-dir", "two")
     assert code == 0, err
@@ -305,7 +305,7 @@ def test_two_at_a_time_find_what_one_finds(project: Project) -> None:
     assert "best: " in out
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_second_command_is_one_more_worker(project: Project) -> None:
     text = GRID.replace("epochs: 2", "epochs: 150").replace("[2, 4, 8]", "[2, 4, 8, 16]")
     commands = [project.start(text, "--json"), project.start(text, "--json")]
@@ -377,7 +377,7 @@ def test_when_all_are_killed_the_next_command_goes_on(project: Project) -> None:
         each_epoch_once(project, name)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_all_and_the_command_goes_on_later(project: Project, number: signal.Signals, code: int) -> None:
     text = GRID.replace("epochs: 2", "epochs: 400").replace("[2, 4, 8]", "[2, 4]")
@@ -398,7 +398,7 @@ def test_a_signal_ends_all_and_the_command_goes_on_later(project: Project, numbe
         assert not is_locked(cells / name / ".lock")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_search_by_two_processes_has_as_many_trials_as_one(project: Project) -> None:
     text = (
         "suite: look\nrecipe: recipe.yaml\nset: {train.epochs: 1}\n"
@@ -423,7 +423,7 @@ def worker_of(project: Project) -> int:
     raise AssertionError("no worker is running")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_local_ray_cluster_of_two_workers(project: Project) -> None:
     ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     from ray.cluster_utils import Cluster

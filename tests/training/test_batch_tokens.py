@@ -68,6 +68,7 @@ def test_the_loss_is_the_mean_over_the_batch_however_it_is_cut(backbone: Path, t
     assert [loss for loss, _ in whole.steps] == pytest.approx([loss for loss, _ in parts.steps], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 4, 7])
 def test_an_interrupted_training_goes_on_bit_by_bit(backbone: Path, task_file: Path, at: int) -> None:
     def prepared() -> Any:

@@ -68,7 +68,7 @@ def batches() -> list[dict[str, Tensor]]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch asks for it itself
 @pytest.mark.parametrize(
     ("family", "setting"),
@@ -115,7 +115,7 @@ def test_few_passes_are_compiled_and_give_the_same(tmp_path: Path, family: str, 
     assert [name for name, _ in model.named_parameters()] == names
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of torch's own modules
 def test_a_run_is_compiled_by_inductor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -27,6 +27,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "prompt"), CASES)
 def test_it_learns_and_what_is_kept_suffices(
     backbone: Path, task_file: Path, method: str, prompt: dict[str, Any]

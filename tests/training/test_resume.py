@@ -14,6 +14,7 @@ from tests.training.test_trainer import Recorder, train
 from tests.training.tiny import prepare_with
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 3, 5, 9, 10])
 @pytest.mark.parametrize(
     ("method", "settings"),

@@ -87,6 +87,7 @@ def test_every_scheme_is_tried() -> None:
     assert SECTIONS.keys() == TASK_SECTIONS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", list(SECTIONS))
 def test_it_learns(folder: Path, scheme: str) -> None:
     prepared = prepared_for(folder, scheme)

@@ -123,6 +123,7 @@ def count_calls(part: TaskPart, word: str) -> dict[str, int]:
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", list(SECTIONS))
 @pytest.mark.parametrize("family", in_turn(FAMILIES))
 def test_kept_outputs_train_as_computed_ones(folders: dict[str, Path], family: str, scheme: str) -> None:
@@ -138,6 +139,7 @@ def test_kept_outputs_train_as_computed_ones(folders: dict[str, Path], family: s
     assert found[1] == expected[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["memory", "disk"])
 @pytest.mark.parametrize("settings", [{"micro_batch_size": 2}, {"gradient_checkpointing": True}, {"patience": 1}])
 def test_and_so_they_do_with_other_settings(folders: dict[str, Path], place: str, settings: dict[str, Any]) -> None:
@@ -149,6 +151,7 @@ def test_and_so_they_do_with_other_settings(folders: dict[str, Path], place: str
     assert found[1] == expected[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["classes", "iob2", "start_end"])
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_of_a_linear_probe_all_layers_are_kept(folders: dict[str, Path], family: str, scheme: str) -> None:

@@ -89,11 +89,13 @@ def accuracy_after_training(prepared: Prepared) -> float:
     return kept.evaluations[-1].scores.values["accuracy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [CLASSES, SEVERAL], ids=["one token", "several tokens"])
 def test_two_classes_are_learned(folder: Path, kind: dict[str, Any]) -> None:
     assert accuracy_after_training(prepared_for(folder, task_of(**kind))) == 100.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [CLASSES, SEVERAL], ids=["one token", "several tokens"])
 @pytest.mark.parametrize("method", ["p_tuning_v2", "prompt_tuning"])
 def test_an_original_glm_learns_them_too(kind: dict[str, Any], method: str, tmp_path: Path) -> None:
@@ -114,6 +116,7 @@ def test_an_original_glm_learns_them_too(kind: dict[str, Any], method: str, tmp_
     assert accuracy_after_training(prepared) >= 75.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["prompt_tuning", "fine_tuning"])
 def test_by_every_kind_of_method(folder: Path, method: str) -> None:
     rate = {"learning_rate": 0.3 if method == "prompt_tuning" else 0.003}
@@ -121,6 +124,7 @@ def test_by_every_kind_of_method(folder: Path, method: str) -> None:
     assert accuracy_after_training(prepared_for(folder, task_of(), method=method, train=train)) >= 75.0
 
 
+@pytest.mark.slow
 def test_choices_are_learned(folder: Path) -> None:
     rows = [
         {"text": row["text"], "a": " ada met", "b": " alan, no", "right": int(row["label"] == "no")} for row in ROWS
@@ -138,6 +142,7 @@ def test_choices_are_learned(folder: Path) -> None:
     assert accuracy_after_training(prepared_for(folder, task)) == 100.0
 
 
+@pytest.mark.slow
 def test_a_linear_and_a_verbalized_task_share_a_prompt(folder: Path) -> None:
     linear = TypeAdapter(Task).validate_python(
         {
@@ -270,6 +275,7 @@ def test_names_of_classes_and_spans_are_words_without_a_verbalizer(folder: Path)
     assert prepared.first_words == verbalized.first_words
 
 
+@pytest.mark.slow
 def test_several_tasks_start_from_the_words_of_all(folder: Path) -> None:
     other = task_of(task="u", verbalizer={"no": " ada", "yes": " alan"})
     recipe = recipe_of(folder, task=["t", "u"], method="prompt_tuning", prompt={"length": 4, "init": "labels"})
