@@ -4,13 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ptv2kit.training.from_python import TrainedRun
     from ptv2kit.training.load_run import LoadedRun
     from ptv2kit.training.load_together import LoadedRuns
 
 __version__ = "0.2.0"
+
+
+def train(
+    recipe: str | Path,
+    /,
+    *,
+    data_root: str | Path | None = None,
+    runs_dir: str | Path = "runs",
+    resume: bool = False,
+    verbose: bool = False,
+    **settings: Any,
+) -> TrainedRun:
+    """Train a recipe as `ptv2kit run` does: `ptv2kit.train("quickstart", **{"train.seed": 12}).scores`.
+
+    Args:
+        recipe: a file, or the name of a shipped one.
+        data_root: folder in which data files are looked up first.
+        runs_dir: gets the folder of the run.
+        resume: continue the recipe's newest unfinished run instead of starting a new one.
+        verbose: show notes and progress on stderr; otherwise nothing is printed.
+        settings: values that replace those of the file, by dotted key, such as `**{"train.epochs": 3}`.
+
+    Raises:
+        ConfigError: the recipe is wrong, or asks for several processes.
+        DataError: the data or the backbone could not be loaded, or rows are malformed.
+        TrainingError: the loss is not finite, or the disk refuses.
+        InterruptedRunError: Ctrl-C; what was kept is in the run's folder.
+    """
+    from ptv2kit.training.from_python import train
+
+    return train(recipe, settings, data_root=data_root, runs_dir=runs_dir, resume=resume, verbose=verbose)
 
 
 def load(run: str | Path, task: str | None = None, device: str = "auto") -> LoadedRun:

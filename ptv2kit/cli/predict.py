@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from ptv2kit.cli.output import show
-from ptv2kit.cli.subject import positive, silence_libraries
+from ptv2kit.cli.subject import positive
 from ptv2kit.cli.terminal import open_console
 from ptv2kit.data.rows import Row
 from ptv2kit.data.unlabelled import read_unlabelled, read_unlabelled_stream
 from ptv2kit.errors import DataError
+from ptv2kit.models.backbones import silence_libraries
 from ptv2kit.training.load_run import LoadedRun, load_run
 from ptv2kit.training.predict import Answer
 

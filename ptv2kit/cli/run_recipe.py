@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from ptv2kit.cli.launch import end_with_parent, launch, launch_machines, local_processes
 from ptv2kit.cli.output import show
 from ptv2kit.cli.plan import print_summary
-from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.cli.terminal import open_console, print_table
 from ptv2kit.errors import ConfigError, ExpectationMissedError, Problem
-from ptv2kit.models.backbones import find_backbone, load_tokenizer
+from ptv2kit.models.backbones import find_backbone, load_tokenizer, silence_libraries
 from ptv2kit.spec.load import ResolvedRecipe, resolved_yaml
 from ptv2kit.training.console import duration, scores_table
 from ptv2kit.training.distributed import workers

@@ -13,7 +13,6 @@ from typing import Any
 
 from ptv2kit.cli.launch import end_with_parent
 from ptv2kit.cli.output import show
-from ptv2kit.cli.subject import silence_libraries
 from ptv2kit.cli.suite_plan import check_disk, disk_needed, finished_records, print_suite_plan
 from ptv2kit.cli.terminal import open_console
 from ptv2kit.errors import (
@@ -29,6 +28,7 @@ from ptv2kit.errors import (
     TrainingError,
 )
 from ptv2kit.machine import free_disk
+from ptv2kit.models.backbones import silence_libraries
 from ptv2kit.spec.cells import ResolvedSuite, in_cells
 from ptv2kit.spec.load import resolved_yaml
 from ptv2kit.spec.rules import used_rules

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
@@ -13,7 +12,7 @@ from ptv2kit.data.schemes.base import LabelScheme
 from ptv2kit.data.tokens import Filling, Subwords
 from ptv2kit.data.verbalizer import check_task_words
 from ptv2kit.errors import ConfigError
-from ptv2kit.models.backbones import find_backbone, load_tokenizer
+from ptv2kit.models.backbones import find_backbone, load_tokenizer, silence_libraries
 from ptv2kit.spec.load import ResolvedRecipe, ResolvedTask
 from ptv2kit.spec.recipe import Backbone
 
@@ -21,23 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _UNLIMITED = 1_000_000
-
-
-def silence_libraries() -> None:
-    """Keep other libraries' progress bars and notes off the terminal; their errors still raise."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import torch
-    from transformers.utils import logging
-
-    if not torch.cuda.is_available():
-        # Else DeepSpeed, which transformers imports where it is installed, says on stdout that it looked for a GPU.
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    from huggingface_hub.utils import logging as hub_logging
-
-    hub_logging.set_verbosity_error()
 
 
 def positive(option: str, value: int) -> int:

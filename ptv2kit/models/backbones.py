@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ from typing import Any, Literal, final
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from tokenizers import normalizers, pre_tokenizers
 from transformers import (
@@ -24,6 +26,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
@@ -413,3 +416,14 @@ def _failed(name: str, source: str, what: str, error: Exception) -> ConfigError 
         if close.startswith("did")
         else "check the name and the network; without a network give a local folder, or 'mini'",
     )
+
+
+def silence_libraries() -> None:
+    """Keep other libraries' progress bars and notes off the terminal; their errors still raise."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not torch.cuda.is_available():
+        # Else DeepSpeed, which transformers imports where it is installed, says on stdout that it looked for a GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()

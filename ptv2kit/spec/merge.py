@@ -27,13 +27,15 @@ class Override:
     Args:
         text: from the command line, `key=value` as it was written; else the key.
         place: in the suite; None for the command line.
+        source: what else than the command line gave it.
     """
 
     text: str
     place: Position | None = None
+    source: str = "command line"
 
     def __str__(self) -> str:
-        return "command line" if self.place is None else str(self.place)
+        return self.source if self.place is None else str(self.place)
 
     @property
     def folder(self) -> Path:

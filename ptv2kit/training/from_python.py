@@ -1,0 +1,123 @@
+"""Training from Python: `ptv2kit.train`, and the trained run that it returns."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+from rich.console import Console
+
+from ptv2kit.errors import ConfigError
+from ptv2kit.models.backbones import silence_libraries
+from ptv2kit.spec.catalog import find_file
+from ptv2kit.spec.load import file_kind, load_recipe
+from ptv2kit.spec.merge import Override, Setting
+from ptv2kit.training.load_run import LoadedRun, load_run
+from ptv2kit.training.results import Outcome
+from ptv2kit.training.resume import unfinished_run
+from ptv2kit.training.run import Resume, train_recipe
+from ptv2kit.training.signals import STOPPED
+
+
+@final
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run that `ptv2kit.train` has finished.
+
+    Args:
+        folder: what was written: `results.json`, `prompt/`, `predictions/`, the resolved YAML, the log.
+        outcome: everything that is reported of the run; `outcome.to_json()` is `results.json`.
+    """
+
+    folder: Path
+    outcome: Outcome
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Each metric by split, such as `{"validation": {"span_f1": 84.9}}`; of several tasks by `task/split`."""
+        return {split: dict(scores.values) for split, scores in self.outcome.scores.items()}
+
+    @property
+    def score(self) -> float | None:
+        """The first metric on the validation split, which chose the best epoch."""
+        return self.outcome.score
+
+    @property
+    def missed(self) -> list[str]:
+        """A sentence for each value of the recipe's `expect` that was not reached."""
+        return self.outcome.missed()
+
+    @cached_property
+    def _loaded(self) -> LoadedRun:
+        return self.load()
+
+    def load(self, task: str | None = None, device: str = "auto") -> LoadedRun:
+        """Load the run with its best prompt; see `ptv2kit.load`."""
+        return load_run(self.folder, task, device)
+
+    def predict(self, rows: Iterable[Mapping[str, Any] | str], batch_size: int | None = None) -> list[dict[str, Any]]:
+        """Answer rows with the best prompt; see `LoadedRun.predict`. The model is loaded at the first call and kept.
+
+        Raises:
+            ConfigError: the run has several tasks; `load(task)` chooses one.
+            DataError: rows lack a column, or one is of the wrong kind; all of them are named.
+        """
+        return self._loaded.predict(rows, batch_size)
+
+
+def train(
+    recipe: str | Path,
+    settings: Mapping[str, Any],
+    *,
+    data_root: str | Path | None,
+    runs_dir: str | Path,
+    resume: bool,
+    verbose: bool,
+) -> TrainedRun:
+    """Train a recipe in this process; see `ptv2kit.train`."""
+    silence_libraries()
+    path = find_file(recipe, ["recipe"])
+    kind = file_kind(path)
+    if kind != "recipe":
+        hint = "ptv2kit.train takes one recipe; 'ptv2kit run' runs suites" if kind == "suite" else "give a recipe"
+        raise ConfigError(f"'{recipe}' is a {kind}", hint=hint)
+    given = [
+        Setting(key, _plain(value), Override(f"{key}={value!r}", source="argument of ptv2kit.train"))
+        for key, value in settings.items()
+    ]
+    resolved = load_recipe(path, given)
+    wanted = resolved.recipe.distributed
+    if wanted.hostfile is not None or (wanted.gpus != "auto" and wanted.gpus > 1):
+        raise ConfigError(
+            "the recipe asks for several processes, and ptv2kit.train is one",
+            hint=f"run it in a terminal: ptv2kit run {path}; or set distributed.gpus to 1",
+        )
+    runs = Path(runs_dir)
+    folder, outcome = train_recipe(
+        resolved,
+        data_root=None if data_root is None else Path(data_root),
+        runs_dir=runs,
+        messages=Console(file=sys.stderr, quiet=not verbose, highlight=False, markup=False, emoji=False),
+        overrides=[str(setting) for setting in given],
+        resume=Resume(unfinished_run(runs / resolved.recipe.recipe)) if resume else None,
+    )
+    if outcome.status in STOPPED:
+        where = f"the best prompt so far is in '{folder.path / 'prompt'}'"
+        hint = "ptv2kit.train(…, resume=True) continues it"
+        raise STOPPED[outcome.status](f"{outcome.status.replace('_', ' ')}; {where}", hint=hint)
+    return TrainedRun(folder.path, outcome)
+
+
+def _plain(value: Any) -> Any:
+    """What YAML would have given: lists for tuples, texts for paths."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

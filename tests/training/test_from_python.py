@@ -1,0 +1,69 @@
+"""`ptv2kit.train`: what the command does, from Python."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import ptv2kit
+from ptv2kit.errors import ConfigError, InterruptedRunError
+from ptv2kit.training.signals import StopSignals
+from tests.cli.test_run import Project, project
+
+__all__ = ["project"]
+
+
+def test_it_trains_as_the_command_and_prints_nothing(project: Project) -> None:
+    _, out, _ = project.run("--json", "train.seed=12", "train.epochs=2")
+    of_command = json.loads(out)
+    run = ptv2kit.train("recipe.yaml", **{"train.seed": 12, "train.epochs": 2})
+    assert project.capsys.readouterr() == ("", "")
+    assert run.scores == of_command["metrics"]
+    assert run.score == of_command["score"]
+    assert json.loads((run.folder / "results.json").read_text())["seed"] == 12
+    assert run.predict([{"words": ["ada", "left", "paris"]}]) == run.load().predict(
+        [{"words": ["ada", "left", "paris"]}]
+    )
+
+
+def test_notes_and_missed_values_are_there_for_who_asks(project: Project, tmp_path: Path) -> None:
+    expect = [{"metric": "span_f1", "value": 101.0}]
+    run = ptv2kit.train(
+        Path("recipe.yaml"), runs_dir=tmp_path / "kept", verbose=True, **{"train.epochs": 1, "expect": expect}
+    )
+    assert "run folder: " in project.capsys.readouterr().err
+    assert run.folder.is_relative_to(tmp_path / "kept")
+    [missed] = run.missed
+    assert missed.startswith("validation span_f1: expected 101")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train.epoch": 3}, "argument of ptv2kit.train: error: unknown key 'train.epoch'\n    train.epoch=3\n"),
+        ({"train.seed": "x"}, "'train.seed' must be an integer, found text 'x'"),
+        ({"distributed.gpus": 2}, "the recipe asks for several processes, and ptv2kit.train is one"),
+    ],
+)
+def test_mistakes_are_our_errors(project: Project, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ptv2kit.train("recipe.yaml", **settings)
+    assert message in str(caught.value)
+    assert not project.runs
+
+
+def test_a_task_is_not_trained(project: Project) -> None:
+    with pytest.raises(ConfigError, match=r"'tiny\.yaml' is a task"):
+        ptv2kit.train("tiny.yaml")
+
+
+def test_an_interrupted_run_is_resumed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(StopSignals, "__call__", lambda _: True)
+        with pytest.raises(InterruptedRunError, match="resume=True"):
+            ptv2kit.train("recipe.yaml")
+    run = ptv2kit.train("recipe.yaml", resume=True)
+    assert [run.folder.absolute()] == project.runs
+    assert run.outcome.status == "finished"
