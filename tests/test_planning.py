@@ -125,7 +125,7 @@ def test_a_dry_pass_keeps_what_a_real_one_keeps(folders: dict[str, Path], family
         assert kept(counted.at(examples), checkpointing) == pytest.approx(expected, rel=0.1), family
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize(
     "changes",
     [

@@ -99,13 +99,14 @@ def _watched(
 
 
 def _line(answer: Answer) -> str:
-    """An answer for people: place, label and probability, of spans all of them."""
+    """An answer for people: place, label and probability; all spans or labels where there are several."""
     values = answer.values
     assert values is not None
     if "spans" in values:
         spans = (f"{span['type']}[{span['text']}] {span['probability']:.2f}" for span in values["spans"])
         found = "  ".join(spans) or "no span"
     else:
-        shown = values.get("text", values["label"]) or "no answer"
-        found = f"{shown}  {values['probability']:.2f}"
+        label, probability = values.get("text", values["label"]), values["probability"]
+        shown = ", ".join(label) or "no label" if isinstance(label, list) else str(label) or "no answer"
+        found = shown if probability is None else f"{shown}  {probability:.2f}"
     return f"{answer.location}: {found}"

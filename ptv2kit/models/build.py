@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import nn
@@ -13,7 +12,16 @@ from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, empty_backbone, load_backbone
 from ptv2kit.models.counts import ParameterCount
 from ptv2kit.models.families import hidden_dropout
-from ptv2kit.models.heads import ChoicesHead, Head, Pooling, SequenceHead, StartEndHead, TokenHead
+from ptv2kit.models.heads import (
+    ChoicesHead,
+    Head,
+    LabelsHead,
+    NumberHead,
+    Pooling,
+    SequenceHead,
+    StartEndHead,
+    TokenHead,
+)
 from ptv2kit.models.language_head import language_head
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
@@ -21,9 +29,7 @@ from ptv2kit.models.sharding import Sharding
 from ptv2kit.models.verbalizer import AnswersHead, WordsHead
 from ptv2kit.spec.layers import covered_layers
 from ptv2kit.spec.recipe import DEEP_METHODS, SHALLOW_METHODS, Recipe
-
-Unit = Literal["sequence", "choices", "token", "start_end", "words", "answers"]
-"""What has logits; it decides the head."""
+from ptv2kit.spec.task import Unit
 
 Words = Sequence[Sequence[Sequence[int]]]
 """A verbalizer: for each class its words, each in ids of the vocabulary."""
@@ -149,6 +155,10 @@ def build_head(
     match unit:
         case "sequence":
             return SequenceHead(hidden_size, size, dropout, _pooling(recipe, spec, backbone))
+        case "labels":
+            return LabelsHead(hidden_size, size, dropout, _pooling(recipe, spec, backbone))
+        case "number":
+            return NumberHead(hidden_size, size, dropout, _pooling(recipe, spec, backbone))
         case "choices":
             return ChoicesHead(hidden_size, size, dropout, _pooling(recipe, spec, backbone))
         case "token":

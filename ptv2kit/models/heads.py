@@ -76,7 +76,6 @@ class Pooling:
     dense: Literal["gelu", "tanh"] | None = None
 
 
-@final
 class SequenceHead(Head):
     """Pool → dense layer, if any → dropout → linear.
 
@@ -117,6 +116,44 @@ class SequenceHead(Head):
             case "mean":
                 mask = output.attention_mask.unsqueeze(-1).to(output.hidden.dtype)
                 return (output.hidden * mask).sum(1) / mask.sum(1)
+
+
+@final
+class LabelsHead(SequenceHead):
+    """A sequence head with a logit for each label, each of which is right or wrong by itself."""
+
+    def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Binary cross-entropy, the mean over an input's labels, summed over the inputs.
+
+        Args:
+            logits: `[batch, labels]`.
+            labels: float `[batch, labels]`, 1 where a label is right; NaN where an input is not scored.
+        """
+        losses = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num().to(logits.dtype), reduction="none")
+        return losses.mean(-1).masked_fill(labels[:, 0].isnan(), 0.0).sum()
+
+    def target_count(self, labels: Tensor) -> int:
+        """How many inputs are scored."""
+        return int((~labels[:, 0].isnan()).sum())
+
+
+@final
+class NumberHead(SequenceHead):
+    """A sequence head whose only logit is the number, as the official classes with one label."""
+
+    def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Squared error summed over the inputs.
+
+        Args:
+            logits: `[batch, 1]`.
+            labels: float `[batch]`, NaN where an input is not scored.
+        """
+        errors = F.mse_loss(logits.squeeze(-1), labels.nan_to_num().to(logits.dtype), reduction="none")
+        return errors.masked_fill(labels.isnan(), 0.0).sum()
+
+    def target_count(self, labels: Tensor) -> int:
+        """How many inputs are scored."""
+        return int((~labels.isnan()).sum())
 
 
 @final

@@ -22,10 +22,10 @@ from torch.overrides import TorchFunctionMode
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ptv2kit.errors import ConfigError
-from ptv2kit.models.build import Unit
 from ptv2kit.models.heads import BackboneOutput
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.task import Unit
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -177,12 +177,17 @@ class _Counter:
         self._calls, self._kept, self._remaining = 0, {}, {}
         kernels = _Kernels(lambda: self._place == "layer")
         rows = examples * shape.inputs
-        labels = {"token": (examples, shape.max_length), "start_end": (examples, 2)}.get(shape.unit, (examples,))
+        labels = {
+            "token": (examples, shape.max_length),
+            "start_end": (examples, 2),
+            "labels": (examples, shape.labels),
+        }.get(shape.unit, (examples,))
         with saved_tensors_hooks(self._keep, _never), kernels:
             ids = torch.ones(rows, shape.max_length, dtype=torch.long, device="meta")
             logits = self._model(ids, torch.ones_like(ids))
             self._place = "head"
-            self._model.head.loss_sum(logits, torch.zeros(labels, dtype=torch.long, device="meta"))
+            dtype = torch.float if shape.unit in ("labels", "number") else torch.long
+            self._model.head.loss_sum(logits, torch.zeros(labels, dtype=dtype, device="meta"))
             self._place = "outside"
         by_layer: dict[int, float] = {}
         sums: dict[_Place, float] = {"prompt": 0.0, "head": 0.0, "outside": 0.0, "layer": 0.0}

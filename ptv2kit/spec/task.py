@@ -7,219 +7,24 @@ ask which scheme it has.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
-from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag
+from pydantic import Discriminator, Field, PositiveInt, Tag
 
 from ptv2kit.spec.base import Fault, Name, Section, below
+from ptv2kit.spec.inputs import ChoicesInput, QuestionInput, TextInput, WordsInput
+from ptv2kit.spec.labels import ChoicesLabels, ClassesLabels, Iob2Labels, LabelsLabels, NumberLabels, StartEndLabels
 from ptv2kit.spec.rows import Column, Derivation, Expansion, Replacement
 from ptv2kit.spec.sources import DataSource, GoldConllSource
 from ptv2kit.spec.template import MASK, TemplateText, no_column, parse_template
 from ptv2kit.spec.verbalizer import Words, mask_faults, unused_faults, word_faults
 
-MaxLength = Annotated[int, Field(ge=8)]
-Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-Unit = Literal["sequence", "choices", "token", "start_end"]
-"""What has logits, of a linear head: an input as a whole, each of several inputs, each token, each token twice."""
+Unit = Literal["sequence", "labels", "number", "choices", "token", "start_end", "words", "answers"]
+"""What has logits; it decides the head. Of a linear head: an input as a whole for one of several classes, for any
+number of labels, or for a number; each of several inputs; each token; each token as start and as end. Of a verbalizer:
+its words at one place, or answers of several tokens."""
 Head = Literal["linear", "verbalizer"]
-
-
-class TextInput(Section):
-    """One text, or a pair of texts, per row."""
-
-    text: TemplateText
-    """The text, or the first of a pair."""
-    pair: TemplateText | None = None
-    """The second text of a pair."""
-    truncate: Literal["longest", "text", "pair"] = "longest"
-    """Which text is shortened if both together exceed `max_length`."""
-    max_length: MaxLength = 256
-    """Longest input in sub-word tokens, special tokens included, prompt not included."""
-
-    def faults(self) -> Iterator[Fault]:
-        """Texts that are the same for every row, and a pair that is not there."""
-        yield from no_column(("text",), (self.text, self.pair or ""), "{text}", "input.text")
-        if self.truncate == "pair" and self.pair is None:
-            yield Fault(("truncate",), "'input.truncate' is pair, but there is no 'input.pair'")
-
-
-class ChoicesInput(Section):
-    """One text with several continuations, each of which becomes a pair `text`, choice."""
-
-    text: TemplateText
-    """The text that the choices have in common."""
-    choices: Annotated[tuple[TemplateText, ...], Field(strict=False, min_length=2)]
-    """The choices in order."""
-    truncate: Literal["longest", "text", "pair"] = "longest"
-    """What is shortened if text and choice together exceed `max_length`; `pair` is the choice."""
-    max_length: MaxLength = 256
-    """Longest input in sub-word tokens, special tokens included, prompt not included."""
-
-    def faults(self) -> Iterator[Fault]:
-        """Choices that are the same, for every row or among themselves."""
-        if len(set(self.choices)) < len(self.choices):
-            yield Fault(("choices",), "'input.choices' has the same choice twice")
-        for index, choice in enumerate(self.choices):
-            yield from no_column(("choices", index), (choice,), "{choice1}", f"input.choices[{index}]")
-
-
-class AppendedWord(Section):
-    """A word of the row that is repeated after the sentence, such as the verb whose arguments are asked for."""
-
-    column: Column
-    """The column with the list of words."""
-    at: Column
-    """The column with the word's index in that list, from 0."""
-    separator: Annotated[str, Field(min_length=1)] | None = None
-    """What stands between sentence and word, cut into sub-words like any word; null: the tokenizer's own separator.
-    The official code writes `[SEP]`, which is its own separator to BERT only."""
-
-
-class WordsInput(Section):
-    """Words that are already split."""
-
-    words: Column
-    """The column with the list of words."""
-    append: AppendedWord | None = None
-    """A word repeated after the sentence; it is never cut off and never scored."""
-    max_length: MaxLength = 256
-    """Longest input in sub-word tokens, special tokens included, prompt not included."""
-
-
-class QuestionInput(Section):
-    """A question and the passage that holds its answer; a long passage is read in overlapping windows."""
-
-    question: TemplateText
-    """The question; blanks before it are dropped."""
-    context: TemplateText
-    """The passage; the answer is a piece of it."""
-    max_length: MaxLength = 384
-    """Longest window in sub-word tokens, question and special tokens included, prompt not included."""
-    stride: NonNegativeInt = 128
-    """Sub-words of the passage that two neighbouring windows share."""
-
-    def faults(self) -> Iterator[Fault]:
-        """Texts that are the same for every row, and windows that do not advance."""
-        yield from no_column(("question",), (self.question,), "{question}", "input.question")
-        yield from no_column(("context",), (self.context,), "{context}", "input.context")
-        if self.stride >= self.max_length:
-            message = f"'input.stride' must be less than 'input.max_length' ({self.max_length}), found {self.stride}"
-            yield Fault(("stride",), message)
-
-
-ClassNames = (
-    Literal["from_train"]
-    | Annotated[tuple[str, ...], Field(strict=False, min_length=2)]
-    | Annotated[dict[str, str], Field(min_length=2)]
-)
-
-
-class Grouping(Section):
-    """Rows that are scored together: the answers of one question, the candidates of one query."""
-
-    by: TemplateText
-    """Rows with the same text belong together, such as `{idx.paragraph}-{idx.question}`."""
-    candidate: TemplateText | None = None
-    """The row's candidate answer, for the `record` metrics: the one with the highest score of `names`' last class is
-    chosen."""
-    golds: Column | None = None
-    """The column with the right answers of the group, for the `record` metrics."""
-
-
-class ClassesLabels(Section):
-    """One of several classes per row."""
-
-    scheme: Literal["classes"]
-    """What a label is: one of several classes."""
-    column: Column
-    """The column with the label: the class's name, or its index in `names` as an integer or boolean."""
-    names: ClassNames = "from_train"
-    """The classes in order; or a mapping from the value in the data to the class's name; or `from_train`: those that
-    occur there, sorted."""
-    group: Grouping | None = None
-    """Rows that are scored together; the last of `names` then means that a row's answer is right."""
-
-
-class ChoicesLabels(Section):
-    """The right one of several choices."""
-
-    scheme: Literal["choices"]
-    """What a label is: the right one of several choices."""
-    column: Column
-    """The column with the label: the choice's index from 0, or its name in `names`."""
-    names: Names | None = None
-    """What the data calls the choices, in the order of `input.choices`, such as `[A, B]`; null: indices."""
-
-
-class Iob2Labels(Section):
-    """A tag per word: `B-` opens a span, `I-` continues it, `O` is outside."""
-
-    scheme: Literal["iob2"]
-    """What a label is: a tag per word, in IOB2."""
-    column: Column
-    """The column with the list of tags, one for each word."""
-    encoding: Literal["iob2", "iob1", "iobes", "bilou", "bmes", "io"] = "iob2"
-    """How the data writes spans; everything becomes IOB2. `iob1` has `B-` only between touching spans; `iobes` has
-    `E-` and `S-`, `bilou` `L-` and `U-`, `bmes` `M-`, `E-` and `S-`; in `io` a tag is the type alone, or `I-` with it,
-    and equal neighbours are one span."""
-    form: Literal["B-PER", "B_PER", "PER-B", "PER_B"] = "B-PER"
-    """How a tag is spelled, by the example of a person's first word."""
-    names: Literal["from_train"] | Names | Annotated[dict[str, str], Field(min_length=1)] = "from_train"
-    """The span types without `B-` and `I-`, such as `[PER, LOC]`; or a mapping from the data's types to ours; or from
-    the data's numbers to tags, such as `{"0": O, "1": B-PER, "2": I-PER}`; or `from_train`: as they occur there."""
-
-    @property
-    def numbered(self) -> bool:
-        """Whether `names` gives the tag of each number."""
-        return isinstance(self.names, dict) and all(name.isdecimal() for name in self.names)
-
-    def faults(self) -> Iterator[Fault]:
-        """Tags where `names` lists types."""
-        names = self.names
-        if isinstance(names, str) or self.numbered:
-            return
-        listed: Iterable[tuple[str | int, str]] = (
-            enumerate(names)
-            if isinstance(names, tuple)
-            else [(key, name) for key, value in names.items() for name in (key, value)]
-        )
-        for key, name in listed:
-            if name == "O" or name.startswith(("B-", "I-")):
-                hint = "write PER for the tags B-PER and I-PER"
-                yield Fault(("names", key), f"'labels.names' lists span types; '{name}' is a tag", hint)
-
-
-class StartEndLabels(Section):
-    """The answer as a piece of the passage."""
-
-    scheme: Literal["start_end"]
-    """What a label is: where the answer starts and ends in the passage."""
-    column: Column | None = None
-    """The column with the answers in SQuAD's layout: a mapping of `text` and `answer_start`, each a list."""
-    text: Column | None = None
-    """Instead of `column`: the column with the answer's text, or a list of right texts."""
-    start: Column | None = None
-    """With `text`: the column with the answer's first character in the passage, from 0, or a list of them; null: where
-    the text occurs first."""
-    unanswerable: bool = False
-    """Whether a row may have no answer; the model may then answer nothing."""
-    null_threshold: float = 0.0
-    """How much the score of no answer must exceed that of the best answer to be given."""
-    max_answer_tokens: PositiveInt = 30
-    """Longest answer in sub-words."""
-    n_best: PositiveInt = 20
-    """Answers that are kept, per window and per question."""
-
-    def faults(self) -> Iterator[Fault]:
-        """Columns of two layouts, and a threshold that is never used."""
-        if (self.column is None) == (self.text is None):
-            hint = "column for SQuAD's layout; text, with start if there is one, for columns of their own"
-            yield Fault((), "'labels' must have either 'column' or 'text'", hint, at_key=True)
-        if self.start is not None and self.text is None:
-            yield Fault(("start",), "'labels.start' needs 'labels.text'")
-        if not self.unanswerable and "null_threshold" in self.model_fields_set and self.null_threshold:
-            yield Fault(("null_threshold",), "'labels.null_threshold' needs 'labels.unanswerable: true'")
 
 
 class TaskBase(Section):
@@ -297,6 +102,10 @@ class TaskBase(Section):
         """The task with the labels that were found in its training rows, where it does not list them itself."""
         return self
 
+    def with_scores(self, scores: Mapping[str, float]) -> Self:
+        """The task with what a training has chosen on the validation split, from the scores of its best epoch."""
+        return self
+
     def faults(self) -> Iterator[Fault]:
         """Settings that contradict each other."""
         if self.distinct is not None:
@@ -352,6 +161,12 @@ class ClassesTask(TaskBase):
             Literal[
                 "accuracy",
                 "macro_f1",
+                "micro_f1",
+                "weighted_f1",
+                "matthews",
+                "f1",
+                "precision",
+                "recall",
                 "multirc_f1a",
                 "multirc_exact_match",
                 "record_f1",
@@ -361,7 +176,8 @@ class ClassesTask(TaskBase):
         ],
         Field(strict=False, min_length=1),
     ] = ("accuracy",)
-    """What is measured; the first one chooses the best epoch. `multirc_*` and `record_*` need `labels.group`."""
+    """What is measured; the first one chooses the best epoch. `f1`, `precision` and `recall` are those of the class
+    `labels.positive`; `matthews` is the correlation of that name; `multirc_*` and `record_*` need `labels.group`."""
 
     @property
     def names_from_train(self) -> bool:
@@ -412,7 +228,13 @@ class ClassesTask(TaskBase):
         yield from below("input", self.input.faults())
         if isinstance(names, dict) and len(set(names.values())) < 2:
             yield Fault(("labels", "names"), "'labels.names' must name at least two classes")
+        positive, known = self.labels.positive, names.values() if isinstance(names, dict) else names
+        if positive is not None and names != "from_train" and positive not in known:
+            yield Fault(("labels", "positive"), f"'labels.positive' is '{positive}', which is not a class")
         for index, metric in enumerate(self.metrics):
+            if metric in ("f1", "precision", "recall") and positive is None:
+                hint = "set labels.positive to the class it is of; macro_f1, micro_f1 and weighted_f1 are of all"
+                yield Fault(("metrics", index), f"metric '{metric}' needs 'labels.positive'", hint)
             if metric.startswith(("multirc_", "record_")) and group is None:
                 yield Fault(("metrics", index), f"metric '{metric}' needs 'labels.group'")
             elif metric.startswith("record_") and group and (group.candidate is None or group.golds is None):
@@ -440,6 +262,107 @@ class ClassesTask(TaskBase):
         if self.labels.names != "from_train":
             return self
         return self.model_copy(update={"labels": self.labels.model_copy(update={"names": tuple(names)})})
+
+
+class LabelsTask(TaskBase):
+    """A task with any number of labels per row: topics, emotions, tags of a text."""
+
+    hub_task: ClassVar[tuple[str, str]] = ("text-classification", "Text Classification")
+    labels_are_words: ClassVar[bool] = True
+
+    input: TextInput
+    """How a row becomes the model's input."""
+    labels: LabelsLabels
+    """What a label is and where it stands."""
+    head: Literal["linear"] = "linear"
+    """What turns hidden states into scores; each label has a probability of its own."""
+    metrics: Annotated[
+        tuple[
+            Literal["micro_f1", "macro_f1", "samples_f1", "micro_precision", "micro_recall", "exact_match"],
+            ...,
+        ],
+        Field(strict=False, min_length=1),
+    ] = ("micro_f1", "macro_f1")
+    """What is measured; the first one chooses the best epoch. `micro_*` count each label of each row, `macro_f1` is the
+    mean over labels, `samples_f1` the mean over rows; `exact_match` is the share of rows with exactly the right
+    labels."""
+
+    @property
+    def names_from_train(self) -> bool:
+        """See `TaskBase.names_from_train`."""
+        return self.labels.names == "from_train"
+
+    def input_columns(self) -> list[str]:
+        """See `TaskBase.input_columns`."""
+        return _columns(self.input.text, self.input.pair or "")
+
+    def logits(self) -> tuple[Unit, int | None]:
+        """One for each label."""
+        names = self.labels.names
+        listed = set(names.values()) if isinstance(names, dict) else names
+        return "labels", None if self.names_from_train else len(listed)
+
+    def faults(self) -> Iterator[Fault]:
+        """See `TaskBase.faults`."""
+        yield from super().faults()
+        yield from _repeated(("labels", "names"), self.labels.names)
+        yield from _repeated(("metrics",), self.metrics)
+        yield from below("input", self.input.faults())
+
+    def takes_names(self, names: Sequence[str]) -> bool:
+        """See `ClassesTask.takes_names`."""
+        own = self.labels.names
+        return own == "from_train" or set(names) <= set(own)
+
+    def with_names(self, names: Sequence[str]) -> Self:
+        """See `TaskBase.with_names`."""
+        if self.labels.names != "from_train":
+            return self
+        return self.model_copy(update={"labels": self.labels.model_copy(update={"names": tuple(names)})})
+
+    def with_scores(self, scores: Mapping[str, float]) -> Self:
+        """See `TaskBase.with_scores`: the threshold that was chosen."""
+        if self.labels.threshold != "best" or "threshold" not in scores:
+            return self
+        labels = self.labels.model_copy(update={"threshold": scores["threshold"] / 100})
+        return self.model_copy(update={"labels": labels})
+
+
+class NumberTask(TaskBase):
+    """A task with a number per row: similarity, ratings, ages."""
+
+    hub_task: ClassVar[tuple[str, str]] = ("text-classification", "Text Classification")
+
+    input: TextInput
+    """How a row becomes the model's input."""
+    labels: NumberLabels
+    """What a label is and where it stands."""
+    head: Literal["linear"] = "linear"
+    """What turns hidden states into the number; it is trained by the squared error."""
+    metrics: Annotated[
+        tuple[Literal["pearson", "spearman", "pearson_spearman", "mse", "rmse"], ...],
+        Field(strict=False, min_length=1),
+    ] = ("pearson", "spearman")
+    """What is measured; the first one chooses the best epoch and must be a correlation. Correlations are on a scale of
+    -100 to 100, `pearson_spearman` is the mean of both; `mse` and `rmse` are in the unit of the numbers, lower is
+    better."""
+
+    def input_columns(self) -> list[str]:
+        """See `TaskBase.input_columns`."""
+        return _columns(self.input.text, self.input.pair or "")
+
+    def logits(self) -> tuple[Unit, int | None]:
+        """The number itself."""
+        return "number", 1
+
+    def faults(self) -> Iterator[Fault]:
+        """See `TaskBase.faults`."""
+        yield from super().faults()
+        yield from _repeated(("metrics",), self.metrics)
+        yield from below("input", self.input.faults())
+        if self.metrics[0] in ("mse", "rmse"):
+            message = f"the first metric chooses the best epoch by its highest value; '{self.metrics[0]}' cannot"
+            yield Fault(("metrics", 0), message, "put pearson or spearman first")
 
 
 class ChoicesTask(TaskBase):
@@ -516,7 +439,8 @@ class Iob2Task(TaskBase):
     head: Literal["linear"] = "linear"
     """What turns hidden states into scores."""
     metrics: Annotated[
-        tuple[Literal["span_f1", "plain_span_f1", "srl_f1", "token_accuracy"], ...], Field(strict=False, min_length=1)
+        tuple[Literal["span_f1", "plain_span_f1", "span_precision", "span_recall", "srl_f1", "token_accuracy"], ...],
+        Field(strict=False, min_length=1),
     ] = ("span_f1",)
     """What is measured; the first one chooses the best epoch. `span_f1` is micro F1 over all spans in
     seqeval's strict mode, `plain_span_f1` in its default mode, which the paper reports; `srl_f1` is that of CoNLL-2005:
@@ -623,11 +547,13 @@ def _columns(*templates: str) -> list[str]:
     return [column for column in dict.fromkeys(columns) if column != MASK]
 
 
-AnyTask = ClassesTask | ChoicesTask | Iob2Task | StartEndTask
+AnyTask = ClassesTask | LabelsTask | NumberTask | ChoicesTask | Iob2Task | StartEndTask
 """A task of any scheme."""
 
 TASK_SECTIONS: Mapping[str, type[AnyTask]] = {
     "classes": ClassesTask,
+    "labels": LabelsTask,
+    "number": NumberTask,
     "choices": ChoicesTask,
     "iob2": Iob2Task,
     "start_end": StartEndTask,

@@ -103,7 +103,7 @@ def load_run(folder: Path, task: str | None = None, device: str = "auto", beside
         raise DataError(f"this is the prompt of task '{facts['task']}', not of '{chosen.task}'", location=str(prompt))
     if not facts["names"]:
         raise ConfigError(f"the run '{folder}' has a prompt and no head", hint="init_from lets a new run start from it")
-    own = chosen.with_names(facts["names"])
+    own = chosen.with_names(facts["names"]).with_scores(facts.get("validation", {}))
     recipe = resolved.recipe
     where = choose_device(device) if beside is None else beside.device
     spec, max_length = check_backbone(recipe, own)

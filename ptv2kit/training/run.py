@@ -239,10 +239,11 @@ def score(
             tensors = load_prompt(prompt_folder(folder.path, task))[0] if folder.writes else None
             part.model.fold_prompt()
             part.model.load_trained_state(processes.gather(tensors)[0])
+        scheme = part.scheme.with_scores(found["validation"].values) if found else part.scheme
         for name in tests:
             split, size = each.splits[name], each.recipe.train.eval_batch_size
             try:
-                test = evaluate(part.model, part.scheme, split, size, each.device, on_progress, processes)
+                test = evaluate(part.model, scheme, split, size, each.device, on_progress, processes)
             except KeyboardInterrupt:
                 return scores, True
             found[name] = test.scores

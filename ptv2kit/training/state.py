@@ -72,7 +72,10 @@ class Best:
         if scores is None:
             return Best(content["epoch"])
         types = tuple(TypeScore(**item) for item in scores["types"])
-        return Best(content["epoch"], Scores(scores["values"], types))
+        return Best(
+            content["epoch"],
+            Scores(scores["values"], types, {name: str(count) for name, count in scores.get("counts", {}).items()}),
+        )
 
 
 @final

@@ -162,7 +162,7 @@ def test_a_disk_that_fails_at_any_write_loses_nothing(project: Project, monkeypa
     assert number > 15
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("gone", ["closed pipe", "full device"])
 def test_a_run_goes_on_when_its_messages_cannot_be_written(project: Project, gone: str) -> None:
     if gone == "full device":

@@ -74,7 +74,7 @@ def only_run(folder: Path) -> Path:
     ],
     ids=["ddp", "zero1", "zero2", "zero3"],
 )
-@pytest.mark.slow
+@pytest.mark.night
 def test_the_numbers_are_those_of_one_process(project: Project, words: list[str]) -> None:
     """Five rows a batch do not divide evenly; the last batch has two."""
     project.change("tiny.yaml", "validation: rows.jsonl", "validation: rows.jsonl, test: rows.jsonl")

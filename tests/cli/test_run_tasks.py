@@ -182,6 +182,7 @@ def test_a_new_task_goes_on_from_the_shared_prompt_with_a_fresh_head(project: Pr
     assert len(keys) == 2, "what a run starts from is part of its key"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -40,6 +40,11 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "input": {"text": "{text}", "max_length": 12},
         "labels": {**CLASSES, "group": {"by": "{group}", "candidate": "{one}", "golds": "golds"}},
     },
+    "labels": {
+        "input": {"text": "{text}", "pair": "{pair}", "max_length": 12},
+        "labels": {"scheme": "labels", "column": "golds", "names": ["paris", "rome", "oslo"]},
+    },
+    "number": {"input": {"text": "{text}", "max_length": 12}, "labels": {"scheme": "number", "column": "verb"}},
     "choices": {
         "input": {"text": "{text}", "choices": ["{one}", "{two}"], "max_length": 16},
         "labels": {"scheme": "choices", "column": "right"},

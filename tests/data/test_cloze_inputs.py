@@ -315,6 +315,7 @@ def test_long_rows_are_shortened_like_the_official_ones(shared: Path) -> None:
         assert feature.truncated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rte", "boolq", "cb", "copa", "sst2"])
 @pytest.mark.parametrize("kind", ["bert", "roberta", "glm"])
 def test_real_rows_of_the_tasks_that_come_along(name: str, kind: str, shared: Path) -> None:

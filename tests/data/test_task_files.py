@@ -218,6 +218,7 @@ def test_the_official_separator_of_roberta_can_be_had(corpora: Path, roberta: Ro
     assert list(feature.inputs[0].ids) == roberta(words, is_split_into_words=True)["input_ids"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -158,7 +158,7 @@ def as_run(command: Command) -> list[str]:
 RUN = [command for command in OURS if reason(command) is None and command.words[1] != "serve"]
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.filterwarnings("ignore")  # what other libraries warn of is their tests' matter
 def test_ours_run(inside: Path, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests) -> None:
     for command in RUN:

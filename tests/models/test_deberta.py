@@ -150,6 +150,7 @@ def test_another_transformers_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 # --- without a prompt -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize("training", [False, True])
 def test_without_a_prompt_nothing_changes(name: str, training: bool) -> None:
@@ -305,7 +306,7 @@ def test_bf16_is_near_fp32(name: str) -> None:
 
 # v1 slices by a tensor, in transformers' own lines; dynamo breaks its graph there and then looks at gradients.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.slow
+@pytest.mark.night
 @RELEASED
 def test_it_compiles(name: str) -> None:
     backbone, injection = make_adapted(make_config(name))

@@ -217,6 +217,7 @@ CONTROLS: dict[str, Callable[[Injection, list[LayerPrompt], pytest.MonkeyPatch],
 SEEN = 0.01  # a thousand times the tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize("case_id", CASES)
 def test_a_broken_rule_is_seen(

@@ -111,6 +111,7 @@ def test_is_near_the_unrounded_model(name: Quantization, dtype: torch.dtype, min
     assert all(parameter.grad is None for parameter in rounded.model.parameters())
 
 
+@pytest.mark.slow
 @names
 @pytest.mark.usefixtures("library")
 def test_evaluation_changes_nothing(name: Quantization, mini: Path) -> None:

@@ -32,6 +32,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> PromptedModel:
     return build_model(recipe, "sequence", find_backbone(recipe.backbone), 3).eval()
 
 
+@pytest.mark.slow
 def test_it_trains_and_padding_does_not_matter(model: PromptedModel) -> None:
     assert isinstance(model.prompt, ShallowPrompt)
     ids, mask = inputs()

@@ -164,6 +164,7 @@ def test_words_of_several_tokens_are_scored_like_answers(saved: Saved, family: s
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_words_of_one_class_add_up_as_probabilities(saved: Saved, family: str, tmp_path: Path) -> None:
     folder = saved[0]
     three = {"names": ["no", "yes", "perhaps"], "scheme": "classes", "column": "label"}
@@ -238,6 +239,7 @@ def test_padding_and_other_rows_change_nothing(method: str, saved: Saved, family
             torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_nothing_of_the_head_is_trained_or_saved(saved: Saved, family: str, tmp_path: Path) -> None:
     for keys in ({}, {"verbalizer": {"no": " no", "yes": " yes, no"}, "verbalizer_tokens": "any"}):
         model = prepared_for(saved[0], task_of(family, **keys), tmp_path).build_model()
@@ -246,6 +248,7 @@ def test_nothing_of_the_head_is_trained_or_saved(saved: Saved, family: str, tmp_
         assert all(name.startswith("prompt.") for name in model.trained_state())
 
 
+@pytest.mark.slow
 def test_words_keep_their_own_rows_only(saved: Saved, family: str, tmp_path: Path) -> None:
     model = prepared_for(saved[0], task_of(family), tmp_path).build_model()
     vocabulary = len(saved[2])

@@ -188,6 +188,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_bad_files_are_named_with_what_is_wrong(tmp_path: Path, name: str) -> None:
     kind, content, message = BAD[name]
@@ -217,6 +218,7 @@ def test_a_line_has_an_end(tmp_path: Path) -> None:
     assert "rows.jsonl.gz:1: error: the line has 33,554,439 characters. Expected 16,777,216 or fewer" in ending.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [DIGITS, "1.0", "-1", "", "²"])
 def test_numbers_that_are_written_as_text(tmp_path: Path, number: str) -> None:
     path = tmp_path / "rows.jsonl"
@@ -231,6 +233,7 @@ def test_numbers_that_are_written_as_text(tmp_path: Path, number: str) -> None:
     assert ending.code == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "split", ["'a**b'", f"'{'**/' * 20}x*'", f"'{'x' * 300}/*'", "'['", '"a\\0*"', "'/**x'", "'.'", "'..'", "''"]
 )

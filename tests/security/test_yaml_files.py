@@ -159,6 +159,7 @@ def test_templates_are_names_of_columns(tmp_path: Path, text: str) -> None:
     assert len(ending.err) < 20_000
 
 
+@pytest.mark.slow
 @QUICK
 @given(value=st.text(max_size=40))
 def test_what_stands_behind_an_override_never_escapes(folder: Path, value: str) -> None:

@@ -256,6 +256,7 @@ def test_no_input_makes_it_fail(serve: Serve, tmp_path: Path) -> None:
     assert client.get("/health").json()["status"] == "ok"
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.recursive(st.text(max_size=5), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner)))
 def test_characters_are_counted_everywhere(value: Any) -> None:

@@ -103,7 +103,7 @@ def test_bad_interpolation_has_a_position(project: Path, text: str, message: str
     assert message in found
 
 
-METRICS = "accuracy, macro_f1, multirc_f1a, multirc_exact_match, record_f1, record_exact_match"
+METRICS = "accuracy, macro_f1, micro_f1, weighted_f1, matthews, f1, precision, recall, multirc_f1a, multirc_exact_match, record_f1, record_exact_match"
 
 
 def test_every_problem_of_recipe_and_task_is_shown_at_once(project: Path) -> None:
@@ -218,7 +218,7 @@ def test_messages_of_recipes(project: Path, monkeypatch: pytest.MonkeyPatch, old
         (
             "scheme: classes",
             "scheme: clases",
-            ":4:18: error: 'labels.scheme' must be one of: classes, choices, iob2, start_end; found",
+            ":4:18: error: 'labels.scheme' must be one of: classes, labels, number, choices, iob2, start_end; found",
         ),
         ("scheme: classes, ", "", ":4:1: error: missing key 'labels.scheme'"),
         ('["no", "yes"]', '["no"]', ":4:49: error: 'labels.names' must have at least 2 items"),

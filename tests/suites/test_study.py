@@ -194,7 +194,7 @@ def test_processes_share_the_trials_and_repeat_none(storage: str, sampler: str) 
         assert len({tuple(trial.settings.values()) for trial in trials}) == budget
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("sampler", ["tpe", "grid"])
 def test_the_trial_of_a_killed_process_is_tried_again(storage: str, sampler: str) -> None:
     process = start(storage, 10, sampler, 60)

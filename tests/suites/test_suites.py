@@ -129,6 +129,7 @@ def test_what_is_finished_is_not_run_again(project: Project) -> None:
     assert len(project.runs()) == 14, "other data, other cells"
 
 
+@pytest.mark.slow
 def test_a_description_or_an_expectation_runs_nothing_again(project: Project) -> None:
     project.run(GRID)
     recipe = project.folder / "recipe.yaml"
@@ -151,6 +152,7 @@ def test_a_cell_that_fails_stops_no_other_and_is_tried_again(project: Project) -
     assert len(project.runs()) == 6
 
 
+@pytest.mark.slow
 def test_failures_of_one_kind_end_with_its_code(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise RuntimeError("not enough memory: you tried to allocate")
@@ -212,6 +214,7 @@ grid: {train.seed: [1]}
         assert recipe.recipe.method == ("p_tuning_v2" if name == "deep" else "prompt_tuning")
 
 
+@pytest.mark.slow
 def test_a_search_is_run_shown_and_goes_on(project: Project) -> None:
     text = SEARCH + "  final: {train.epochs: 3}\n"
     code, out, err = project.run(text)

@@ -360,7 +360,7 @@ def each_epoch_once(project: Project, name: str) -> None:
     assert epochs == list(range(1, len(epochs) + 1))
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_when_all_are_killed_the_next_command_goes_on(project: Project) -> None:
     text = GRID.replace("epochs: 2", "epochs: 100").replace("[2, 4, 8]", "[2, 4]")
     command = project.start(text, "--jobs", "2")

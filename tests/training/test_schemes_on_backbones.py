@@ -22,7 +22,8 @@ from tests.training.tiny import Kept
 ROWS: list[dict[str, Any]] = [
     {"words": [who, "met", "alan", "in", where], "tags": ["B-PER", "O", "O", "O", "B-LOC"], "verb": 1}
     | {"text": f"{who} met alan", "story": f"{who} met alan in {where}", "answer": where, "label": who == "ada"}
-    | {"yes": "in " + where, "no": "left", "right": 0}
+    | {"yes": "in " + where, "no": "left", "right": 0, "size": 1.5 if who == "ada" else -0.5}
+    | {"topics": [who] if where == "rome" else [who, "paris"]}
     for who in ("ada", "alan")
     for where in ("paris", "rome")
 ]
@@ -30,6 +31,14 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "classes": {
         "input": {"text": "{text}", "pair": "{yes}", "max_length": 24},
         "labels": {"scheme": "classes", "column": "label"},
+    },
+    "labels": {
+        "input": {"text": "{text}", "max_length": 24},
+        "labels": {"scheme": "labels", "column": "topics"},
+    },
+    "number": {
+        "input": {"text": "{text}", "pair": "{yes}", "max_length": 24},
+        "labels": {"scheme": "number", "column": "size"},
     },
     "choices": {
         "input": {"text": "{text}", "choices": ["{yes}", "{no}"], "max_length": 24},

@@ -216,6 +216,7 @@ def test_a_prompts_dropout_stays_on(folders: dict[str, Path]) -> None:
     assert torch.equal(part.model(**inputs), part.model(**inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_an_interrupted_training_goes_on_bit_by_bit(folders: dict[str, Path], place: str) -> None:
     def prepared() -> tuple[Prepared, list[TaskPart]]:
@@ -249,6 +250,7 @@ def test_a_backbone_in_bf16_keeps_bf16(folders: dict[str, Path]) -> None:
     assert losses(cached, [part])[0] == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["int8", "nf4"])
 def test_quantized_layers_are_kept_too(folders: dict[str, Path], quantization: str, cache: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="pip install 'ptv2kit[quantization]'")

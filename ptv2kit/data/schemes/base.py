@@ -5,24 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
 
 from ptv2kit.data.rows import Row
-from ptv2kit.data.tokens import Encoding, UnusableTokenError, Words
+from ptv2kit.data.templates import render
+from ptv2kit.data.tokens import Encoding, Subwords, UnusableTokenError, Words
 from ptv2kit.errors import DataError
+from ptv2kit.spec.inputs import TextInput
+from ptv2kit.spec.task import Unit
+from ptv2kit.spec.template import parse_template
 
 IGNORED = -100
 """Label of a position that is not scored; cross-entropy leaves it out."""
 
-Label = str | tuple[str, ...]
-"""A class, a tag for each word, or an answer; for answers the reference is every right one."""
-
-Unit = Literal["sequence", "choices", "token", "start_end", "words", "answers"]
-"""What has logits: an input as a whole, each of several inputs, each token, each token as start and as end; the words
-of a verbalizer at one place, or answers of several tokens."""
+Label = str | float | tuple[str, ...]
+"""A class, a number, several labels, a tag for each word, or an answer, whose reference is every right one."""
 
 
 @final
@@ -33,7 +33,8 @@ class Feature:
     Args:
         row: index of its row within the split.
         inputs: one, or one for each choice.
-        labels: target as the head's loss takes it: a class or choice, one label per id, or start and end.
+        labels: target as the head's loss takes it: a class or choice, a number, 0 or 1 for each label, one label per
+            id, or start and end.
         reference: target as it is scored.
         truncated: whether something that could matter was cut off.
         notes: what the scheme needs to decode it; no other part of the code looks at it.
@@ -41,7 +42,7 @@ class Feature:
 
     row: int
     inputs: tuple[Encoding, ...]
-    labels: int | tuple[int, ...]
+    labels: float | tuple[int, ...]
     reference: Label
     truncated: bool = False
     notes: Any = None
@@ -132,7 +133,7 @@ class Prediction:
     Args:
         row: index within the split.
         label: class, tags or answer.
-        probability: of the class or answer; for tags the mean over words.
+        probability: of the class or answer; for tags the mean over words; None of a number.
         score: what a metric ranks by: of a class the logit of the last one; of an answer how much the score of no
             answer exceeds it.
         candidates: the best answers, best first.
@@ -142,7 +143,7 @@ class Prediction:
 
     row: int
     label: Label
-    probability: float
+    probability: float | None
     reference: Label
     score: float = 0.0
     candidates: tuple[Candidate, ...] = ()
@@ -161,7 +162,7 @@ class Prediction:
             "row": self.row,
             "location": location,
             "label": self.label,
-            "probability": round(self.probability, 6),
+            "probability": rounded(self.probability),
             "reference": self.reference,
             **(answer if self.candidates else {}),
         }
@@ -185,7 +186,7 @@ class Scores:
     """Result of an evaluation.
 
     Args:
-        values: each metric on a scale of 0 to 100; thresholds are logits.
+        values: each metric on a scale of 0 to 100, but for errors of numbers and thresholds of logits.
         types: the same by class or span type.
         counts: what a metric is taken over, such as `3 groups`, where it is not the rows or spans of `types`.
     """
@@ -241,6 +242,10 @@ class LabelScheme(ABC):
     def answer(self, row: Row, prediction: Prediction) -> dict[str, Any]:
         """What was predicted for a row, as plain values for who asked: always with `label` and `probability`."""
 
+    def with_scores(self, scores: Mapping[str, float]) -> Self:
+        """The scheme with what was chosen on the validation split, from the scores of the best epoch."""
+        return self
+
     def join(self, predictions: Sequence[Prediction]) -> list[Prediction]:
         """One prediction for each row, in the order of the rows, from those of all features of a split."""
         return sorted(predictions, key=lambda prediction: prediction.row)
@@ -269,11 +274,37 @@ class LabelScheme(ABC):
         """All metrics of the task over a whole split."""
 
 
+def listed(label: Label) -> tuple[str, ...]:
+    """A label of a scheme whose labels are lists."""
+    assert isinstance(label, tuple)
+    return label
+
+
+def rounded(probability: float | None) -> float | None:
+    """A probability as it is written."""
+    return None if probability is None else round(probability, 6)
+
+
 def input_error(row: Row, error: ValueError, hint: str) -> DataError:
     """The error of a row that cannot become an input; `hint` says what to do if it is too long."""
     if isinstance(error, UnusableTokenError):
         hint = "take this text out of the row, or use a backbone whose tokenizer fits it"
     return DataError(str(error), location=row.location, hint=hint)
+
+
+def encode_texts(settings: TextInput, subwords: Subwords, row: Row) -> Encoding:
+    """A row's text, or pair of texts, as sub-words.
+
+    Raises:
+        DataError: a column is missing or holds no text, or the text that is not shortened is too long.
+    """
+    text = render(parse_template(settings.text), row)
+    pair = None if settings.pair is None else render(parse_template(settings.pair), row)
+    try:
+        return subwords.encode_texts(text, pair, settings.truncate)
+    except ValueError as error:
+        hint = "set input.truncate to longest, or raise max_length"
+        raise input_error(row, error, hint) from error
 
 
 def name_index(row: Row, column: str, value: int, names: Sequence[str]) -> int:
@@ -302,7 +333,7 @@ def label_and_probabilities(names: Sequence[str], prediction: Prediction) -> dic
     """The answer of a scheme whose label is one of `names`."""
     return {
         "label": prediction.label,
-        "probability": round(prediction.probability, 6),
+        "probability": rounded(prediction.probability),
         "probabilities": {
             name: round(probability, 6) for name, probability in zip(names, prediction.probabilities, strict=True)
         },

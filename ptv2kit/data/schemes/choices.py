@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, final
 
 import torch
-from sklearn.metrics import accuracy_score
 from torch import Tensor
 
 from ptv2kit.data.cloze_inputs import ClozeInputs, cloze_tensors
@@ -100,10 +99,9 @@ class Scheme(LabelScheme):
         return [str(reference)]
 
     def score(self, predictions: Sequence[Prediction]) -> Scores:
-        """Accuracy (scikit-learn)."""
-        found = [str(prediction.label) for prediction in predictions]
-        right = [str(prediction.reference) for prediction in predictions]
-        return Scores({"accuracy": 100 * float(accuracy_score(right, found))})
+        """Accuracy."""
+        right = sum(prediction.label == prediction.reference for prediction in predictions)
+        return Scores({"accuracy": 100 * right / len(predictions)})
 
     def _inputs_of(self, row: Row) -> tuple[Encoding, ...]:
         choices = [render(choice, row) for choice in self._choices]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 from torch import Tensor
 
 from ptv2kit.data.cloze_inputs import ClozeInputs, cloze_tensors
@@ -23,6 +22,7 @@ from ptv2kit.data.schemes.base import (
     Scores,
     TypeScore,
     Unit,
+    encode_texts,
     gather,
     input_error,
     label_and_probabilities,
@@ -32,12 +32,10 @@ from ptv2kit.data.schemes.base import (
 from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Encoding, Subwords, Words
 from ptv2kit.data.verbalizer import find_words
-from ptv2kit.errors import DataError, did_you_mean
-from ptv2kit.spec.task import ClassesTask, Grouping
+from ptv2kit.errors import ConfigError, DataError, did_you_mean
+from ptv2kit.spec.labels import Grouping
+from ptv2kit.spec.task import ClassesTask
 from ptv2kit.spec.template import parse_template
-
-_f1_score: Any = f1_score  # scikit-learn's stubs want zero_division to be text
-_by_class: Any = precision_recall_fscore_support
 
 
 @final
@@ -65,15 +63,19 @@ class Scheme(LabelScheme):
     def __init__(self, task: ClassesTask, subwords: Subwords, train_rows: Iterable[Row]) -> None:
         self._task = task
         self._subwords = subwords
-        self._text = parse_template(task.input.text)
-        self._pair = None if task.input.pair is None else parse_template(task.input.pair)
         self._open = task.labels.names == "from_train"
         self._names = self._find_names(train_rows)
+        positive = task.labels.positive
+        if positive is not None and positive not in self._names:
+            hint = did_you_mean(positive, list(self._names))
+            raise ConfigError(f"'labels.positive' is '{positive}', which no training row has", hint=hint)
         self._index = {name: index for index, name in enumerate(self._names)}
         self._words: Words = ()
         self._answers: list[tuple[int, ...]] | None = None
         if task.head == "verbalizer":
-            self._cloze = ClozeInputs(subwords, self._text, self._pair, task.input.truncate)
+            text = parse_template(task.input.text)
+            pair = None if task.input.pair is None else parse_template(task.input.pair)
+            self._cloze = ClozeInputs(subwords, text, pair, task.input.truncate)
             self._words = find_words(task, self._names, subwords)
             answers = [word for words in self._words for word in words]
             self._answers = answers if any(len(answer) > 1 for answer in answers) else None
@@ -99,11 +101,7 @@ class Scheme(LabelScheme):
         """The rendered texts as sub-words; see `LabelScheme.encode`."""
         name = self._class_of(row) if labelled else ""
         group = self._task.labels.group if labelled else None
-        try:
-            inputs = self._inputs_of(row)
-        except ValueError as error:
-            hint = "set input.truncate to longest, or raise max_length"
-            raise input_error(row, error, hint) from error
+        inputs = self._inputs_of(row)
         return [
             Feature(
                 row=index,
@@ -151,24 +149,35 @@ class Scheme(LabelScheme):
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """Accuracy, macro F1 over the classes that occur, and both sides of F1 by class (scikit-learn); for grouped
         rows the metrics of MultiRC and ReCoRD."""
+        from sklearn import metrics  # a second to import, and only scores need it
+
         found = [str(prediction.label) for prediction in predictions]
         right = [str(prediction.reference) for prediction in predictions]
+        f1: Any = metrics.f1_score  # scikit-learn's stubs want zero_division to be text
         values = {
-            "accuracy": 100 * float(accuracy_score(right, found)),
-            "macro_f1": 100 * float(_f1_score(right, found, average="macro", zero_division=0)),
+            "accuracy": metrics.accuracy_score(right, found),
+            "matthews": metrics.matthews_corrcoef(right, found) if len({*right, *found}) > 1 else 0.0,
+            **{
+                f"{kind}_f1": f1(right, found, average=kind, zero_division=0) for kind in ("macro", "micro", "weighted")
+            },
         }
+        values = {name: 100 * float(value) for name, value in values.items()}
         if self._task.labels.group is not None:
             values |= self._grouped(predictions, right, found)
         names = list(dict.fromkeys([*self._names, *sorted(set(right))]))
-        columns = _by_class(right, found, labels=names, zero_division=0)
+        by_class: Any = metrics.precision_recall_fscore_support
+        columns = by_class(right, found, labels=names, zero_division=0)
         types = tuple(
             TypeScore(name, 100 * float(precision), 100 * float(recall), 100 * float(f1), int(support))
             for name, precision, recall, f1, support in zip(names, *columns, strict=True)
         )
+        for row in types:
+            if row.name == self._task.labels.positive:
+                values |= {"precision": row.precision, "recall": row.recall, "f1": row.f1}
         groups = len(
             {member.group for member in (prediction.notes for prediction in predictions) if member is not None}
         )
-        grouped = [metric for metric in self._task.metrics if metric not in ("accuracy", "macro_f1")]
+        grouped = [metric for metric in self._task.metrics if metric.startswith(("multirc_", "record_"))]
         counts = dict.fromkeys(grouped, f"{groups} groups")
         return Scores({metric: values[metric] for metric in self._task.metrics}, types, counts)
 
@@ -185,11 +194,13 @@ class Scheme(LabelScheme):
         return values
 
     def _inputs_of(self, row: Row) -> tuple[Encoding, ...]:
-        if self._words:
+        if not self._words:
+            return (encode_texts(self._task.input, self._subwords, row),)
+        try:
             return self._cloze.encode(row, self._answers)
-        text = render(self._text, row)
-        pair = None if self._pair is None else render(self._pair, row)
-        return (self._subwords.encode_texts(text, pair, self._task.input.truncate),)
+        except ValueError as error:
+            hint = "set input.truncate to longest, or raise max_length"
+            raise input_error(row, error, hint) from error
 
     def _find_names(self, train_rows: Iterable[Row]) -> tuple[str, ...]:
         names = self._task.labels.names

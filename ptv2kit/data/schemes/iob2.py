@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, final
 
 import torch
-from seqeval.metrics import accuracy_score, classification_report, f1_score
-from seqeval.scheme import IOB2
 from torch import Tensor
 
 from ptv2kit.data.metrics.srl import srl_scores
@@ -24,7 +22,9 @@ from ptv2kit.data.schemes.base import (
     Unit,
     gather,
     input_error,
+    listed,
     pad_inputs,
+    rounded,
 )
 from ptv2kit.data.spans import SpanError, to_iob2, written_otherwise
 from ptv2kit.data.tokens import Encoding, Subwords
@@ -33,9 +33,6 @@ from ptv2kit.errors import DataError, did_you_mean
 from ptv2kit.spec.task import Iob2Task
 
 OUTSIDE = "O"
-
-_seqeval_report: Any = classification_report  # its annotations want zero_division to be text
-_seqeval_f1: Any = f1_score
 
 
 @final
@@ -120,11 +117,11 @@ class Scheme(LabelScheme):
                 "words": [first, last + 1],
                 "probability": round(min(prediction.probabilities[first : last + 1]), 6),
             }
-            for kind, first, last in spans_of(prediction.label)
+            for kind, first, last in spans_of(listed(prediction.label))
         ]
         return {
-            "label": list(prediction.label),
-            "probability": round(prediction.probability, 6),
+            "label": list(listed(prediction.label)),
+            "probability": rounded(prediction.probability),
             "words": words,
             "spans": spans,
         }
@@ -137,7 +134,8 @@ class Scheme(LabelScheme):
     def unreachable(self, reference: Label, whole: Feature) -> int:
         """See `LabelScheme.unreachable`."""
         return sum(
-            any(anchor < 0 for anchor in whole.notes[first : last + 1]) for _, first, last in spans_of(reference)
+            any(anchor < 0 for anchor in whole.notes[first : last + 1])
+            for _, first, last in spans_of(listed(reference))
         )
 
     def shown(self, reference: Label) -> str:
@@ -146,25 +144,34 @@ class Scheme(LabelScheme):
 
     def counted(self, reference: Label) -> list[str]:
         """The type of each span."""
-        return [tag[2:] for tag in reference if tag.startswith("B-")]
+        return [tag[2:] for tag in listed(reference) if tag.startswith("B-")]
 
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """Micro F1 over whole spans (seqeval, IOB2, strict mode), also by type, and accuracy over tags; `srl_f1` counts
         arguments as the CoNLL-2005 evaluation does."""
-        found = [list(prediction.label) for prediction in predictions]
-        right = [list(prediction.reference) for prediction in predictions]
-        values = {"span_f1": 0.0, "plain_span_f1": 0.0, "token_accuracy": 100 * float(accuracy_score(right, found))}
+        from seqeval import metrics  # with scikit-learn a second to import, and only scores need it
+        from seqeval.scheme import IOB2
+
+        report_of: Any = metrics.classification_report  # its annotations want zero_division to be text
+        f1_of: Any = metrics.f1_score
+        found = [list(listed(prediction.label)) for prediction in predictions]
+        right = [list(listed(prediction.reference)) for prediction in predictions]
+        values = {
+            "span_f1": 0.0,
+            "plain_span_f1": 0.0,
+            "token_accuracy": 100 * float(metrics.accuracy_score(right, found)),
+        }
         types: list[TypeScore] = []
         if any(tag.startswith("B-") for tags in (*found, *right) for tag in tags):
-            report = _seqeval_report(right, found, output_dict=True, mode="strict", scheme=IOB2, zero_division=0)
+            report = report_of(right, found, output_dict=True, mode="strict", scheme=IOB2, zero_division=0)
             for name, row in report.items():
                 precision, recall, f1 = (100 * float(row[key]) for key in ("precision", "recall", "f1-score"))
                 score = TypeScore(name, precision, recall, f1, int(row["support"]))
                 if name == "micro avg":
-                    values["span_f1"] = score.f1
+                    values |= {"span_f1": score.f1, "span_precision": precision, "span_recall": recall}
                 elif name not in ("macro avg", "weighted avg"):
                     types.append(score)
-            values["plain_span_f1"] = 100 * float(_seqeval_f1(right, found, zero_division=0))
+            values["plain_span_f1"] = 100 * float(f1_of(right, found, zero_division=0))
         if "srl_f1" in self._task.metrics:
             roles, by_role = srl_scores(found, right)
             values["srl_f1"] = roles["srl_f1"]

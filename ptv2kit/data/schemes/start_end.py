@@ -23,7 +23,9 @@ from ptv2kit.data.schemes.base import (
     Scores,
     Unit,
     input_error,
+    listed,
     pad_inputs,
+    rounded,
 )
 from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Subwords
@@ -140,7 +142,7 @@ class Scheme(LabelScheme):
         place = next((item.start for item in prediction.candidates if label and item.text == label), None)
         return {
             "label": label,
-            "probability": round(prediction.probability, 6),
+            "probability": rounded(prediction.probability),
             "start": place,
             "end": None if place is None else place + len(label),
             "null_margin": round(prediction.score, 6),
@@ -189,7 +191,7 @@ class Scheme(LabelScheme):
 
     def shown(self, reference: Label) -> str:
         """The right answers."""
-        return " | ".join(dict.fromkeys(reference)) or "no answer"
+        return " | ".join(dict.fromkeys(listed(reference))) or "no answer"
 
     def counted(self, reference: Label) -> list[str]:
         """Whether there is an answer."""
@@ -201,7 +203,7 @@ class Scheme(LabelScheme):
         answered = [
             Answered(
                 found=next((item.text for item in prediction.candidates if item.text), ""),
-                golds=tuple(prediction.reference),
+                golds=listed(prediction.reference),
                 null_margin=prediction.score,
             )
             for prediction in predictions

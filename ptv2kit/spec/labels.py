@@ -1,0 +1,154 @@
+"""The task file's `labels`: what is learned and where it stands. One class for each label scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from ptv2kit.spec.base import Fault, Section
+from ptv2kit.spec.rows import Column
+from ptv2kit.spec.template import TemplateText
+
+Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+ClassNames = (
+    Literal["from_train"]
+    | Annotated[tuple[str, ...], Field(strict=False, min_length=2)]
+    | Annotated[dict[str, str], Field(min_length=2)]
+)
+
+
+class Grouping(Section):
+    """Rows that are scored together: the answers of one question, the candidates of one query."""
+
+    by: TemplateText
+    """Rows with the same text belong together, such as `{idx.paragraph}-{idx.question}`."""
+    candidate: TemplateText | None = None
+    """The row's candidate answer, for the `record` metrics: the one with the highest score of `names`' last class is
+    chosen."""
+    golds: Column | None = None
+    """The column with the right answers of the group, for the `record` metrics."""
+
+
+class ClassesLabels(Section):
+    """One of several classes per row."""
+
+    scheme: Literal["classes"]
+    """What a label is: one of several classes."""
+    column: Column
+    """The column with the label: the class's name, or its index in `names` as an integer or boolean."""
+    names: ClassNames = "from_train"
+    """The classes in order; or a mapping from the value in the data to the class's name; or `from_train`: those that
+    occur there, sorted."""
+    positive: str | None = None
+    """The class that the metrics `f1`, `precision` and `recall` are of."""
+    group: Grouping | None = None
+    """Rows that are scored together; the last of `names` then means that a row's answer is right."""
+
+
+class LabelsLabels(Section):
+    """Any number of labels per row, also none."""
+
+    scheme: Literal["labels"]
+    """What a label is: any number of several labels."""
+    column: Column
+    """The column with the labels: a list of names or of indices in `names`, or a text that `separator` cuts."""
+    names: ClassNames = "from_train"
+    """The labels in order; or a mapping from the value in the data to the label's name; or `from_train`: those that
+    occur there, sorted."""
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    """What stands between two labels where `column` holds a text, such as `","`; null: it holds a list."""
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["best"] = 0.5
+    """The probability from which a label is given; `best`: the one with the highest first metric on the validation
+    split, of the steps 0.05, 0.10, … 0.95, kept with the run."""
+
+
+class NumberLabels(Section):
+    """A number per row, such as a similarity from 0 to 5."""
+
+    scheme: Literal["number"]
+    """What a label is: a number."""
+    column: Column
+    """The column with the number, which may be written as text."""
+
+
+class ChoicesLabels(Section):
+    """The right one of several choices."""
+
+    scheme: Literal["choices"]
+    """What a label is: the right one of several choices."""
+    column: Column
+    """The column with the label: the choice's index from 0, or its name in `names`."""
+    names: Names | None = None
+    """What the data calls the choices, in the order of `input.choices`, such as `[A, B]`; null: indices."""
+
+
+class Iob2Labels(Section):
+    """A tag per word: `B-` opens a span, `I-` continues it, `O` is outside."""
+
+    scheme: Literal["iob2"]
+    """What a label is: a tag per word, in IOB2."""
+    column: Column
+    """The column with the list of tags, one for each word."""
+    encoding: Literal["iob2", "iob1", "iobes", "bilou", "bmes", "io"] = "iob2"
+    """How the data writes spans; everything becomes IOB2. `iob1` has `B-` only between touching spans; `iobes` has
+    `E-` and `S-`, `bilou` `L-` and `U-`, `bmes` `M-`, `E-` and `S-`; in `io` a tag is the type alone, or `I-` with it,
+    and equal neighbours are one span."""
+    form: Literal["B-PER", "B_PER", "PER-B", "PER_B"] = "B-PER"
+    """How a tag is spelled, by the example of a person's first word."""
+    names: Literal["from_train"] | Names | Annotated[dict[str, str], Field(min_length=1)] = "from_train"
+    """The span types without `B-` and `I-`, such as `[PER, LOC]`; or a mapping from the data's types to ours; or from
+    the data's numbers to tags, such as `{"0": O, "1": B-PER, "2": I-PER}`; or `from_train`: as they occur there."""
+
+    @property
+    def numbered(self) -> bool:
+        """Whether `names` gives the tag of each number."""
+        return isinstance(self.names, dict) and all(name.isdecimal() for name in self.names)
+
+    def faults(self) -> Iterator[Fault]:
+        """Tags where `names` lists types."""
+        names = self.names
+        if isinstance(names, str) or self.numbered:
+            return
+        listed: Iterable[tuple[str | int, str]] = (
+            enumerate(names)
+            if isinstance(names, tuple)
+            else [(key, name) for key, value in names.items() for name in (key, value)]
+        )
+        for key, name in listed:
+            if name == "O" or name.startswith(("B-", "I-")):
+                hint = "write PER for the tags B-PER and I-PER"
+                yield Fault(("names", key), f"'labels.names' lists span types; '{name}' is a tag", hint)
+
+
+class StartEndLabels(Section):
+    """The answer as a piece of the passage."""
+
+    scheme: Literal["start_end"]
+    """What a label is: where the answer starts and ends in the passage."""
+    column: Column | None = None
+    """The column with the answers in SQuAD's layout: a mapping of `text` and `answer_start`, each a list."""
+    text: Column | None = None
+    """Instead of `column`: the column with the answer's text, or a list of right texts."""
+    start: Column | None = None
+    """With `text`: the column with the answer's first character in the passage, from 0, or a list of them; null: where
+    the text occurs first."""
+    unanswerable: bool = False
+    """Whether a row may have no answer; the model may then answer nothing."""
+    null_threshold: float = 0.0
+    """How much the score of no answer must exceed that of the best answer to be given."""
+    max_answer_tokens: PositiveInt = 30
+    """Longest answer in sub-words."""
+    n_best: PositiveInt = 20
+    """Answers that are kept, per window and per question."""
+
+    def faults(self) -> Iterator[Fault]:
+        """Columns of two layouts, and a threshold that is never used."""
+        if (self.column is None) == (self.text is None):
+            hint = "column for SQuAD's layout; text, with start if there is one, for columns of their own"
+            yield Fault((), "'labels' must have either 'column' or 'text'", hint, at_key=True)
+        if self.start is not None and self.text is None:
+            yield Fault(("start",), "'labels.start' needs 'labels.text'")
+        if not self.unanswerable and "null_threshold" in self.model_fields_set and self.null_threshold:
+            yield Fault(("null_threshold",), "'labels.null_threshold' needs 'labels.unanswerable: true'")
