@@ -107,7 +107,7 @@ def preview_row(scheme: LabelScheme, untruncated: LabelScheme, subwords: Subword
             elif len(features) > 1:
                 title = f"window {number} of {len(features)}"
             elif len(feature.inputs) > 1:
-                title, right = f"choice {scheme.names[index]}", index == feature.labels
+                title, right = f"choice {feature.notes[index]}", index == feature.labels
             whole = encoding if len(features) > 1 else untruncated.encode(row, 0, labelled=False)[0].inputs[index]
             inputs.append(InputView(title, right, tuple(_tokens(scheme, subwords, feature, encoding, whole))))
     return RowView(row.location, scheme.shown(features[0].reference), tuple(inputs))

@@ -8,9 +8,24 @@ from typing import Any, Literal, final
 
 from ptv2kit.data.rows import Fault, Row, raise_fault
 from ptv2kit.errors import DataError, did_you_mean
-from ptv2kit.spec.rows import Derivation, Expansion, Lookup, Marking, Membership, Replacement, Slice, Splitting
+from ptv2kit.spec.rows import (
+    Derivation,
+    Expansion,
+    Joining,
+    Lookup,
+    Marking,
+    Membership,
+    Previous,
+    Replacement,
+    Slice,
+    SpanMarking,
+    Splitting,
+)
 from ptv2kit.spec.task import TaskBase
 from ptv2kit.spec.template import MASK, Template, parse_template
+
+Before = dict[tuple[str, str], list[str]]
+"""What `previous` has seen: by the new column and the group, the texts of the rows so far."""
 
 
 @final
@@ -54,15 +69,17 @@ def render(template: Template, row: Row) -> str:
 
 
 def task_rows(task: TaskBase, rows: Iterable[Row], on_fault: Fault = raise_fault) -> Iterator[Row]:
-    """The rows of a task from those of its data: `expand`, then `derive`, `where` and `distinct`.
+    """The rows of a task from those of its data: `defaults`, `expand`, then `derive`, `where` and `distinct`.
 
     `on_fault` receives a row with a missing or wrong column; unless it raises, the rows after it are made.
     """
     distinct = None if task.distinct is None else parse_template(task.distinct)
     seen: set[str] = set()
+    before: Before = {}
     for plain in rows:
         try:
-            made = [with_derived(expanded, task.derive) for expanded in expanded_rows(plain, task.expand)]
+            whole = with_defaults(plain, task.defaults)
+            made = [with_derived(expanded, task.derive, before) for expanded in expanded_rows(whole, task.expand)]
             kept = [row for row in made if all(row.text(name) in texts for name, texts in task.where.items())]
             keys = [None if distinct is None else render(distinct, row) for row in kept]
         except DataError as error:
@@ -75,14 +92,25 @@ def task_rows(task: TaskBase, rows: Iterable[Row], on_fault: Fault = raise_fault
                 seen.add(key)
 
 
-def with_derived(row: Row, derivations: Mapping[str, Derivation]) -> Row:
+def with_defaults(row: Row, defaults: Mapping[str, Any]) -> Row:
+    """The row with the default of each column that is missing or null."""
+    lacking = {name: value for name, value in defaults.items() if row.values.get(name) is None}
+    if not lacking:
+        return row
+    return Row({**row.values, **{name: _plain(value) for name, value in lacking.items()}}, row.location)
+
+
+def with_derived(row: Row, derivations: Mapping[str, Derivation], before: Before) -> Row:
     """The row with the columns of `derive`; each may read those above it.
+
+    Args:
+        before: what `previous` has seen in earlier rows; this row is added.
 
     Raises:
         DataError: a column is missing or of the wrong kind, or the new column already exists.
     """
     for name, derivation in derivations.items():
-        row = _with_column(row, name, _derive(name, derivation, row), "derive")
+        row = _with_column(row, name, _derive(name, derivation, row, before), "derive")
     return row
 
 
@@ -111,7 +139,7 @@ def _with_column(row: Row, name: str, value: Any, section: str) -> Row:
     return Row({**row.values, name: value}, row.location)
 
 
-def _derive(name: str, derivation: Derivation, row: Row) -> Any:
+def _derive(name: str, derivation: Derivation, row: Row, before: Before) -> Any:
     match derivation:
         case Lookup():
             return _look_up(name, derivation, row)
@@ -128,6 +156,23 @@ def _derive(name: str, derivation: Derivation, row: Row) -> Any:
             return _cut(derivation, row)
         case Splitting():
             return [word for word in row.text(derivation.column).split(derivation.split) if word]
+        case SpanMarking():
+            return _mark_spans(derivation, row)
+        case Joining():
+            items = row.items(derivation.column)
+            rows = [Row({derivation.column: item}, row.location) for item in items]
+            texts = [
+                derivation.within.join(each.texts(derivation.column))
+                if isinstance(item, list)
+                else each.text(derivation.column)
+                for each, item in zip(rows, items, strict=True)
+            ]
+            return derivation.join.join(texts)
+        case Previous():
+            texts = before.setdefault((name, row.text(derivation.previous)), [])
+            text = derivation.join.join(texts[-derivation.count :])
+            texts.append(row.text(derivation.column))
+            return text
 
 
 def _look_up(name: str, lookup: Lookup, row: Row) -> str:
@@ -153,6 +198,34 @@ def _mark(marking: Marking, row: Row) -> str:
         )
     words[index] = marking.mark.replace("{word}", words[index])
     return " ".join(words)
+
+
+def _mark_spans(marking: SpanMarking, row: Row) -> str:
+    """Marks are set from the last span to the first, so that the places of the others stay."""
+    words = isinstance(row.value(marking.column), list)
+    parts = list(row.words(marking.column)) if words else list(row.text(marking.column))
+    spans = sorted(
+        (row.integer(each.start), row.integer(each.end) + marking.inclusive, number)
+        for number, each in enumerate(marking.marks)
+    )
+    unit = "words" if words else "characters"
+    end = 0
+    for start, stop, number in spans:
+        columns = f"(columns '{marking.marks[number].start}', '{marking.marks[number].end}')"
+        if not start < stop <= len(parts):
+            message = f"span {start} to {stop} {columns} is outside '{marking.column}', which has {len(parts)} {unit}"
+            raise DataError(message, location=row.location)
+        if start < end:
+            raise DataError(f"span {start} to {stop} {columns} overlaps another one", location=row.location)
+        end = stop
+    join = " " if words else ""
+    for start, stop, number in reversed(spans):
+        parts[start:stop] = [marking.marks[number].mark.replace("{span}", join.join(parts[start:stop]))]
+    return join.join(parts)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _cut(section: Slice, row: Row) -> str:

@@ -10,9 +10,20 @@ from ptv2kit.data.rows import Fault, Row
 from ptv2kit.data.sources.jsonl import read_jsonl
 from ptv2kit.data.sources.lines import decoded_lines, read_lines
 from ptv2kit.data.sources.table import read_table
-from ptv2kit.data.templates import expanded_rows, with_derived
+from ptv2kit.data.templates import Before, expanded_rows, with_defaults, with_derived
 from ptv2kit.errors import ConfigError
-from ptv2kit.spec.rows import Derivation, Lookup, Marking, Membership, Replacement, Slice, Splitting
+from ptv2kit.spec.rows import (
+    Derivation,
+    Joining,
+    Lookup,
+    Marking,
+    Membership,
+    Previous,
+    Replacement,
+    Slice,
+    SpanMarking,
+    Splitting,
+)
 from ptv2kit.spec.sources import Splits, TableSource
 from ptv2kit.spec.task import AnyTask
 from ptv2kit.spec.template import parse_template
@@ -20,22 +31,29 @@ from ptv2kit.spec.template import parse_template
 FORMATS = ("jsonl", "csv", "tsv", "text")
 
 
-def unlabelled_rows(task: AnyTask, row: Row) -> Iterator[Row]:
-    """What a task reads of a row that has no label: `expand` as ever, of `derive` only what the input needs; `where`
-    and `distinct` choose rows to learn from, and have no say here.
+def unlabelled_rows(task: AnyTask, row: Row, before: Before) -> Iterator[Row]:
+    """What a task reads of a row that has no label: `defaults` and `expand` as ever, of `derive` only what the input
+    needs; `where` and `distinct` choose rows to learn from, and have no say here.
+
+    Args:
+        before: what `previous` has seen in earlier rows of the same request; a row may also bring that column itself.
 
     Raises:
         DataError: a column is missing or of the wrong kind, or a new column already exists.
     """
     needed = _needed(task)
-    derive = {name: derivation for name, derivation in task.derive.items() if name in needed}
-    for expanded in expanded_rows(row, task.expand):
-        yield with_derived(expanded, derive)
+    derive = {
+        name: derivation
+        for name, derivation in task.derive.items()
+        if name in needed and not (isinstance(derivation, Previous) and name in row.values)
+    }
+    for expanded in expanded_rows(with_defaults(row, task.defaults), task.expand):
+        yield with_derived(expanded, derive, before)
 
 
 def given_columns(task: AnyTask) -> list[str]:
     """The columns that a request must have."""
-    made = [*task.derive, *(step.item for step in task.expand)]
+    made = [*task.derive, *(step.item for step in task.expand), *task.defaults]
     columns = [column for column in _needed(task) if not _among(column, made)]
     return list(dict.fromkeys([*columns, *(step.column for step in task.expand if not _among(step.column, made))]))
 
@@ -127,8 +145,12 @@ def _among(column: str, made: list[str]) -> bool:
 
 def _columns_of(derivation: Derivation) -> list[str]:
     match derivation:
-        case Lookup() | Splitting():
+        case Lookup() | Splitting() | Joining():
             return [derivation.column]
+        case Previous():
+            return [derivation.column, derivation.previous]
+        case SpanMarking():
+            return [derivation.column, *(place for each in derivation.marks for place in (each.start, each.end))]
         case Membership():
             return [derivation.column, derivation.among]
         case Marking():

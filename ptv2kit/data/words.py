@@ -6,12 +6,18 @@ import re
 from collections.abc import Sequence
 
 _WORD = re.compile(r"\w+(?:[-'\u2019.&]\w+)*|[^\w\s]")
+_FINE = re.compile(r"\w+|[^\w\s]")
 
 
 def split_words(text: str) -> list[str]:
     """The words of a text: letters and digits, with hyphens, apostrophes, dots and `&` between them; every other
     character that is not a blank is a word of its own."""
     return _WORD.findall(text)
+
+
+def fine_places(text: str) -> list[tuple[int, int]]:
+    """First character and end of each run of letters and digits, and of every other character that is not a blank."""
+    return [match.span() for match in _FINE.finditer(text)]
 
 
 def word_places(text: str, words: Sequence[str]) -> list[tuple[int, int]]:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_ABSENT = -1.0e4
+"""Logit of an option that is not there: its probability is 0, and the logit is still a number."""
 IGNORED = -100
 """Label of a position that is not scored."""
 
@@ -27,6 +29,8 @@ class BackboneOutput:
             verbalizer's answers; None without a verbalizer.
         answer_ids: `[answers, tokens]`, these tokens, -100 where an answer has none; None where only one place is
             asked for, whatever the word.
+        choice_rows: `[batch, most]`, which inputs are the options of each example, -1 where it has fewer than others;
+            None where all have as many.
     """
 
     hidden: Tensor
@@ -34,6 +38,7 @@ class BackboneOutput:
     attention_mask: Tensor
     answer_places: Tensor | None = None
     answer_ids: Tensor | None = None
+    choice_rows: Tensor | None = None
 
 
 class Head(nn.Module, ABC):
@@ -193,8 +198,11 @@ class ChoicesHead(Head):
         self.sequence = SequenceHead(hidden_size, 1, dropout, pooling)
 
     def forward(self, output: BackboneOutput) -> Tensor:
-        """Logits `[batch, choices]` of `batch · choices` inputs."""
-        return self.sequence(output).view(-1, self.choices)
+        """Logits `[batch, choices]`; of an option that an example does not have, one whose probability is 0."""
+        scores = self.sequence(output).squeeze(-1)
+        if output.choice_rows is None:
+            return scores.view(-1, self.choices)
+        return scores[output.choice_rows.clamp(min=0)].masked_fill(output.choice_rows < 0, _ABSENT)
 
 
 @final

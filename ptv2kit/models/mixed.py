@@ -133,6 +133,7 @@ class MixedModel:
                 part.inputs["attention_mask"],
                 part.inputs.get("answer_places"),
                 part.inputs.get("answer_ids"),
+                part.inputs.get("choice_rows"),
             )
         )
 

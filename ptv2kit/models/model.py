@@ -71,6 +71,7 @@ class PromptedModel(nn.Module):
         token_type_ids: Tensor | None = None,
         answer_places: Tensor | None = None,
         answer_ids: Tensor | None = None,
+        choice_rows: Tensor | None = None,
         trunk_states: Tensor | None = None,
         **cloze: Tensor,
     ) -> Tensor:
@@ -82,6 +83,7 @@ class PromptedModel(nn.Module):
             token_type_ids: `[batch, length]`, or None where the backbone has no segments.
             answer_places: see `BackboneOutput`.
             answer_ids: see `BackboneOutput`.
+            choice_rows: see `BackboneOutput`.
             trunk_states: `[batch, length, hidden]`, what `trunk_output` gave for the same inputs; None: compute it.
             cloze: of the original GLM, `position_ids` `[batch, 2, length]` and `context_length` `[batch]`.
 
@@ -89,7 +91,7 @@ class PromptedModel(nn.Module):
             The head's logits.
         """
         output = self.encode(input_ids, attention_mask, token_type_ids, trunk_states, **cloze)
-        return self.head(replace(output, answer_places=answer_places, answer_ids=answer_ids))
+        return self.head(replace(output, answer_places=answer_places, answer_ids=answer_ids, choice_rows=choice_rows))
 
     def encode(
         self,

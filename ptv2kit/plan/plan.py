@@ -32,6 +32,7 @@ from ptv2kit.spec.recipe import Recipe
 from ptv2kit.spec.task import AnyTask
 
 ASSUMED_LABELS = 32
+ASSUMED_OPTIONS = 4
 """Labels of a task that takes them from its training rows."""
 UTILISATION = 0.4
 """Share of a GPU's peak rate that a run is assumed to reach."""
@@ -139,7 +140,8 @@ def task_shape(recipe: Recipe, task: AnyTask) -> TaskShape:
     length = recipe.train.max_length or task.input.max_length
     unit, size = task.logits()
     own = task.head == "verbalizer"
-    return TaskShape(task.task, unit, size or ASSUMED_LABELS, length, assumed=size is None, own_head=own)
+    assumed = ASSUMED_OPTIONS if unit == "choices" else ASSUMED_LABELS
+    return TaskShape(task.task, unit, size or assumed, length, assumed=size is None, own_head=own)
 
 
 def make_plan(
@@ -308,7 +310,11 @@ def _assumptions(
     duration: Duration | None,
 ) -> list[str]:
     found = [f"inputs of {costs.shape.max_length} sub-words each; shorter ones need less"]
-    found += [f"assumed {ASSUMED_LABELS} labels for task '{shape.name}'" for shape in shapes if shape.assumed]
+    found += [
+        f"assumed {shape.labels} {'options per row' if shape.unit == 'choices' else 'labels'} for task '{shape.name}'"
+        for shape in shapes
+        if shape.assumed
+    ]
     if recipe.train.cache_trunk != "off" and trunk_depth(recipe, spec) > 0:
         found.append(
             "layers below the prompt are computed in every step; where train.cache_trunk keeps them, it is less"

@@ -9,9 +9,14 @@ from pydantic import Field, NonNegativeInt
 
 from ptv2kit.spec.base import Fault, Section
 from ptv2kit.spec.rows import Column
-from ptv2kit.spec.template import TemplateText, no_column
+from ptv2kit.spec.template import OPTION, TemplateText, no_column, parse_template
 
 MaxLength = Annotated[int, Field(ge=8)]
+
+
+def _stride_faults(stride: int, max_length: int) -> Iterator[Fault]:
+    if stride >= max_length:
+        yield Fault(("stride",), f"'input.stride' must be less than 'input.max_length' ({max_length}), found {stride}")
 
 
 class TextInput(Section):
@@ -38,8 +43,13 @@ class ChoicesInput(Section):
 
     text: TemplateText
     """The text that the choices have in common."""
-    choices: Annotated[tuple[TemplateText, ...], Field(strict=False, min_length=2)]
-    """The choices in order."""
+    choices: Annotated[tuple[TemplateText, ...], Field(strict=False, min_length=2)] | None = None
+    """The choices in order, where every row has as many."""
+    options: Column | None = None
+    """Instead of `choices`: the column with the list of options, whose number may differ from row to row, such as
+    `choices.text`."""
+    option: TemplateText = "{option}"
+    """Of `options`, how each reads, such as `"{question} {option}"`."""
     truncate: Literal["longest", "text", "pair"] = "longest"
     """What is shortened if text and choice together exceed `max_length`; `pair` is the choice."""
     max_length: MaxLength = 256
@@ -47,9 +57,15 @@ class ChoicesInput(Section):
 
     def faults(self) -> Iterator[Fault]:
         """Choices that are the same, for every row or among themselves."""
-        if len(set(self.choices)) < len(self.choices):
+        choices = self.choices or ()
+        if bool(choices) == (self.options is not None):
+            hint = "choices for a fixed number of them, options for the column with a list"
+            yield Fault((), "'input' must have either 'choices' or 'options'", hint, at_key=True)
+        if OPTION not in parse_template(self.option).columns:
+            yield Fault(("option",), "'input.option' needs '{option}'")
+        if len(set(choices)) < len(choices):
             yield Fault(("choices",), "'input.choices' has the same choice twice")
-        for index, choice in enumerate(self.choices):
+        for index, choice in enumerate(choices):
             yield from no_column(("choices", index), (choice,), "{choice1}", f"input.choices[{index}]")
 
 
@@ -74,6 +90,29 @@ class WordsInput(Section):
     """A word repeated after the sentence; it is never cut off and never scored."""
     max_length: MaxLength = 256
     """Longest input in sub-word tokens, special tokens included, prompt not included."""
+    stride: NonNegativeInt = 0
+    """Sub-words that two neighbouring windows of a longer sentence share; 0: a longer sentence is cut off, and the
+    words behind the cut are tagged `O`, as in the official code."""
+
+    def faults(self) -> Iterator[Fault]:
+        """Windows that do not advance."""
+        yield from _stride_faults(self.stride, self.max_length)
+
+
+class SpansInput(Section):
+    """A text whose words are found in it: letters and digits, every other character by itself."""
+
+    text: Column
+    """The column with the text."""
+    max_length: MaxLength = 256
+    """Longest input in sub-word tokens, special tokens included, prompt not included."""
+    stride: NonNegativeInt = 64
+    """Sub-words that two neighbouring windows of a longer text share; 0: a longer text is cut off, and no span is found
+    behind the cut."""
+
+    def faults(self) -> Iterator[Fault]:
+        """Windows that do not advance."""
+        yield from _stride_faults(self.stride, self.max_length)
 
 
 class QuestionInput(Section):
@@ -92,6 +131,4 @@ class QuestionInput(Section):
         """Texts that are the same for every row, and windows that do not advance."""
         yield from no_column(("question",), (self.question,), "{question}", "input.question")
         yield from no_column(("context",), (self.context,), "{context}", "input.context")
-        if self.stride >= self.max_length:
-            message = f"'input.stride' must be less than 'input.max_length' ({self.max_length}), found {self.stride}"
-            yield Fault(("stride",), message)
+        yield from _stride_faults(self.stride, self.max_length)

@@ -79,9 +79,11 @@ class ChoicesLabels(Section):
     scheme: Literal["choices"]
     """What a label is: the right one of several choices."""
     column: Column
-    """The column with the label: the choice's index from 0, or its name in `names`."""
+    """The column with the label: the choice's index from 0, or its name in `names` or in `among`."""
     names: Names | None = None
-    """What the data calls the choices, in the order of `input.choices`, such as `[A, B]`; null: indices."""
+    """What the data calls the choices in their order, such as `[A, B]`; null: indices."""
+    among: Column | None = None
+    """Of `input.options`, the column with the list of what the row calls them, such as `choices.label`."""
 
 
 class Iob2Labels(Section):
@@ -122,6 +124,25 @@ class Iob2Labels(Section):
                 yield Fault(("names", key), f"'labels.names' lists span types; '{name}' is a tag", hint)
 
 
+class SpansLabels(Section):
+    """Spans by the characters of a text."""
+
+    scheme: Literal["spans"]
+    """What a label is: spans of a text, by characters."""
+    column: Column
+    """The column with the list of spans. Each is a list `[start, end, label]`, or a mapping with `start` (or
+    `start_offset`), `end` (or `end_offset`), and `label` (or `labels` with one, `type`, `tag`), as Doccano, Prodigy,
+    Label Studio and spaCy export them; characters count from 0, and the one at `end` is outside."""
+    names: Literal["from_train"] | Names | Annotated[dict[str, str], Field(min_length=1)] = "from_train"
+    """The span types, such as `[PER, LOC]`; or a mapping from the data's types to ours; or `from_train`: as they occur
+    there."""
+    misaligned: Literal["error", "widen", "drop"] = "error"
+    """What becomes of a span that begins or ends within a word: an error that names the row, the whole words, or
+    nothing."""
+    overlapping: Literal["error", "longest"] = "error"
+    """What becomes of spans that overlap: an error that names the row, or only the longest is learned."""
+
+
 class StartEndLabels(Section):
     """The answer as a piece of the passage."""
 
@@ -130,7 +151,9 @@ class StartEndLabels(Section):
     column: Column | None = None
     """The column with the answers in SQuAD's layout: a mapping of `text` and `answer_start`, each a list."""
     text: Column | None = None
-    """Instead of `column`: the column with the answer's text, or a list of right texts."""
+    """Instead of `column`: the column with the answer's text, or a list of right texts. Without `start`, those that the
+    passage does not have, such as aliases, count in scoring only; with `unanswerable`, a passage that has none of them
+    is one without an answer."""
     start: Column | None = None
     """With `text`: the column with the answer's first character in the passage, from 0, or a list of them; null: where
     the text occurs first."""

@@ -20,6 +20,12 @@ def _with_word(mark: str) -> str:
     return mark
 
 
+def _with_span(mark: str) -> str:
+    if "{span}" not in mark:
+        raise ValueError("needs '{span}' where the span stands")
+    return mark
+
+
 class Expansion(Section):
     """One row for each item of a list, with all other columns repeated."""
 
@@ -89,13 +95,63 @@ class Splitting(Section):
     """What parts the words, such as a blank."""
 
 
+class Mark(Section):
+    """How a span is marked."""
+
+    start: Column
+    """The column with the first character's, or word's, index, from 0."""
+    end: Column
+    """The column with the end's index."""
+    mark: Annotated[str, AfterValidator(_with_span)]
+    """What the span becomes, such as `[{span}]`."""
+
+
+class SpanMarking(Section):
+    """A text whose spans are marked, such as the two entities of a relation."""
+
+    column: Column
+    """The column with the text, or with the list of words, which are joined with blanks."""
+    marks: Annotated[tuple[Mark, ...], Field(strict=False, min_length=1)]
+    """The spans; they must not overlap. Of a text they count characters, of a list words."""
+    inclusive: bool = False
+    """Whether what is at `end` belongs to the span."""
+
+
+class Joining(Section):
+    """A list as one text."""
+
+    column: Column
+    """The column with the list of texts, or of lists of texts, such as paragraphs of sentences."""
+    join: str
+    """What stands between two of its items."""
+    within: str = " "
+    """What stands between the texts of an inner list."""
+
+
+class Previous(Section):
+    """What a column held in the rows before, such as the last turns of a dialogue."""
+
+    column: Column
+    """The column with the text."""
+    previous: Column
+    """The column that is the same in rows that belong together, such as the dialogue's id; nothing is taken from rows
+    of another group. The rows of a group follow each other in the data."""
+    count: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many rows back."""
+    join: str = " "
+    """What stands between them; the oldest is first."""
+
+
 _KINDS: Mapping[str, type[Section]] = {
     "map": Lookup,
     "replace": Replacement,
     "among": Membership,
     "mark": Marking,
+    "marks": SpanMarking,
     "start": Slice,
     "split": Splitting,
+    "previous": Previous,
+    "join": Joining,
 }
 
 DERIVATION_KEYS = tuple(_KINDS)
@@ -114,8 +170,11 @@ Derivation = Annotated[
     | Annotated[Replacement, Tag("replace")]
     | Annotated[Membership, Tag("among")]
     | Annotated[Marking, Tag("mark")]
+    | Annotated[SpanMarking, Tag("marks")]
     | Annotated[Slice, Tag("start")]
-    | Annotated[Splitting, Tag("split")],
+    | Annotated[Splitting, Tag("split")]
+    | Annotated[Previous, Tag("previous")]
+    | Annotated[Joining, Tag("join")],
     Discriminator(derivation_kind),
 ]
 """A new column; the key that it has says of which kind."""

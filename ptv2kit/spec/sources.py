@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
-from ptv2kit.spec.base import Name, Section
+from ptv2kit.spec.base import Fault, Name, Section
+
+SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+"""A split that is a share of the training rows, such as `10%`."""
 
 
 class Splits(Section):
-    """Where each split lies: a file, or a pattern such as `train/**/*_gold_conll` for several.
+    """Where each split is: a file, or a pattern such as `train/**/*_gold_conll` for several.
 
     Relative paths are looked up under the data root, then beside the task file.
     """
@@ -18,10 +23,13 @@ class Splits(Section):
     train: str
     """What is trained on."""
     validation: str
-    """What chooses the best epoch."""
+    """What chooses the best epoch; or a share of the training rows that is kept from training, such as `10%`: the same
+    classes in the same shares as far as rows allow, rows of one `labels.group` together."""
     test: str | Annotated[dict[Name, str], Field(min_length=1)] | None = None
-    """What is scored at the end with the best epoch, if there is one; or a mapping of several such as
-    `{wsj: test.wsj.txt, brown: test.brown.txt}`, which become the splits `test_wsj` and `test_brown`."""
+    """What is scored at the end with the best epoch, if any; a share as of `validation`; or a mapping of several such
+    as `{wsj: test.wsj.txt, brown: test.brown.txt}`, which become the splits `test_wsj` and `test_brown`."""
+    seed: NonNegativeInt = 13
+    """Draws the rows of splits that are shares; the same for every run, whatever `train.seed` says."""
 
     def by_name(self) -> dict[str, str]:
         """Name of each split to its file: `train`, `validation`, and `test` or `test_<name>` for each test."""
@@ -33,6 +41,21 @@ class Splits(Section):
             case _:
                 tests = {f"test_{name}": file for name, file in self.test.items()}
         return {"train": self.train, "validation": self.validation, **tests}
+
+    def shares(self) -> dict[str, float]:
+        """The splits that are shares of the training rows, each between 0 and 1."""
+        found = {split: SHARE.fullmatch(file.strip()) for split, file in self.by_name().items()}
+        return {split: float(match[1]) / 100 for split, match in found.items() if match is not None}
+
+    def faults(self) -> Iterator[Fault]:
+        """Shares that leave nothing to train on."""
+        shares = self.shares()
+        if "train" in shares:
+            yield Fault(("train",), "'data.splits.train' cannot be a share", "give the file, and shares for the others")
+        for split, share in shares.items():
+            if split != "train" and not 0 < share <= 0.5:
+                path = ("validation",) if split == "validation" else ("test",)
+                yield Fault(path, f"'data.splits.{path[0]}' must be a share above 0% and up to 50%")
 
 
 class _Rows(Section):

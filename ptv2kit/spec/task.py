@@ -13,11 +13,19 @@ from typing import Annotated, Any, ClassVar, Literal, Self, Union
 from pydantic import Discriminator, Field, PositiveInt, Tag
 
 from ptv2kit.spec.base import Fault, Name, Section, below
-from ptv2kit.spec.inputs import ChoicesInput, QuestionInput, TextInput, WordsInput
-from ptv2kit.spec.labels import ChoicesLabels, ClassesLabels, Iob2Labels, LabelsLabels, NumberLabels, StartEndLabels
-from ptv2kit.spec.rows import Column, Derivation, Expansion, Replacement
+from ptv2kit.spec.inputs import ChoicesInput, QuestionInput, SpansInput, TextInput, WordsInput
+from ptv2kit.spec.labels import (
+    ChoicesLabels,
+    ClassesLabels,
+    Iob2Labels,
+    LabelsLabels,
+    NumberLabels,
+    SpansLabels,
+    StartEndLabels,
+)
+from ptv2kit.spec.rows import Column, Derivation, Expansion, Previous, Replacement
 from ptv2kit.spec.sources import DataSource, GoldConllSource
-from ptv2kit.spec.template import MASK, TemplateText, no_column, parse_template
+from ptv2kit.spec.template import MASK, OPTION, TemplateText, no_column, parse_template
 from ptv2kit.spec.verbalizer import Words, mask_faults, unused_faults, word_faults
 
 Unit = Literal["sequence", "labels", "number", "choices", "token", "start_end", "words", "answers"]
@@ -47,6 +55,10 @@ class TaskBase(Section):
     """Licence of the data, and who brings the files."""
     data: DataSource
     """Where the rows come from."""
+    defaults: dict[str, str | int | float | bool | Annotated[tuple[str, ...], Field(strict=False)]] = Field(
+        default_factory=dict
+    )
+    """What a column holds in rows where it is missing or null, such as `{title: ""}`; before `expand` and `derive`."""
     expand: Annotated[tuple[Expansion, ...], Field(strict=False)] = ()
     """One row for each item of a list, step after step; before `derive`."""
     derive: dict[str, Derivation] = Field(default_factory=dict)
@@ -102,12 +114,18 @@ class TaskBase(Section):
         """The task with the labels that were found in its training rows, where it does not list them itself."""
         return self
 
+    def drawn_by(self, values: Mapping[str, Any]) -> tuple[str, str]:
+        """How rows are drawn for splits that are shares: the class, and what is drawn together; empty without any."""
+        together = [step.previous for step in self.derive.values() if isinstance(step, Previous)]
+        return "", "\0".join(str(values.get(column)) for column in together)
+
     def with_scores(self, scores: Mapping[str, float]) -> Self:
         """The task with what a training has chosen on the validation split, from the scores of its best epoch."""
         return self
 
     def faults(self) -> Iterator[Fault]:
         """Settings that contradict each other."""
+        yield from below("data", below("splits", self.data.splits.faults()))
         if self.distinct is not None:
             yield from no_column(("distinct",), (self.distinct,), "{id}", "distinct")
         made = [step.item for step in self.expand]
@@ -248,6 +266,15 @@ class ClassesTask(TaskBase):
             if self.names_from_train:
                 message = "'labels.group' needs 'labels.names': the last of them means that a row's answer is right"
                 yield Fault(("labels", "names"), message)
+
+    def drawn_by(self, values: Mapping[str, Any]) -> tuple[str, str]:
+        """See `TaskBase.drawn_by`; groups are told by the columns of the data that `labels.group.by` names."""
+        together = super().drawn_by(values)[1]
+        if self.labels.group is not None:
+            made = [*self.derive, *(step.item for step in self.expand)]
+            columns = [column.split(".")[0] for column in parse_template(self.labels.group.by).columns]
+            together += "\0".join(str(values.get(column)) for column in columns if column not in made)
+        return "" if together else str(values.get(self.labels.column, "")), together
 
     def takes_names(self, names: Sequence[str]) -> bool:
         """True if the classes are found in the data, or if all of these names are among those that are listed.
@@ -395,11 +422,14 @@ class ChoicesTask(TaskBase):
 
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
-        return _columns(self.input.text, *self.input.choices)
+        if self.input.options is None:
+            return _columns(self.input.text, *(self.input.choices or ()))
+        columns = _columns(self.input.text, self.input.option)
+        return [self.input.options, *(column for column in columns if column != OPTION)]
 
     def logits(self) -> tuple[Unit, int | None]:
-        """One for each choice."""
-        return "choices", len(self.input.choices)
+        """One for each choice; how many options a row has, only the data tells."""
+        return "choices", len(self.input.choices or ()) or None
 
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
@@ -413,14 +443,21 @@ class ChoicesTask(TaskBase):
             if self.input.truncate == "pair":
                 message = "'input.truncate' is pair, but a choice that fills a mask is never cut off"
                 yield Fault(("input", "truncate"), message)
-            for index, choice in enumerate(self.input.choices):
+            for index, choice in enumerate(self.input.choices or ()):
                 if MASK in parse_template(choice).columns:
                     message = "a choice cannot hold '{mask}': it is what fills the mask in 'input.text'"
                     yield Fault(("input", "choices", index), message)
             yield from self._mask_column_faults()
         yield from below("input", self.input.faults())
-        names, choices = self.labels.names, self.input.choices
-        if names is not None and len(names) != len(choices):
+        names, choices = self.labels.names, self.input.choices or ()
+        if self.input.options is not None and self.head == "verbalizer":
+            message = "'head: verbalizer' needs 'input.choices', with the same number in every row"
+            yield Fault(("input", "options"), message, "set head: linear", at_key=True)
+        if self.labels.among is not None and (self.input.options is None or names is not None):
+            yield Fault(
+                ("labels", "among"), "'labels.among' needs 'input.options', and takes the place of 'labels.names'"
+            )
+        if choices and names is not None and len(names) != len(choices):
             message = f"'labels.names' has {len(names)} names for {len(choices)} choices"
             yield Fault(("labels", "names"), message)
 
@@ -447,6 +484,11 @@ class Iob2Task(TaskBase):
     without the verb, continuations joined."""
 
     @property
+    def stride(self) -> int:
+        """See `TaskBase.stride`."""
+        return self.input.stride
+
+    @property
     def names_from_train(self) -> bool:
         """See `TaskBase.names_from_train`."""
         return self.labels.names == "from_train"
@@ -467,14 +509,67 @@ class Iob2Task(TaskBase):
         yield from super().faults()
         yield from _repeated(("labels", "names"), self.labels.names)
         yield from _repeated(("metrics",), self.metrics)
+        yield from below("input", self.input.faults())
         yield from below("labels", self.labels.faults())
 
     def with_names(self, names: Sequence[str]) -> Self:
         """See `TaskBase.with_names`; the names are tags, and what is listed are types."""
         if self.labels.names != "from_train":
             return self
-        types = tuple(dict.fromkeys(name.partition("-")[2] for name in names if "-" in name))
-        return self.model_copy(update={"labels": self.labels.model_copy(update={"names": types})})
+        return self.model_copy(update={"labels": self.labels.model_copy(update={"names": _types_of(names)})})
+
+
+class SpansTask(TaskBase):
+    """A task with spans by the characters of a text, as annotation tools export them."""
+
+    hub_task: ClassVar[tuple[str, str]] = ("token-classification", "Token Classification")
+    reads_words: ClassVar[bool] = True
+    labels_are_words: ClassVar[bool] = True
+
+    input: SpansInput
+    """How a row becomes the model's input."""
+    labels: SpansLabels
+    """What a label is and where it stands."""
+    head: Literal["linear"] = "linear"
+    """What turns hidden states into scores."""
+    metrics: Annotated[
+        tuple[Literal["span_f1", "plain_span_f1", "span_precision", "span_recall", "token_accuracy"], ...],
+        Field(strict=False, min_length=1),
+    ] = ("span_f1",)
+    """What is measured, over whole spans; the first one chooses the best epoch."""
+
+    @property
+    def stride(self) -> int:
+        """See `TaskBase.stride`."""
+        return self.input.stride
+
+    @property
+    def names_from_train(self) -> bool:
+        """See `TaskBase.names_from_train`."""
+        return self.labels.names == "from_train"
+
+    def input_columns(self) -> list[str]:
+        """See `TaskBase.input_columns`."""
+        return [self.input.text]
+
+    def logits(self) -> tuple[Unit, int | None]:
+        """One for each tag: `O`, and two of each type."""
+        names = self.labels.names
+        types = names.values() if isinstance(names, dict) else names
+        return "token", None if self.names_from_train else 1 + 2 * len(set(types))
+
+    def faults(self) -> Iterator[Fault]:
+        """See `TaskBase.faults`."""
+        yield from super().faults()
+        yield from _repeated(("labels", "names"), self.labels.names)
+        yield from _repeated(("metrics",), self.metrics)
+        yield from below("input", self.input.faults())
+
+    def with_names(self, names: Sequence[str]) -> Self:
+        """See `TaskBase.with_names`; the names are tags, and what is listed are types."""
+        if self.labels.names != "from_train":
+            return self
+        return self.model_copy(update={"labels": self.labels.model_copy(update={"names": _types_of(names)})})
 
 
 class StartEndTask(TaskBase):
@@ -535,6 +630,10 @@ class StartEndTask(TaskBase):
             yield Fault(("metrics", 0), f"the first metric chooses the best epoch; '{first}' cannot")
 
 
+def _types_of(tags: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(tag.partition("-")[2] for tag in tags if "-" in tag))
+
+
 def _repeated(path: tuple[str, ...], listed: object) -> Iterator[Fault]:
     """A list that names one thing twice; anything but a list names nothing."""
     twice = [name for name in listed if listed.count(name) > 1] if isinstance(listed, tuple) else []
@@ -547,7 +646,7 @@ def _columns(*templates: str) -> list[str]:
     return [column for column in dict.fromkeys(columns) if column != MASK]
 
 
-AnyTask = ClassesTask | LabelsTask | NumberTask | ChoicesTask | Iob2Task | StartEndTask
+AnyTask = ClassesTask | LabelsTask | NumberTask | ChoicesTask | Iob2Task | SpansTask | StartEndTask
 """A task of any scheme."""
 
 TASK_SECTIONS: Mapping[str, type[AnyTask]] = {
@@ -556,6 +655,7 @@ TASK_SECTIONS: Mapping[str, type[AnyTask]] = {
     "number": NumberTask,
     "choices": ChoicesTask,
     "iob2": Iob2Task,
+    "spans": SpansTask,
     "start_end": StartEndTask,
 }
 """The class that validates a task, by `labels.scheme`."""

@@ -13,6 +13,8 @@ from ptv2kit.spec.base import Fault
 
 MASK = "mask"
 """What stands in braces where a verbalizer's word belongs; a column of this name is hidden by it."""
+OPTION = "option"
+"""What stands in braces where an option of `input.options` belongs."""
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _ATTRIBUTE = re.compile(r"(^|\.)__\w+__(\.|$)")
 _COLUMN = re.compile(r"^[^\s{}!:][^{}!:]*$")

@@ -67,7 +67,7 @@ def encode(prompted: Prompted, row: Row) -> list[Question]:
     """
     return [
         Question(prompted, each, tuple(prompted.scheme.encode(each, 0, labelled=False)))
-        for each in unlabelled_rows(prompted.task, row)
+        for each in unlabelled_rows(prompted.task, row, {})
     ]
 
 

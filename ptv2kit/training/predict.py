@@ -12,6 +12,7 @@ import torch
 from ptv2kit.data.batching import sorted_batches
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import Feature, LabelScheme, Prediction
+from ptv2kit.data.templates import Before
 from ptv2kit.data.unlabelled import unlabelled_rows
 from ptv2kit.errors import DataError, TrainingError
 from ptv2kit.models.model import PromptedModel
@@ -76,20 +77,21 @@ class Predictor:
             TrainingError: a logit is not a number.
         """
         done = 0
+        before: Before = {}
         for pool in _pools(rows, ahead * self._batch_size):
-            yield from self._pool(pool)
+            yield from self._pool(pool, before)
             done += len(pool)
             if progress is not None:
                 progress(done)
 
-    def _pool(self, rows: Sequence[Row]) -> list[Answer]:
+    def _pool(self, rows: Sequence[Row], before: Before) -> list[Answer]:
         """The answers of rows that are sorted by length together."""
         read: list[Row] = []
         features: list[Feature] = []
         found: list[int | Answer] = []
         for plain in rows:
             try:
-                for row in unlabelled_rows(self._task, plain):
+                for row in unlabelled_rows(self._task, plain, before):
                     of_row = self._scheme.encode(row, len(read), labelled=False)
                     found.append(len(read))
                     read.append(row)

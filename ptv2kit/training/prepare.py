@@ -79,7 +79,12 @@ class Prepared:
         files = {name: split.data.pattern for name, split in self.splits.items()}
         task, recipe = self.task, self.recipe
         if all(files.values()):
-            splits = _as_splits({name: str(path) for name, path in files.items()})
+            shares = task.data.splits.shares()
+            written = task.data.splits.by_name()
+            splits = _as_splits(
+                {name: written[name] if name in shares else str(path) for name, path in files.items()},
+                task.data.splits.seed,
+            )
             source = JsonlSource(source="jsonl", splits=splits)
             data = source if isinstance(task.data, HubSource) else task.data.model_copy(update={"splits": splits})
             task = task.model_copy(update={"data": data})
@@ -122,10 +127,10 @@ def locate_data(task: AnyTask, task_path: Path, data_root: Path | None) -> dict[
     return found
 
 
-def _as_splits(files: Mapping[str, str]) -> Splits:
+def _as_splits(files: Mapping[str, str], seed: int) -> Splits:
     """The inverse of `Splits.by_name`."""
     tests = {name.removeprefix("test_"): file for name, file in files.items() if name.startswith("test_")}
-    return Splits(train=files["train"], validation=files["validation"], test=tests or files.get("test"))
+    return Splits(train=files["train"], validation=files["validation"], test=tests or files.get("test"), seed=seed)
 
 
 def choose_device(name: str) -> torch.device:

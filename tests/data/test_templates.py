@@ -53,35 +53,35 @@ def test_render_of_a_column_without_text() -> None:
 
 
 def test_derived_column_is_added() -> None:
-    derived = with_derived(row(question="effect", n=1), joiner())
+    derived = with_derived(row(question="effect", n=1), joiner(), {})
     assert derived == row(question="effect", n=1, joiner="so")
 
 
 def test_derived_column_of_a_nested_one() -> None:
-    assert with_derived(row(meta={"kind": "cause"}), joiner("meta.kind")).text("joiner") == "because"
+    assert with_derived(row(meta={"kind": "cause"}), joiner("meta.kind"), {}).text("joiner") == "because"
 
 
 @pytest.mark.parametrize(("value", "key"), [(True, "true"), (False, "false"), (1, "1"), (0.5, "0.5")])
 def test_derive_from_booleans_and_numbers(value: object, key: str) -> None:
     lookups = {"name": Lookup(column="x", map={key: "found"})}
-    assert with_derived(row(x=value), lookups).text("name") == "found"
+    assert with_derived(row(x=value), lookups, {}).text("name") == "found"
 
 
 def test_nothing_to_derive_returns_the_row() -> None:
     plain = row(x=1)
-    assert with_derived(plain, {}) is plain
+    assert with_derived(plain, {}, {}) is plain
 
 
 def test_derive_of_an_unknown_value() -> None:
     with pytest.raises(DataError) as info:
-        with_derived(row(question="efect"), joiner())
+        with_derived(row(question="efect"), joiner(), {})
     message = "value 'efect' of column 'question' is not in 'derive.joiner.map', which has 'cause', 'effect'"
     assert info.value.problems == (Problem(message, "copa.jsonl:3", hint="did you mean 'effect'?"),)
 
 
 def test_derive_does_not_replace_a_column() -> None:
     with pytest.raises(DataError) as info:
-        with_derived(row(question="cause", joiner="x"), joiner())
+        with_derived(row(question="cause", joiner="x"), joiner(), {})
     (problem,) = info.value.problems
     assert problem.message == "column 'joiner' of 'derive' is already a column of the data"
     assert problem.location == "copa.jsonl:3"
@@ -93,14 +93,14 @@ def test_derive_does_not_replace_a_column() -> None:
 )
 def test_derive_from_an_unusable_column(values: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        with_derived(row(**values), joiner())
+        with_derived(row(**values), joiner(), {})
 
 
 DERIVATIONS: TypeAdapter[dict[str, Derivation]] = TypeAdapter(dict[str, Derivation])
 
 
 def derived(name: str, section: dict[str, Any], **values: Any) -> Any:
-    return with_derived(row(**values), DERIVATIONS.validate_python({name: section})).value(name)
+    return with_derived(row(**values), DERIVATIONS.validate_python({name: section}), {}).value(name)
 
 
 def test_pieces_are_replaced_by_columns() -> None:
@@ -143,7 +143,7 @@ def test_a_text_becomes_words() -> None:
 
 def test_a_derived_column_may_use_those_above_it() -> None:
     sections = {"w": {"column": "t", "split": " "}, "in": {"column": "x", "among": "w"}}
-    assert with_derived(row(t="a b", x="b"), DERIVATIONS.validate_python(sections)).value("in") is True
+    assert with_derived(row(t="a b", x="b"), DERIVATIONS.validate_python(sections), {}).value("in") is True
 
 
 def task(**sections: Any) -> TaskBase:

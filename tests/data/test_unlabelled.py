@@ -55,7 +55,7 @@ def test_only_what_the_input_needs_is_made() -> None:
     task = load_task(TASKS / "record.yaml").task
     assert set(task.derive) - {"filled", "news"}
     row = Row({"passage": "Ada met Alan.", "query": "@placeholder met Alan", "entities": ["Ada", "Alan"]}, "x:1")
-    made = list(unlabelled_rows(task, row))
+    made = list(unlabelled_rows(task, row, {}))
     assert [each.location for each in made] == ["x:1: entities[0]", "x:1: entities[1]"]
     assert [each.text("filled") for each in made] == ["Ada met Alan", "Alan met Alan"]
     assert not set(made[0].values) & (set(task.derive) - {"filled", "news"})

@@ -103,7 +103,10 @@ def test_bad_interpolation_has_a_position(project: Path, text: str, message: str
     assert message in found
 
 
-METRICS = "accuracy, macro_f1, micro_f1, weighted_f1, matthews, f1, precision, recall, multirc_f1a, multirc_exact_match, record_f1, record_exact_match"
+METRICS = (
+    "accuracy, macro_f1, micro_f1, weighted_f1, matthews, f1, precision, recall, multirc_f1a, multirc_exact_match, "
+    "record_f1, record_exact_match"
+)
 
 
 def test_every_problem_of_recipe_and_task_is_shown_at_once(project: Path) -> None:
@@ -218,7 +221,7 @@ def test_messages_of_recipes(project: Path, monkeypatch: pytest.MonkeyPatch, old
         (
             "scheme: classes",
             "scheme: clases",
-            ":4:18: error: 'labels.scheme' must be one of: classes, labels, number, choices, iob2, start_end; found",
+            ":4:18: error: 'labels.scheme' must be one of: classes, labels, number, choices, iob2, spans, start_end;",
         ),
         ("scheme: classes, ", "", ":4:1: error: missing key 'labels.scheme'"),
         ('["no", "yes"]', '["no"]', ":4:49: error: 'labels.names' must have at least 2 items"),
@@ -244,7 +247,7 @@ def test_messages_of_recipes(project: Path, monkeypatch: pytest.MonkeyPatch, old
         (
             "task: tiny",
             "task: tiny\nderive: {j: {column: q}}",
-            ":2:13: error: 'derive.j' must have one of the keys map, replace, among, mark, start, split",
+            ":2:13: error: 'derive.j' must have one of the keys map, replace, among, mark, marks, start, split,",
         ),
     ],
 )

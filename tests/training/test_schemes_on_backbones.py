@@ -23,6 +23,7 @@ ROWS: list[dict[str, Any]] = [
     {"words": [who, "met", "alan", "in", where], "tags": ["B-PER", "O", "O", "O", "B-LOC"], "verb": 1}
     | {"text": f"{who} met alan", "story": f"{who} met alan in {where}", "answer": where, "label": who == "ada"}
     | {"yes": "in " + where, "no": "left", "right": 0, "size": 1.5 if who == "ada" else -0.5}
+    | {"spans": [[0, len(who), "PER"], {"start": len(who) + 5, "end": len(who) + 9, "label": "OTHER"}]}
     | {"topics": [who] if where == "rome" else [who, "paris"]}
     for who in ("ada", "alan")
     for where in ("paris", "rome")
@@ -48,6 +49,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "input": {"words": "words", "append": {"column": "words", "at": "verb"}, "max_length": 24},
         "labels": {"scheme": "iob2", "column": "tags"},
         "metrics": ["srl_f1", "span_f1"],
+    },
+    "spans": {
+        "input": {"text": "text", "max_length": 24, "stride": 4},
+        "labels": {"scheme": "spans", "column": "spans"},
     },
     "start_end": {
         "input": {"question": "met", "context": "{story}", "max_length": 14, "stride": 2},

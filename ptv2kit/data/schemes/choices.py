@@ -29,7 +29,7 @@ from ptv2kit.data.tokens import Encoding, Subwords
 from ptv2kit.data.verbalizer import check_text, word_ids
 from ptv2kit.errors import DataError, did_you_mean
 from ptv2kit.spec.task import ChoicesTask
-from ptv2kit.spec.template import parse_template
+from ptv2kit.spec.template import OPTION, parse_template
 
 
 @final
@@ -46,8 +46,9 @@ class Scheme(LabelScheme):
         self._task = task
         self._subwords = subwords
         self._text = parse_template(task.input.text)
-        self._choices = [parse_template(choice) for choice in task.input.choices]
-        self._names = task.labels.names or tuple(str(index) for index in range(len(self._choices)))
+        self._choices = [parse_template(choice) for choice in task.input.choices or ()]
+        self._option = parse_template(task.input.option)
+        self._names = task.labels.names or tuple(str(index) for index in range(len(self._choices))) or (OPTION,)
         self._cloze: ClozeInputs | None = None
         if task.head == "verbalizer":
             check_text(task, subwords)
@@ -60,39 +61,50 @@ class Scheme(LabelScheme):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The choices: their names in the data, or their indices."""
+        """The choices: their names in the data, or their indices; one name for all where rows have lists of options."""
         return self._names
 
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """The text with each choice; see `LabelScheme.encode`."""
-        label = self._label_of(row) if labelled else IGNORED
+        names = self._names_of(row, labelled)
+        label = self._label_of(row, names) if labelled else IGNORED
         try:
             encodings = self._inputs_of(row)
         except ValueError as error:
             hint = "set input.truncate to longest, or raise max_length"
             raise input_error(row, error, hint) from error
         truncated = any(encoding.truncated for encoding in encodings)
-        return [Feature(index, encodings, label, self._names[label] if labelled else "", truncated)]
+        return [Feature(index, encodings, label, names[label] if labelled else "", truncated, names)]
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Inputs `[batch · choices, length]`, labels `[batch]`."""
         labels = torch.tensor([feature.labels for feature in features])
         encodings = [encoding for feature in features for encoding in feature.inputs]
         cloze = {} if self._cloze is None else cloze_tensors(encodings)
+        if self._task.input.options is not None:
+            cloze = {"choice_rows": _choice_rows([len(feature.inputs) for feature in features])}
         return Batch(*pad_inputs(features, self._subwords.pad_id), labels, cloze)
 
     def decode(self, features: Sequence[Feature], logits: Tensor) -> list[Prediction]:
         """The most probable choice of each row; logits `[batch, choices]`."""
         probabilities = logits.softmax(-1).tolist()
         return [
-            Prediction(feature.row, self._names[index], of_row[index], feature.reference, probabilities=tuple(of_row))
+            Prediction(
+                feature.row,
+                feature.notes[index],
+                of_row[index],
+                feature.reference,
+                notes=feature.notes,
+                probabilities=tuple(of_row[: len(feature.inputs)] if self._cloze is None else of_row),
+            )
             for feature, index, of_row in zip(features, logits.argmax(-1).tolist(), probabilities, strict=True)
         ]
 
     def answer(self, row: Row, prediction: Prediction) -> dict[str, Any]:
         """The choice, as it is called in the data and as it reads, and the probability of each."""
-        text = render(self._choices[self._names.index(str(prediction.label))], row)
-        return {**label_and_probabilities(self._names, prediction), "text": text}
+        names: tuple[str, ...] = prediction.notes
+        text = self._texts(row)[names.index(str(prediction.label))]
+        return {**label_and_probabilities(names, prediction), "text": text}
 
     def counted(self, reference: Label) -> list[str]:
         """The right choice."""
@@ -104,7 +116,7 @@ class Scheme(LabelScheme):
         return Scores({"accuracy": 100 * right / len(predictions)})
 
     def _inputs_of(self, row: Row) -> tuple[Encoding, ...]:
-        choices = [render(choice, row) for choice in self._choices]
+        choices = self._texts(row)
         if self._cloze is None:
             text = render(self._text, row)
             return tuple(self._subwords.encode_texts(text, choice, self._task.input.truncate) for choice in choices)
@@ -119,26 +131,91 @@ class Scheme(LabelScheme):
                 )
         return self._cloze.encode(row, answers)
 
-    def _label_of(self, row: Row) -> int:
-        column, named = self._task.labels.column, self._task.labels.names
-        if named is not None and isinstance(row.value(column), str):
-            name = row.text(column)
-            if name not in named:
-                raise DataError(
-                    f"label '{name}' in column '{column}' is not in 'labels.names'",
-                    location=row.location,
-                    hint=did_you_mean(name, list(named)),
-                )
-            return named.index(name)
-        if named is not None and str(row.value(column)) in named:
-            return named.index(str(row.value(column)))
-        index = row.integer(column)
-        if named is not None:
-            return name_index(row, column, index, named)
-        if index >= len(self._choices):
+    def _texts(self, row: Row) -> list[str]:
+        """The choices of a row as they read.
+
+        Raises:
+            DataError: a column is missing or holds no text, there are fewer than two options, or the data has more of
+                them than `choices` names.
+        """
+        column = self._task.input.options
+        if column is None:
+            self._require_all(row)
+            return [render(choice, row) for choice in self._choices]
+        options = row.texts(column)
+        if len(options) < 2:
             raise DataError(
-                f"column '{column}' holds {index}, but the choices are 0 to {len(self._choices) - 1}",
+                f"column '{column}' holds {len(options)} options, expected two or more", location=row.location
+            )
+        return [render(self._option, Row({**row.values, OPTION: option}, row.location)) for option in options]
+
+    def _require_all(self, row: Row) -> None:
+        """Make sure that templates such as `{options.3}` leave no item of their list out."""
+        numbered = [
+            column.rpartition(".")
+            for choice in self._choices
+            for column in choice.columns
+            if column.rpartition(".")[2].isdecimal()
+        ]
+        for column in dict.fromkeys(name for name, _, _ in numbered):
+            named = 1 + max(int(number) for name, _, number in numbered if name == column)
+            value = row.value(column)
+            if isinstance(value, list) and len(row.items(column)) > named:
+                raise DataError(
+                    f"column '{column}' holds {len(row.items(column))} items, but 'input.choices' names {named}",
+                    location=row.location,
+                    hint=f"set input.options: {column} in place of input.choices",
+                )
+
+    def _names_of(self, row: Row, labelled: bool) -> tuple[str, ...]:
+        """What the row's choices are called; a row to predict need not say it."""
+        column, among = self._task.input.options, self._task.labels.among
+        if column is None:
+            return self._names
+        count = len(row.items(column))
+        names = self._task.labels.names
+        if among is not None:
+            try:
+                names = tuple(row.texts(among))
+            except DataError:
+                if labelled:
+                    raise
+                among = None
+        if names is None:
+            return tuple(str(index) for index in range(count))
+        if len(names) < count or (among is not None and len(names) != count):
+            what = f"column '{among}'" if among is not None else "'labels.names'"
+            raise DataError(f"{count} options in '{column}' but {len(names)} names in {what}", location=row.location)
+        return names[:count]
+
+    def _label_of(self, row: Row, names: tuple[str, ...]) -> int:
+        """The place of the right choice: its name first, then an index."""
+        column = self._task.labels.column
+        value = row.value(column)
+        named = self._task.labels.names is not None or self._task.labels.among is not None
+        if named and str(value) in names:
+            return names.index(str(value))
+        if named and isinstance(value, str):
+            where = "labels.names" if self._task.labels.among is None else self._task.labels.among
+            message = f"label '{value}' in column '{column}' is not in '{where}'"
+            raise DataError(message, location=row.location, hint=did_you_mean(value, list(names)))
+        index = row.integer(column)
+        if self._task.labels.names is not None:
+            return name_index(row, column, index, names)
+        if index >= len(names):
+            raise DataError(
+                f"column '{column}' holds {index}, but the choices are 0 to {len(names) - 1}",
                 location=row.location,
                 hint="labels count from 0",
             )
         return index
+
+
+def _choice_rows(counts: Sequence[int]) -> Tensor:
+    """Which inputs of a batch are the options of each example, `[batch, most]`; -1 where it has fewer."""
+    rows = torch.full((len(counts), max(counts)), -1)
+    first = 0
+    for index, count in enumerate(counts):
+        rows[index, :count] = torch.arange(first, first + count)
+        first += count
+    return rows

@@ -226,7 +226,15 @@ class Scheme(LabelScheme):
         if not texts and not labels.unanswerable:
             hint = "set labels.unanswerable: true if questions may have no answer"
             raise DataError(f"column '{text_column}' holds no answer", location=row.location, hint=hint)
-        return [self._place(row, context, text, start) for text, start in zip(texts, starts, strict=True)]
+        if starts != [None] * len(starts):
+            return [self._place(row, context, text, start) for text, start in zip(texts, starts, strict=True)]
+        # Texts alone: aliases that the passage does not have are right answers all the same; one of them must be there.
+        found = [text for text in texts if isinstance(text, str) and text.strip() and text in context]
+        others = [_Gold(text, -1) for text in texts if isinstance(text, str) and text.strip() and text not in found]
+        if not found and self._task.labels.unanswerable:
+            return []
+        placed = [self._place(row, context, text, None) for text in (found if others and found else texts)]
+        return [*placed, *others]
 
     def _place(self, row: Row, context: str, text: Any, start: Any) -> _Gold:
         if not isinstance(text, str) or not text.strip():
@@ -234,7 +242,8 @@ class Scheme(LabelScheme):
         if start is None:
             start = context.find(text)
             if start < 0:
-                raise DataError(f"the answer '{text}' does not occur in the passage", location=row.location)
+                hint = "set labels.unanswerable: true to learn from it that there is no answer, or data.on_fault: skip"
+                raise DataError(f"the answer '{text}' does not occur in the passage", location=row.location, hint=hint)
         if isinstance(start, str) and start.strip().isdecimal():  # a table holds texts only
             start = int(start)
         if not isinstance(start, int) or isinstance(start, bool):

@@ -142,6 +142,7 @@ class OpenSplit:
     source: str
     located: Located | None
     hub_split: str
+    task_path: Path
 
     @staticmethod
     def find(task: TaskBase, split: str, *, task_path: Path, data_root: Path | None) -> OpenSplit:
@@ -155,7 +156,7 @@ class OpenSplit:
         else:
             files, source = _files_read(located, task.data), str(located.pattern)
         tell_outside(files, task=task.task, split=split, task_path=task_path, data_root=data_root)
-        return OpenSplit(task, split, source, located, hub_split)
+        return OpenSplit(task, split, source, located, hub_split, task_path)
 
     @property
     def pattern(self) -> Path | None:
@@ -167,11 +168,20 @@ class OpenSplit:
         return task_rows(self.task, self.plain_rows(on_fault), on_fault)
 
     def plain_rows(self, on_fault: Fault) -> Iterator[Row]:
-        """The rows as they are in the data."""
+        """The rows as they are in the data; of a share of the training rows, or of what shares leave of them, only
+        those."""
+        rows, shares = self._rows_of_file(on_fault), self.task.data.splits.shares()
+        if not shares or self.name not in ("train", *shares):
+            return rows
+        wanted = share_of_each(self.task, self._rows_of_file(lambda _: None))
+        return (row for row in rows if wanted[row.location] == self.name)
+
+    def _rows_of_file(self, on_fault: Fault) -> Iterator[Row]:
         data, takes_names = self.task.data, self.task.takes_names
         if self.located is None:
             assert isinstance(data, HubSource)
-            return read_hub(data, self.hub_split, data.mirror or self.task.task, self.name, takes_names)
+            name = "train" if self.name in data.splits.shares() else self.name
+            return read_hub(data, self.hub_split, data.mirror or self.task.task, name, takes_names)
         return (row for path in self.located.files for row in read_rows(path, data, on_fault, takes_names))
 
 
@@ -214,7 +224,8 @@ def locate_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path
         if data_root is None:
             return None
         folder = data_root / (task.data.mirror or task.task)
-        mirrors = [folder / f"{split}{suffix}" for suffix in (".jsonl.gz", ".jsonl")]
+        mirror = "train" if split in task.data.splits.shares() else split
+        mirrors = [folder / f"{mirror}{suffix}" for suffix in (".jsonl.gz", ".jsonl")]
         return next((Located(path, (path,)) for path in mirrors if _is_file(path)), None)
     # An absolute name stays as it is: a folder in front of it has no effect.
     roots = [task_path.parent] if data_root is None else [data_root, task_path.parent]
@@ -295,7 +306,32 @@ def _file_of(task: TaskBase, split: str, task_path: Path) -> str:
         raise ConfigError(
             f"task '{task.task}' has no split '{split}'", location=str(task_path), hint=f"it has {', '.join(names)}"
         )
-    return names[split]
+    return names["train" if split in task.data.splits.shares() else split]
+
+
+def share_of_each(task: TaskBase, rows: Iterable[Row]) -> dict[str, str]:
+    """The split of each training row, by the row's location, where some splits are shares of them.
+
+    Rows are drawn class by class, so that each split has the classes in the same shares; rows of one `labels.group`
+    are drawn together.
+    """
+    drawn = list(dict.fromkeys((row.location, *task.drawn_by(row.values)) for row in rows))
+    strata: dict[str, dict[str, list[str]]] = {}
+    for location, stratum, group in drawn:
+        strata.setdefault(stratum, {}).setdefault(group or location, []).append(location)
+    generator = random.Random(task.data.splits.seed)
+    shares = task.data.splits.shares()
+    found: dict[str, str] = {}
+    for stratum in sorted(strata):
+        groups = sorted(strata[stratum])
+        generator.shuffle(groups)
+        first = 0
+        for split, share in shares.items():
+            count = round(share * len(groups))
+            found |= {place: split for group in groups[first : first + count] for place in strata[stratum][group]}
+            first += count
+        found |= {place: "train" for group in groups[first:] for place in strata[stratum][group]}
+    return found
 
 
 def _is_file(path: Path) -> bool:
