@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ptv2kit.cli.output import show
@@ -18,10 +18,12 @@ from ptv2kit.errors import ConfigError, DataError, TrainingError
 from ptv2kit.files import write_atomically
 from ptv2kit.spec.catalog import find_file
 from ptv2kit.spec.load import load_recipe, load_task
-from ptv2kit.spec.sources import JsonlSource, ParquetSource, Splits, TableSource
+from ptv2kit.spec.sources import SHARE, ConllSource, JsonlSource, ParquetSource, Splits, TableSource
 from ptv2kit.spec.yaml import quoted
 
 _LOOKED_AT = 100_000
+_CONLL = ("conll", "bio", "iob", "iob2", "txt")
+"""How the names of files end that hold a token a line, with its tag in the last column."""
 
 
 def new_task(args: argparse.Namespace) -> int:
@@ -34,15 +36,18 @@ def new_task(args: argparse.Namespace) -> int:
     name = _name(args.name or args.file.name.removesuffix(".gz").rpartition(".")[0])
     target: Path = args.to or Path(f"{name}.yaml")
     _require_new(target)
-    for path in filter(None, (args.validation, args.test)):
-        if not path.is_file():
-            raise DataError("there is no such file", location=str(path))
+    others = {"validation": args.validation, "test": args.test}
+    for split, given in others.items():
+        if given is not None and SHARE.fullmatch(given) is None and not Path(given).is_file():
+            share = f"--{split} {given}% keeps a share of the rows for it"
+            hint = share if re.fullmatch(r"\d+(\.\d+)?", given) else ""
+            raise DataError("there is no such file", location=given, hint=hint)
     kind = _kind(args.file)
     rows = list(itertools.islice(_rows(args.file, kind), _LOOKED_AT))
     if not rows:
         raise DataError("the file has no rows", location=str(args.file))
     proposal = propose(rows)
-    splits = {"train": args.file, "validation": args.validation, "test": args.test}
+    splits = {"train": str(args.file), **{split: given for split, given in others.items() if given is not None}}
     _write(target, _task_text(name, kind, splits, target, proposal, len(rows)))
     load_task(target)
     show(f"{target}: scheme {proposal.scheme}, for {proposal.why}")
@@ -72,11 +77,12 @@ def new_recipe(args: argparse.Namespace) -> int:
     return 0
 
 
-def _task_text(
-    name: str, kind: str, splits: dict[str, Path | None], target: Path, proposal: Proposal, rows: int
-) -> str:
+def _task_text(name: str, kind: str, splits: Mapping[str, str], target: Path, proposal: Proposal, rows: int) -> str:
     """The task file."""
-    files = ", ".join(f"{split}: {_path(path, target)}" for split, path in splits.items() if path is not None)
+    files = ", ".join(
+        f"{split}: {given if SHARE.fullmatch(given) else _path(Path(given), target)}" for split, given in splits.items()
+    )
+    columns = ", columns: {tokens: 0, tags: -1}" if kind == "conll" else ""
     lines = [
         f"# Proposed from the first {rows:,} rows: {_comment(proposal.why)}. Read it before you trust it.",
         *(f"# Look at it: {_comment(doubt)}." for doubt in proposal.doubts),
@@ -84,7 +90,7 @@ def _task_text(
         "version: 1                    # raise it when a change of this file changes scores",
         'description: ""               # what a model learns from it',
         'licence: ""                   # of the data',
-        f"data: {{source: {kind}, splits: {{{files}}}}}",
+        f"data: {{source: {kind}{columns}, splits: {{{files}}}}}",
     ]
     lines += [
         f"{key}: {text}{f'  # {comment}' if comment else ''}" for key, (text, comment) in proposal.sections.items()
@@ -124,16 +130,20 @@ def _rows(path: Path, kind: str) -> Iterator[Row]:
             rows = read_rows(path, TableSource(source=kind, splits=splits))
         case "parquet":
             rows = read_rows(path, ParquetSource(source="parquet", splits=splits))
+        case "conll":
+            rows = read_rows(path, ConllSource(source="conll", splits=splits, columns={"tokens": 0, "tags": -1}))
         case _:
             rows = read_rows(path, JsonlSource(source="jsonl", splits=splits))
     return rows
 
 
 def _kind(path: Path) -> str:
-    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    if kind in _CONLL:
+        return "conll"
     if kind not in ("jsonl", "csv", "tsv", "parquet"):
         raise ConfigError(
-            f"'{path}' is not a JSON Lines, CSV, TSV or Parquet file by its name",
+            f"'{path}' is not a JSON Lines, CSV, TSV, Parquet or CoNLL file by its name",
             hint="'ptv2kit schema task --markdown' lists all formats; 'ptv2kit cp conll03' copies an example",
         )
     return kind

@@ -446,6 +446,7 @@ def _add_cp(verbs: Any) -> None:
 
 
 _NEW_TASK_EXAMPLES = """examples:
+  ptv2kit new task reviews.csv
   ptv2kit new task reviews.csv --validation reviews-dev.csv
   ptv2kit new task data/train.jsonl --validation data/dev.jsonl --test data/test.jsonl --to tasks/reviews.yaml
 """
@@ -469,14 +470,19 @@ def _add_new(verbs: Any) -> None:
         kinds,
         "task",
         about="look at the columns of a file and propose scheme, input and labels",
-        description="Look at the first 100,000 rows of a JSON Lines, CSV, TSV or Parquet file, propose a label "
+        description="Look at the first 100,000 rows of a JSON Lines, CSV, TSV, Parquet or CoNLL file, propose a label "
         "scheme, the input and the labels, and write a commented task file.",
         examples=_NEW_TASK_EXAMPLES,
         handler="ptv2kit.cli.new:new_task",
     )
     task.add_argument("file", type=Path, metavar="FILE", help="the training rows")
-    task.add_argument("--validation", type=Path, required=True, metavar="FILE", help="rows that choose the best epoch")
-    task.add_argument("--test", type=Path, metavar="FILE", help="rows that are scored once, at the end")
+    task.add_argument(
+        "--validation",
+        default="10%",
+        metavar="FILE|SHARE",
+        help="rows that choose the best epoch, or the share of FILE that is kept for them (default: 10%%)",
+    )
+    task.add_argument("--test", metavar="FILE|SHARE", help="rows that are scored once, at the end, or a share of FILE")
     task.add_argument("--name", help="of the task (default: the name of FILE)")
     task.add_argument("--to", type=Path, metavar="FILE", help="what is written (default: NAME.yaml)")
     recipe = _verb(

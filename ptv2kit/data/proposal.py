@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast, final
+from typing import Any, NamedTuple, cast, final
 
+from ptv2kit.data.character_spans import read_span
 from ptv2kit.data.rows import Row
 from ptv2kit.errors import DataError
 from ptv2kit.spec.yaml import quoted
 
-_LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "answer", "gold", "y")
+_LABEL_NAMES = (
+    "label",
+    "labels",
+    "class",
+    "category",
+    "target",
+    "sentiment",
+    "answer",
+    "gold",
+    "y",
+    "relation",
+    "intent",
+)
 _PAIRS = (
     ("premise", "hypothesis"),
     ("question", "passage"),
@@ -23,8 +37,49 @@ _PAIRS = (
     ("text_a", "text_b"),
     ("query", "document"),
 )
+_NUMBER_NAMES = ("score", "similarity", "similarity_score", "rating", "value", "number", "relatedness")
+_WORD_NAMES = ("token", "tokens", "word", "words", "sentence", "text")
+_COUNTERS = ("id", "idx", "index", "guid", "uid", "row", "unnamed: 0")
 _MOST_CLASSES = 50
+_MOST_LABELS = 200
 _TAG = re.compile(r"O|[BIESLU]-\S+")
+
+
+class _OptionLayout(NamedTuple):
+    """How a column holds a row's options.
+
+    Args:
+        path: from the column to the texts, as a task writes it.
+        called: from the column to what the row calls them; empty without such names.
+    """
+
+    path: str
+    called: str
+
+    def fits(self, value: Any) -> bool:
+        """Whether a value has this layout."""
+        try:
+            row = Row({"options": value}, "")
+            texts = row.texts(f"options{self.path}")
+            named = not self.called or len(row.texts(f"options{self.called}")) == len(texts)
+        except DataError:
+            return False
+        return len(texts) > 1 and named and all(isinstance(text, str) for text in row.items(f"options{self.path}"))
+
+    def texts(self, value: Any) -> list[str]:
+        """The options."""
+        return Row({"options": value}, "").texts(f"options{self.path}")
+
+    def names(self, value: Any) -> list[str]:
+        """What the row calls them."""
+        return Row({"options": value}, "").texts(f"options{self.called}")
+
+
+_OPTION_LAYOUTS = (
+    _OptionLayout(".text", ".label"),
+    _OptionLayout(".*.text", ".*.label"),
+    _OptionLayout("", ""),
+)
 
 
 @final
@@ -55,7 +110,7 @@ def propose(rows: Sequence[Row]) -> Proposal:
         DataError: no scheme fits.
     """
     columns = _columns(rows)
-    for attempt in (_answers, _spans, _choices, _classes):
+    for attempt in (_answers, _character_spans, _spans, _options, _choices, _labels, _named_number, _classes, _number):
         found = attempt(columns)
         if found is not None:
             return found
@@ -141,6 +196,173 @@ def _spans(columns: Mapping[str, list[Any]]) -> Proposal | None:
     return None
 
 
+def _character_spans(columns: Mapping[str, list[Any]]) -> Proposal | None:
+    """A text, and a list of spans by its characters."""
+    texts = _text_columns(columns)
+    text = max(texts, key=lambda name: _mean_words(texts[name]), default=None)
+    for name, values in columns.items():
+        if text is None or not all(isinstance(value, list) for value in values) or not any(values):
+            continue
+        found = [read_span(item) for value in values for item in cast(list[Any], value)]
+        types = sorted({span.name for span in found if span is not None})
+        if None in found or not types:
+            continue
+        inputs = f"{{text: {_key(text)}, max_length: {_longest(_words(texts[text]), pieces=2)}}}"
+        labels = f"{{scheme: spans, column: {_key(name)}, names: [{', '.join(map(_key, types))}]}}"
+        return Proposal(
+            "spans",
+            f"column '{name}' holds spans by characters of column '{text}'",
+            {
+                "input": (inputs, "a longer text is read in windows"),
+                "labels": (labels, f"{len(types)} types of spans"),
+                "metrics": ("[span_f1]", ""),
+            },
+            _left_out(columns, (name, text)),
+        )
+    return None
+
+
+def _options(columns: Mapping[str, list[Any]]) -> Proposal | None:
+    """A column with lists of options, and one that says which is right."""
+    texts = _text_columns(columns)
+    for name, values in columns.items():
+        layout = next((each for each in _OPTION_LAYOUTS if all(each.fits(value) for value in values)), None)
+        if layout is None:
+            continue
+        options = [layout.texts(value) for value in values]
+        called = [layout.names(value) for value in values] if layout.called else None
+        label, keys = _right_option(columns, name, options, called, f"{name}{layout.called}")
+        rest = [column for column in texts if column not in (name, label) and _mean_words(texts[column]) > 1]
+        if label is None or not rest:
+            continue
+        text = " ".join(f"{{{column}}}" for column in rest)
+        inputs = f"{{text: {quoted(text)}, options: {_key(name + layout.path)}, max_length: 128}}"
+        labels = f"{{scheme: choices, column: {_key(label)}{keys}}}"
+        return Proposal(
+            "choices",
+            f"column '{name}' holds lists of options, and '{label}' says which one is right",
+            {
+                "input": (inputs, "text stands before each option"),
+                "labels": (labels, ""),
+                "metrics": ("[accuracy]", ""),
+            },
+            _left_out(columns, (name, label, *rest)),
+        )
+    return None
+
+
+def _right_option(
+    columns: Mapping[str, list[Any]],
+    name: str,
+    options: Sequence[Sequence[str]],
+    called: Sequence[Sequence[str]] | None,
+    among: str,
+) -> tuple[str | None, str]:
+    """The column that says which option is right, and what `labels` needs besides; None without such a column."""
+    for label, values in columns.items():
+        pairs = list(zip(values, options, strict=True))
+        if label == name or not all(isinstance(value, str | int) and not isinstance(value, bool) for value in values):
+            continue
+        if called is not None and all(str(value) in of_row for value, of_row in zip(values, called, strict=True)):
+            return label, f", among: {_key(among)}"
+        if all(str(value).isdecimal() and int(value) < len(of_row) for value, of_row in pairs):
+            return label, ""
+        letters = "ABCDEFGHIJ"[: max(map(len, options))]
+        if all(str(value) in letters[: len(of_row)] and value for value, of_row in pairs):
+            return label, f", names: [{', '.join(map(_key, letters))}]"
+    return None, ""
+
+
+def _labels(columns: Mapping[str, list[Any]]) -> Proposal | None:
+    """A list of few different names, and a text."""
+    texts = {name: values for name, values in _text_columns(columns).items() if _mean_words(values) > 1}
+    for name, values in columns.items():
+        if name.lower() in _WORD_NAMES or not all(
+            isinstance(value, list) and all(isinstance(item, str | int) for item in cast(list[Any], value))
+            for value in values
+        ):
+            continue
+        found = Counter(str(item) for value in values for item in value)
+        if not 2 <= len(found) <= _MOST_LABELS or len(found) > max(2, len(values) // 2) or not texts:
+            continue
+        text = max(texts, key=lambda column: _mean_words(texts[column]))
+        names = sorted(found, key=lambda each: (len(each), each) if each.isdecimal() else (0, each))
+        numbers = all(each.isdecimal() for each in names)
+        shown = ", ".join(f"{quoted(each)}: label_{each}" if numbers else _key(each) for each in names)
+        inputs = f"{{text: {_template(text)}, max_length: {_longest(_words(texts[text]), pieces=2)}}}"
+        labels = f"{{scheme: labels, column: {_key(name)}, names: {f'{{{shown}}}' if numbers else f'[{shown}]'}}}"
+        return Proposal(
+            "labels",
+            f"column '{name}' holds lists of {len(found)} different labels",
+            {
+                "input": (inputs, "max_length counts sub-words"),
+                "labels": (labels, "threshold: best chooses the threshold on the validation split"),
+                "metrics": ("[micro_f1, macro_f1]", "the first one chooses the best epoch"),
+            },
+            (("the labels are numbers: give them names in 'labels.names'",) if numbers else ())
+            + _left_out(columns, (name, text)),
+        )
+    return None
+
+
+def _named_number(columns: Mapping[str, list[Any]]) -> Proposal | None:
+    """A number with a fraction in a column whose name speaks of labels or scores."""
+    named = [name for name in columns if name.lower() in (*_LABEL_NAMES, *_NUMBER_NAMES)]
+    fractions = [name for name in named if _are_numbers(columns[name]) and any(map(_has_fraction, columns[name]))]
+    return _number_of(columns, fractions[0]) if fractions else None
+
+
+def _number(columns: Mapping[str, list[Any]]) -> Proposal | None:
+    """Any other number, if nothing else is recognised and it does not only count the rows."""
+    for name in columns:
+        values = columns[name]
+        if name.lower() not in _COUNTERS and _are_numbers(values) and len(set(map(str, values))) > 1:
+            return _number_of(columns, name)
+    return None
+
+
+def _number_of(columns: Mapping[str, list[Any]], label: str) -> Proposal | None:
+    texts = {name: of for name, of in _text_columns(columns).items() if name != label and not _are_numbers(of)}
+    if not texts:
+        return None
+    pair = _pair_of(texts)
+    numbers = [float(value) for value in columns[label]]
+    return Proposal(
+        "number",
+        f"column '{label}' holds numbers from {min(numbers):g} to {max(numbers):g}",
+        {
+            "input": (_text_input(texts, pair), "max_length counts sub-words"),
+            "labels": (f"{{scheme: number, column: {_key(label)}}}", "in the unit of the data"),
+            "metrics": ("[pearson_spearman, pearson, spearman, rmse]", "the first one chooses the best epoch"),
+        },
+        _left_out(columns, (label, *pair)),
+    )
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    """Whether all are numbers, or texts that write one."""
+    try:
+        return all(not isinstance(value, bool) and math.isfinite(float(value)) for value in values)
+    except (TypeError, ValueError):
+        return False
+
+
+def _has_fraction(value: Any) -> bool:
+    return not float(value).is_integer() or (isinstance(value, str) and "." in value)
+
+
+def _pair_of(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The two columns of a usual pair, else the one with the longest texts."""
+    pair = next((names for names in _PAIRS if set(names) <= set(texts)), None)
+    return (max(texts, key=lambda name: _mean_words(texts[name])),) if pair is None else pair
+
+
+def _text_input(texts: Mapping[str, Sequence[str]], pair: Sequence[str]) -> str:
+    words = [sum(len(texts[name][row].split()) for name in pair) for row in range(len(texts[pair[0]]))]
+    second = f", pair: {_template(pair[1])}" if len(pair) > 1 else ""
+    return f"{{text: {_template(pair[0])}{second}, max_length: {_longest(words, pieces=2)}}}"
+
+
 def _choices(columns: Mapping[str, list[Any]]) -> Proposal | None:
     """Texts that are numbered, and a number that says which one is right."""
     texts = _text_columns(columns)
@@ -176,22 +398,18 @@ def _choices(columns: Mapping[str, list[Any]]) -> Proposal | None:
 def _classes(columns: Mapping[str, list[Any]]) -> Proposal | None:
     """A column of few values, and one or two of texts."""
     label = _label_column(columns)
-    texts = {name: values for name, values in _text_columns(columns).items() if name != label}
+    texts = {name: of for name, of in _text_columns(columns).items() if name != label and not _are_numbers(of)}
     if label is None or not texts:
         return None
-    pair = next((names for names in _PAIRS if set(names) <= set(texts)), None)
-    if pair is None:
-        pair = (max(texts, key=lambda name: _mean_words(texts[name])),)
+    pair = _pair_of(texts)
     counts = Counter(_plain(value) if isinstance(value, bool) else str(value) for value in columns[label])
     names = sorted(counts, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))
     if all(name.isdecimal() for name in names):
         shown = "{" + ", ".join(f"{quoted(name)}: class_{name}" for name in names) + "}"
-        doubts = ("the classes are numbers: give them names in 'labels.names'",)
+        doubts = ("the classes are numbers: give them names in 'labels.names', or learn the number with scheme number",)
     else:
         shown, doubts = f"[{', '.join(map(_key, names))}]", ()
-    words = [sum(len(texts[name][row].split()) for name in pair) for row in range(len(texts[pair[0]]))]
-    second = f", pair: {_template(pair[1])}" if len(pair) > 1 else ""
-    inputs = f"{{text: {_template(pair[0])}{second}, max_length: {_longest(words, pieces=2)}}}"
+    inputs = _text_input(texts, pair)
     most = counts.most_common(1)[0][1] / len(columns[label])
     doubts += _left_out(texts, pair)
     return Proposal(
@@ -228,6 +446,10 @@ def _label_column(columns: Mapping[str, list[Any]], exclude: Sequence[str] = ())
 
 def _text_columns(columns: Mapping[str, list[Any]]) -> dict[str, list[str]]:
     return {name: values for name, values in columns.items() if all(isinstance(value, str) for value in values)}
+
+
+def _words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
 
 
 def _mean_words(texts: Sequence[str]) -> float:

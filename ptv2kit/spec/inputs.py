@@ -106,13 +106,13 @@ class SpansInput(Section):
     """The column with the text."""
     max_length: MaxLength = 256
     """Longest input in sub-word tokens, special tokens included, prompt not included."""
-    stride: NonNegativeInt = 64
-    """Sub-words that two neighbouring windows of a longer text share; 0: a longer text is cut off, and no span is found
-    behind the cut."""
+    stride: NonNegativeInt | None = None
+    """Sub-words that two neighbouring windows of a longer text share; null: a quarter of `max_length`; 0: a longer text
+    is cut off, and no span is found behind the cut."""
 
     def faults(self) -> Iterator[Fault]:
         """Windows that do not advance."""
-        yield from _stride_faults(self.stride, self.max_length)
+        yield from _stride_faults(self.stride or 0, self.max_length)
 
 
 class QuestionInput(Section):

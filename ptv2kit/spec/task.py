@@ -541,7 +541,7 @@ class SpansTask(TaskBase):
     @property
     def stride(self) -> int:
         """See `TaskBase.stride`."""
-        return self.input.stride
+        return self.input.max_length // 4 if self.input.stride is None else self.input.stride
 
     @property
     def names_from_train(self) -> bool:

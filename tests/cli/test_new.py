@@ -24,6 +24,13 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"premise": "ada left", "choice1": "paris", "choice2": "rome", "label": number % 2} for number in range(8)
     ],
     "iob2": [{"tokens": ["ada", "in", "paris"], "ner": ["B-PER", "O", "B-true"], "other": ["x", "y"]}] * 4,
+    "labels": [
+        {"text": f"ada met {where} in rome", "topics": [who, where] if where == "paris" else [who]}
+        for who in ("ada", "alan")
+        for where in ("paris", "rome", "paris", "met")
+    ],
+    "number": [{"sentence1": "ada left", "sentence2": f"alan met {n}", "score": n / 4} for n in range(8)],
+    "spans": [{"text": "ada left paris", "entities": [[0, 3, "PER"], {"start": 9, "end": 14, "label": "LOC"}]}] * 4,
     "start_end": [
         {"question": "ada met", "context": PASSAGE, "answers": {"text": ["alan"], "answer_start": [8]}},
         {"question": "ada left", "context": PASSAGE, "answers": {"text": [], "answer_start": []}},
@@ -110,3 +117,53 @@ def test_real_data_is_recognised(shared: Path, project: Project, name: str, sche
     words = [str(folder / "train.jsonl.gz"), "--validation", str(folder / "validation.jsonl.gz"), "--name", name]
     assert main(["new", "task", *words]) == 0
     assert scheme_of(load_task(project.folder / f"{name}.yaml").task) == scheme
+
+
+OPTIONS = ["paris", "rome", "met"]
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        (
+            {"question": "ada left", "choices": {"text": OPTIONS, "label": ["A", "B", "C"]}, "answerKey": "B"},
+            "options: choices.text, labels: {scheme: choices, column: answerKey, among: choices.label}",
+        ),
+        (
+            {"question": "ada left", "choices": [{"label": "1", "text": "a"}, {"label": "2", "text": "b"}], "key": "2"},
+            'options: "choices.*.text", labels: {scheme: choices, column: key, among: "choices.*.label"}',
+        ),
+        (
+            {"article": "ada left", "options": OPTIONS, "answer": "C"},
+            "options: options, labels: {scheme: choices, column: answer, names: [A, B, C]}",
+        ),
+        (
+            {"story": "ada left", "endings": OPTIONS, "label": 2},
+            "options: endings, labels: {scheme: choices, column: label}",
+        ),
+    ],
+)
+def test_lists_of_options_are_recognised(project: Project, row: dict[str, Any], line: str) -> None:
+    write(project.folder, "train.jsonl", [row] * 10)
+    assert main(["new", "task", "train.jsonl"]) == 0
+    text = (project.folder / "train.yaml").read_text()
+    options, labels = line.split(", labels: ")
+    assert f"{options}, max_length" in text
+    assert f"labels: {labels}" in text
+    assert main(["validate", "train.yaml", "--data"]) == 0
+
+
+def test_a_share_stands_in_for_a_file_that_is_not_there(project: Project) -> None:
+    write(project.folder, "train.jsonl", ROWS["classes"] * 5)
+    assert main(["new", "task", "train.jsonl", "--test", "25%"]) == 0
+    assert 'splits: {train: "train.jsonl", validation: 10%, test: 25%}' in (project.folder / "train.yaml").read_text()
+    assert main(["new", "task", "train.jsonl", "--validation", "20", "--name", "other"]) == 3
+    assert "hint: --validation 20% keeps a share of the rows for it" in project.capsys.readouterr().err
+
+
+def test_files_with_a_token_a_line_are_read(project: Project) -> None:
+    (project.folder / "train.txt").write_text("ada B-PER\nleft O\n\nparis B-LOC\n\n" * 10)
+    assert main(["new", "task", "train.txt"]) == 0
+    text = (project.folder / "train.yaml").read_text()
+    assert "data: {source: conll, columns: {tokens: 0, tags: -1}, splits:" in text
+    assert "names: [LOC, PER]" in text

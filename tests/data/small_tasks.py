@@ -22,6 +22,7 @@ ROWS: list[dict[str, Any]] = [
     {"text": f"{who} met alan, so " * more, "pair": f"is it {where}?", "label": "yes" if who == "ada" else "no"}
     | {"words": [who, *["met"] * more, where], "tags": ["B-PER", *["O"] * more, "B-LOC"], "verb": more}
     | {"story": f"{who} is so " + "the maybe " * 4 * more + f"in {where}.", "answer": where, "group": "ä“1”"}
+    | {"spans": [[0, len(who), "PER"]]}
     | {"one": f"so {where}", "two": "left", "right": more % 2, "golds": ["paris", "rome"]}
     for who in ("ada", "alan")
     for where in ("paris", "rome")
@@ -50,6 +51,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "labels": {"scheme": "choices", "column": "right"},
     },
     "iob2": {"input": {"words": "words", "max_length": 8}, "labels": {"scheme": "iob2", "column": "tags"}},
+    "spans": {
+        "input": {"text": "story", "max_length": 8, "stride": 2},
+        "labels": {"scheme": "spans", "column": "spans", "names": ["PER"]},
+    },
     "roles": {
         "input": {"words": "words", "append": {"column": "words", "at": "verb"}, "max_length": 8},
         "labels": {"scheme": "iob2", "column": "tags", "names": {"PER": "A0", "LOC": "A1"}},

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, cast, final
+from collections.abc import Iterable
+from typing import final
 
+from ptv2kit.data.character_spans import CharacterSpan, read_span
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import gather, input_error
 from ptv2kit.data.schemes.tagging import OUTSIDE, TaggingScheme
@@ -12,15 +13,6 @@ from ptv2kit.data.tokens import Encoding, Subwords
 from ptv2kit.data.words import fine_places
 from ptv2kit.errors import DataError, did_you_mean
 from ptv2kit.spec.task import SpansTask
-
-_KEYS = (("start", "start_offset"), ("end", "end_offset"), ("label", "labels", "type", "tag"))
-"""Names of a span's start, end and label in the layouts of annotation tools."""
-
-
-class _Span(NamedTuple):
-    start: int
-    end: int
-    name: str
 
 
 @final
@@ -36,7 +28,7 @@ class Scheme(TaggingScheme):
 
     def __init__(self, task: SpansTask, subwords: Subwords, train_rows: Iterable[Row]) -> None:
         self._task = task
-        super().__init__(subwords, self._find_types(train_rows), task.metrics, task.input.stride)
+        super().__init__(subwords, self._find_types(train_rows), task.metrics, task.stride)
 
     def spelled(self, row: Row) -> tuple[list[str], list[tuple[int, int]], str]:
         """See `TaggingScheme.spelled`."""
@@ -79,9 +71,9 @@ class Scheme(TaggingScheme):
                 tags[index] = f"B-{tags[index][2:]}"
         return words, tags
 
-    def _apart(self, row: Row, spans: list[_Span], text: str) -> list[_Span]:
+    def _apart(self, row: Row, spans: list[CharacterSpan], text: str) -> list[CharacterSpan]:
         """The spans in order; of those that overlap the longest, or an error."""
-        kept: list[_Span] = []
+        kept: list[CharacterSpan] = []
         for span in sorted(set(spans), key=lambda span: (span.start - span.end, span.start)):
             other = next((each for each in kept if span.start < each.end and each.start < span.end), None)
             if other is None:
@@ -95,11 +87,11 @@ class Scheme(TaggingScheme):
                 )
         return sorted(kept)
 
-    def _spans_of(self, row: Row, text: str) -> list[_Span]:
+    def _spans_of(self, row: Row, text: str) -> list[CharacterSpan]:
         column, names = self._task.labels.column, self._task.labels.names
-        spans: list[_Span] = []
+        spans: list[CharacterSpan] = []
         for number, item in enumerate(row.items(column), start=1):
-            span = _read(item)
+            span = read_span(item)
             where = f"span {number} in column '{column}'"
             if span is None:
                 raise DataError(
@@ -129,21 +121,3 @@ class Scheme(TaggingScheme):
             message = f"column '{self._task.labels.column}' of the training split holds no span"
             raise DataError(message, location=file, hint="list the types in labels.names")
         return tuple(found)
-
-
-def _read(item: Any) -> _Span | None:
-    """A span in any of the layouts; None if it is none."""
-    if isinstance(item, list):
-        parts = cast(list[Any], item)
-        start, end, label = parts if len(parts) == 3 else (None, None, None)
-    elif isinstance(item, Mapping):
-        fields = cast(Mapping[str, Any], item)
-        start, end, label = (next((fields[key] for key in keys if key in fields), None) for keys in _KEYS)
-    else:
-        return None
-    if isinstance(label, list):
-        several = cast(list[Any], label)
-        label = several[0] if len(several) == 1 else None
-    if not isinstance(start, int) or not isinstance(end, int) or not isinstance(label, str) or not label:
-        return None
-    return _Span(start, end, label)
