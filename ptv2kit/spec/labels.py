@@ -43,6 +43,9 @@ class ClassesLabels(Section):
     occur there, sorted."""
     positive: str | None = None
     """The class that the metrics `f1`, `precision` and `recall` are of."""
+    negative: str | None = None
+    """A class that means none of the others, such as `no_relation`; `micro_f1`, `macro_f1` and `weighted_f1` are over
+    the others."""
     group: Grouping | None = None
     """Rows that are scored together; the last of `names` then means that a row's answer is right."""
 

@@ -247,8 +247,9 @@ class ClassesTask(TaskBase):
         if isinstance(names, dict) and len(set(names.values())) < 2:
             yield Fault(("labels", "names"), "'labels.names' must name at least two classes")
         positive, known = self.labels.positive, names.values() if isinstance(names, dict) else names
-        if positive is not None and names != "from_train" and positive not in known:
-            yield Fault(("labels", "positive"), f"'labels.positive' is '{positive}', which is not a class")
+        for key, named in (("positive", positive), ("negative", self.labels.negative)):
+            if named is not None and names != "from_train" and named not in known:
+                yield Fault(("labels", key), f"'labels.{key}' is '{named}', which is not a class")
         for index, metric in enumerate(self.metrics):
             if metric in ("f1", "precision", "recall") and positive is None:
                 hint = "set labels.positive to the class it is of; macro_f1, micro_f1 and weighted_f1 are of all"

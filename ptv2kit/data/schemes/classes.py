@@ -65,10 +65,10 @@ class Scheme(LabelScheme):
         self._subwords = subwords
         self._open = task.labels.names == "from_train"
         self._names = self._find_names(train_rows)
-        positive = task.labels.positive
-        if positive is not None and positive not in self._names:
-            hint = did_you_mean(positive, list(self._names))
-            raise ConfigError(f"'labels.positive' is '{positive}', which no training row has", hint=hint)
+        for key, named in (("positive", task.labels.positive), ("negative", task.labels.negative)):
+            if named is not None and named not in self._names:
+                hint = did_you_mean(named, list(self._names))
+                raise ConfigError(f"'labels.{key}' is '{named}', which no training row has", hint=hint)
         self._index = {name: index for index, name in enumerate(self._names)}
         self._words: Words = ()
         self._answers: list[tuple[int, ...]] | None = None
@@ -153,12 +153,14 @@ class Scheme(LabelScheme):
 
         found = [str(prediction.label) for prediction in predictions]
         right = [str(prediction.reference) for prediction in predictions]
+        over = [name for name in dict.fromkeys([*right, *found]) if name != self._task.labels.negative]
         f1: Any = metrics.f1_score  # scikit-learn's stubs want zero_division to be text
         values = {
             "accuracy": metrics.accuracy_score(right, found),
             "matthews": metrics.matthews_corrcoef(right, found) if len({*right, *found}) > 1 else 0.0,
             **{
-                f"{kind}_f1": f1(right, found, average=kind, zero_division=0) for kind in ("macro", "micro", "weighted")
+                f"{kind}_f1": f1(right, found, labels=over, average=kind, zero_division=0) if over else 0.0
+                for kind in ("macro", "micro", "weighted")
             },
         }
         values = {name: 100 * float(value) for name, value in values.items()}
