@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ptv2kit.cli.output import show
 from ptv2kit.errors import ConfigError
 from ptv2kit.exchange.peft import PeftHead, adapter_config, peft_head, require_peft, to_flat
+from ptv2kit.models import lora
 from ptv2kit.models.backbones import find_backbone, silence_libraries
 from ptv2kit.training.load_run import LoadedRun, load_run, read_run
 
@@ -28,9 +29,41 @@ def run(args: argparse.Namespace) -> int:
     silence_libraries()
     run: Path = args.folder
     recipe = read_run(run).recipe
-    require_peft(recipe, find_backbone(recipe.backbone))
+    if recipe.method != "lora":
+        require_peft(recipe, find_backbone(recipe.backbone))
     loaded = load_run(run, args.task, device="cpu")
-    model = loaded.model
+    files, facts, line = _lora_files(loaded) if recipe.method == "lora" else _prefix_files(loaded)
+    write_folder(args.to, files)
+    if args.json:
+        show(json.dumps({"to": str(args.to), **facts}, indent=2, ensure_ascii=False))
+    else:
+        show(f"{args.to}: {line}")
+    return 0
+
+
+def _lora_files(loaded: LoadedRun) -> tuple[dict[str, bytes], dict[str, Any], str]:
+    """LoRA's matrices in PEFT's layout and the head beside them; what is said of them as JSON, and in a line."""
+    state = loaded.model.inference_state()
+    config = lora.adapter_config(loaded.recipe.lora, loaded.model.backbone, loaded.recipe.backbone.name)
+    own = {name.removeprefix("head."): tensor for name, tensor in state.items() if name.startswith("head.")}
+    files = {
+        "adapter_config.json": (json.dumps(config, indent=2) + "\n").encode(),
+        "adapter_model.safetensors": _save(lora.to_peft(state)),
+        "README.md": _readme(loaded, None).encode(),
+        **({"head.safetensors": _save(own)} if own else {}),
+    }
+    facts = {
+        "task": loaded.task.task,
+        "labels": list(loaded.scheme.names),
+        "task_type": config["task_type"],
+        "head": "head.safetensors" if own else "backbone",
+    }
+    return files, facts, f"PEFT adapter (LoRA of rank {loaded.recipe.lora.rank}), head in head.safetensors"
+
+
+def _prefix_files(loaded: LoadedRun) -> tuple[dict[str, bytes], dict[str, Any], str]:
+    """A prompt in PEFT's layout, with the head where PEFT knows it; what is said of them as JSON, and in a line."""
+    recipe, model = loaded.recipe, loaded.model
     state = model.inference_state()
     layers = [state[f"prompt.layers.{index}"] for index in range(len(loaded.spec.layers))]
     head = peft_head(loaded.spec, model.head)
@@ -46,22 +79,17 @@ def run(args: argparse.Namespace) -> int:
     }
     if head is None and own:
         files["head.safetensors"] = _save(own)
-    write_folder(args.to, files)
     facts = {
-        "to": str(args.to),
         "task": loaded.task.task,
         "labels": list(loaded.scheme.names),
         "task_type": config["task_type"],
         "head": "adapter" if head is not None else "head.safetensors" if own else "backbone",
     }
-    if args.json:
-        show(json.dumps(facts, indent=2, ensure_ascii=False))
-        return 0
     where = "the backbone's own, of its language model"
     if own:
         where = f"of {head.auto_class}" if head else "in head.safetensors: no class of transformers has it"
-    show(f"{args.to}: PEFT adapter ({config['task_type']}), prompt of length {recipe.prompt.length}, head {where}")
-    return 0
+    line = f"PEFT adapter ({config['task_type']}), prompt of length {recipe.prompt.length}, head {where}"
+    return files, facts, line
 
 
 def require_new(folder: Path) -> None:
@@ -113,10 +141,11 @@ def _readme(loaded: LoadedRun, head: PeftHead | None) -> str:
     """How to use the adapter."""
     labels = dict(enumerate(loaded.scheme.names))
     backbone = loaded.recipe.backbone.name
+    kind = "LoRA adapter" if loaded.recipe.method == "lora" else "Prefix-tuning adapter of a run of P-Tuning v2"
     lines = [
         f"# {loaded.recipe.recipe}: {loaded.task.task}",
         "",
-        f"Prefix-tuning adapter for PEFT, written by ptv2kit from a run of P-Tuning v2. Backbone: `{backbone}`.",
+        f"{kind} for PEFT, written by ptv2kit. Backbone: `{backbone}`.",
         f"Labels: `{json.dumps(labels, ensure_ascii=False)}`",
         "",
         "```python",

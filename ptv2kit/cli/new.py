@@ -112,7 +112,7 @@ def _recipe_text(name: str, task: Path, backbone: str, target: Path) -> str:
             'description: ""',
             f"task: {_path(task, target)}",
             f"backbone: {{name: {json.dumps(backbone)}}}",
-            "method: p_tuning_v2           # compare: fine_tuning, linear_probe, prompt_tuning, prefix_tuning",
+            "method: p_tuning_v2           # compare: fine_tuning, lora, linear_probe, prompt_tuning",
             f"prompt: {prompt}  # easy tasks need 8 to 20, tagging and answers 64 and more",
             f"train: {{{train}}}  # search the learning rate first: 1e-3 to 1e-1",
             "",

@@ -23,6 +23,7 @@ from ptv2kit.models.heads import (
     TokenHead,
 )
 from ptv2kit.models.language_head import language_head
+from ptv2kit.models.lora import add_lora
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
 from ptv2kit.models.sharding import Sharding
@@ -123,6 +124,8 @@ def count_parameters(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int) 
 def _assemble(
     recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int, backbone: PreTrainedModel, words: Words = ()
 ) -> PromptedModel:
+    if recipe.method == "lora":
+        add_lora(recipe.lora, backbone)
     if recipe.method == "fine_tuning":
         backbone.requires_grad_(True)
     if recipe.train.gradient_checkpointing:

@@ -15,12 +15,14 @@ class ParameterCount:
         prompt: trained, of the prompt.
         head: trained, of the head.
         tuned: whether the backbone is trained too.
+        adapter: trained, of matrices within the backbone that are not counted there.
     """
 
     backbone: int
     prompt: int
     head: int
     tuned: bool = False
+    adapter: int = 0
 
     @property
     def frozen(self) -> int:
@@ -30,7 +32,7 @@ class ParameterCount:
     @property
     def trained(self) -> int:
         """All that is trained."""
-        return self.prompt + self.head + (self.backbone if self.tuned else 0)
+        return self.prompt + self.adapter + self.head + (self.backbone if self.tuned else 0)
 
     @property
     def share(self) -> float:

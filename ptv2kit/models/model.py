@@ -17,6 +17,7 @@ from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.counts import ParameterCount
 from ptv2kit.models.heads import BackboneOutput, Head
 from ptv2kit.models.injection import Injection, LayerPrompt
+from ptv2kit.models.lora import lora_parameters
 from ptv2kit.models.prompts import DeepPrompt, EmbeddingPrompt, NetworkPrompt, ShallowPrompt
 from ptv2kit.models.quantization import frozen_parameters
 from ptv2kit.models.trunk import Trunk
@@ -296,11 +297,13 @@ class PromptedModel(nn.Module):
 
     def parameter_count(self) -> ParameterCount:
         """Parameters of the backbone, the prompt and the head."""
+        adapter = lora_parameters(self.backbone)
         return ParameterCount(
-            backbone=frozen_parameters(self.backbone),
+            backbone=frozen_parameters(self.backbone) - adapter,
             prompt=0 if self.prompt is None else sum(parameter.numel() for parameter in self.prompt.parameters()),
             head=sum(parameter.numel() for parameter in self.head.parameters() if parameter.requires_grad),
-            tuned=any(parameter.requires_grad for parameter in self.backbone.parameters()),
+            tuned=not adapter and any(parameter.requires_grad for parameter in self.backbone.parameters()),
+            adapter=adapter,
         )
 
 

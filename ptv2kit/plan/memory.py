@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, cast, final
 
 from torch import nn
@@ -145,12 +145,12 @@ def measure(recipe: Recipe, spec: BackboneSpec, shapes: Sequence[TaskShape]) -> 
     ]
     trained_heads = sum(parameter.numel() for head in heads for parameter in head.parameters())
     count = model.parameter_count()
-    count = ParameterCount(count.backbone, count.prompt, trained_heads, count.tuned)
+    count = replace(count, head=trained_heads)
     nn.Module.to(model.backbone, DTYPES[recipe.backbone.dtype])
     stored = _stored_bytes(model.backbone, recipe)
     alike = layers_are_alike(plain, spec)
     passes = passes_by_depth(plain, spec, largest) if alike else count_passes(model, plain, largest)
-    own = 4 * (count.prompt + count.head)
+    own = 4 * (count.prompt + count.adapter + count.head)
     frozen, trained = (0.0, own + stored) if count.tuned else (stored, own)
     return ModelCosts(count, largest, passes, frozen, trained)
 
@@ -220,7 +220,7 @@ def possible_strategies(recipe: Recipe) -> tuple[Strategy, ...]:
     tasks is not shared out.
     """
     optimizers: tuple[Strategy, ...] = () if len(recipe.task_names) > 1 else ("zero1", "zero2")
-    frozen = recipe.method != "fine_tuning" and recipe.backbone.quantization is None
+    frozen = recipe.method not in ("fine_tuning", "lora") and recipe.backbone.quantization is None
     return ("ddp", *optimizers, *(("zero3",) if frozen else ()))
 
 

@@ -58,6 +58,9 @@ def _method(recipe: Recipe, tasks: Sequence[AnyTask]) -> Iterator[Fault]:
             if value not in ("fp32", None):
                 message = f"'backbone.{key}' is {value}, but 'method' fine_tuning trains the backbone, which needs fp32"
                 yield Fault(("backbone", key), message)
+    if recipe.method == "lora" and recipe.backbone.quantization is not None:
+        message = "'method' lora does not train beside quantized weights"
+        yield Fault(("backbone", "quantization"), message, "leave the quantization out, or take a method with a prompt")
     if recipe.method == "linear_probe" and any(task.head == "verbalizer" for task in tasks):
         message = "'method' linear_probe trains the head alone, but a verbalizer has nothing to train"
         yield Fault(("method",), message, "set a method with a prompt, or head: linear")

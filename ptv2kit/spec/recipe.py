@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from ptv2kit.spec.base import Name, Section
 from ptv2kit.spec.layers import Layers
 
-Method = Literal["p_tuning_v2", "prefix_tuning", "prompt_tuning", "p_tuning", "linear_probe", "fine_tuning"]
+Method = Literal["p_tuning_v2", "prefix_tuning", "prompt_tuning", "p_tuning", "linear_probe", "lora", "fine_tuning"]
 DEEP_METHODS: frozenset[Method] = frozenset({"p_tuning_v2", "prefix_tuning"})
 """Methods with a prompt in front of layers."""
 SHALLOW_METHODS: frozenset[Method] = frozenset({"prompt_tuning", "p_tuning"})
@@ -79,6 +79,20 @@ class Prompt(Section):
     `auto`: mlp for prefix_tuning, lstm for p_tuning, else none."""
     reparameterization_size: PositiveInt = 512
     """Width within the network of a deep prompt."""
+
+
+class Lora(Section):
+    """Low-rank matrices beside some of the backbone's linear layers, by PEFT (extra `lora`)."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Rank of the matrices."""
+    alpha: PositiveInt = 16
+    """What they are scaled by, divided by the rank."""
+    dropout: Probability = 0.0
+    """Dropout on what they read, while training."""
+    targets: Literal["auto"] | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = "auto"
+    """The ends of the names of the layers, such as `[query, value]`; `auto`: the queries and values, as PEFT chooses
+    for this type of model."""
 
 
 class Train(Section):
@@ -220,11 +234,13 @@ class Recipe(Section):
     """The frozen language model."""
     method: Method = "p_tuning_v2"
     """What is trained besides the head: keys and values in front of every layer (`p_tuning_v2`, `prefix_tuning`),
-    vectors in front of the input alone (`prompt_tuning`, `p_tuning`), nothing (`linear_probe`), or the backbone itself
-    (`fine_tuning`). Methods without a prompt leave the section `prompt` unread, shallow ones its `layers` and
-    `positions`."""
+    vectors in front of the input alone (`prompt_tuning`, `p_tuning`), nothing (`linear_probe`), matrices beside the
+    backbone's layers (`lora`), or the backbone itself (`fine_tuning`). Methods without a prompt leave the section
+    `prompt` unread, shallow ones its `layers` and `positions`."""
     prompt: Prompt = Field(default_factory=Prompt)
     """The trained prompt."""
+    lora: Lora = Field(default_factory=Lora)
+    """Of `method: lora`, its matrices; other methods leave it unread."""
     init_from: Annotated[str, Field(min_length=1)] | None = None
     """A run's folder whose prompt, and head if it has one for this task, this run starts from, such as
     `runs/mini-three/…`; relative to the working folder. Method, length and layers must be the same."""
@@ -270,6 +286,8 @@ class Recipe(Section):
         match self.method:
             case "linear_probe":
                 return "the head alone"
+            case "lora":
+                return f"matrices of rank {self.lora.rank} beside the backbone's layers{and_head}"
             case "fine_tuning":
                 return f"the backbone{and_head}"
             case method if method in SHALLOW_METHODS:

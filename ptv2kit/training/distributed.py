@@ -193,6 +193,9 @@ def _check_sharding(recipe: Recipe, spec: BackboneSpec) -> None:
         "method fine_tuning trains the backbone, and zero3 is for frozen ones; set the strategy to zero2": (
             recipe.method == "fine_tuning"
         ),
+        "method lora trains matrices within the backbone's layers, which zero3 has in parts; set the strategy to ddp": (
+            recipe.method == "lora"
+        ),
         "backbone.quantization keeps weights in buffers, which zero3 does not put in parts": (
             recipe.backbone.quantization is not None
         ),

@@ -116,6 +116,7 @@ class Outcome:
                 "frozen": self.parameters.frozen,
                 "prompt": self.parameters.prompt,
                 "head": self.parameters.head,
+                **({"adapter": self.parameters.adapter} if self.parameters.adapter else {}),
                 "trained": self.parameters.trained,
                 "share": self.parameters.share,
             },
