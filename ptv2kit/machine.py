@@ -1,12 +1,16 @@
-"""What this machine lets a process have: processors, memory, disk; and the environment of its children."""
+"""What this machine lets a process have: processors, memory, disk, the hub; and the environment of its children."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import shutil
 import sys
 from pathlib import Path
 
+_LOG = logging.getLogger(__name__)
+_HUB_SECONDS = 3.0
 _MEMINFO = Path("/proc/meminfo")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
@@ -42,6 +46,28 @@ def free_disk(folder: Path) -> int:
     """Bytes that are free where a folder is, or would be made."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
     return shutil.disk_usage(existing).free
+
+
+@functools.cache
+def reach_hub() -> bool:
+    """Ask once whether the model hub answers, for three seconds at most; if not, only its cache is used from then on.
+
+    Without this, each file that is looked for would wait for its own attempts. `HF_HUB_OFFLINE` is honoured.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS, follow_redirects=False)
+    except Exception as error:  # noqa: BLE001 - whatever the client's transport raises, the hub does not answer
+        constants.HF_HUB_OFFLINE = True
+        os.environ["HF_HUB_OFFLINE"] = "1"  # for child processes, and for libraries that are imported later
+        reason = str(error).strip().partition("\n")[0]
+        _LOG.warning("the hub at %s does not answer (%s): only its cache is used", constants.ENDPOINT, reason)
+        return False
+    return True
 
 
 def safe_environment() -> dict[str, str]:

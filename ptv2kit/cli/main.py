@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TextIO, final
 from ptv2kit.cli.options import build_parser
 from ptv2kit.cli.output import show
 from ptv2kit.errors import ConfigError, OutOfMemoryError, ProjectError
+from ptv2kit.spec.names import key_for
 
 REMOVED_VERBS = {"convert-glm": "name the published folder, such as THUDM/glm-10b, as backbone.name; it loads directly"}
 """Verbs of earlier versions, and what to do instead."""
@@ -33,9 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         show(f"error: 'ptv2kit {words[0]}' is gone since 0.2: {REMOVED_VERBS[words[0]]}", file=sys.stderr)
         return ConfigError.exit_code
     parser = build_parser()
+    if not words:
+        show(parser.format_help(), end="")
+        return 0
     args, rest = parser.parse_known_args(argv)
     if rest and (not args.trailing or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        show(f"error: unrecognized arguments: {' '.join(rest)}", file=sys.stderr)
+        show(f"  hint: {_option_hint(rest, args.trailing)}", file=sys.stderr)
+        return ConfigError.exit_code
     if rest:  # argparse gives up on words that stand behind an option, such as `run FILE --dry-run key=value`
         setattr(args, args.trailing, [*getattr(args, args.trailing), *rest])
     notes = logging.getLogger("ptv2kit")
@@ -77,6 +83,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         show(f"error: internal error: {type(error).__name__}: {error}", file=sys.stderr)
         show("  hint: run again with 'ptv2kit --debug …' and report what it prints", file=sys.stderr)
         return 1
+
+
+def _option_hint(rest: Sequence[str], trailing: str) -> str:
+    """What to write instead of an option that there is not, such as `train.learning_rate=1e-3`."""
+    option = next(word for word in rest if word.startswith("-"))
+    name, _, value = option.lstrip("-").partition("=")
+    key = key_for(name.replace("-", "_")) if trailing else ""
+    if not key:
+        return "'ptv2kit --help' and 'ptv2kit VERB --help' list the options"
+    after = rest[rest.index(option) + 1 :]
+    value = value or (after[0] if after and not after[0].startswith("-") else "VALUE")
+    return f"values of a recipe are given without dashes: {key}={value}"
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from ptv2kit import __version__
 
@@ -25,9 +25,28 @@ exit codes: 0 ok, 1 failed run or internal error, 2 configuration or usage, 3 da
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is missing without a list of every option."""
+        lacking = message.removeprefix("the following arguments are required: ").split(", ")
+        if lacking == [message]:
+            super().error(message)
+        name = lacking[0].split(" ")[0]
+        self.exit(
+            2, f"error: {self.prog} needs {name}\n  hint: '{self.prog} --help' has examples{_LISTS.get(name, '')}\n"
+        )
+
+
+_LISTS = {
+    "FILE": "; 'ptv2kit ls recipes' lists the recipes that come along",
+    "RUN": "; 'ptv2kit ls runs' lists the runs of this folder",
+    "TASK": "; 'ptv2kit ls tasks' lists the tasks that come along",
+}
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all verbs."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ptv2kit",
         description="P-Tuning v2 from YAML: deep prompts on a frozen language model.",
         epilog=_EPILOG,

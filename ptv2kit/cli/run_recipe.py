@@ -14,6 +14,7 @@ from ptv2kit.cli.terminal import open_console, print_table
 from ptv2kit.errors import ConfigError, ExpectationMissedError, Problem
 from ptv2kit.models.backbones import find_backbone, load_tokenizer, silence_libraries
 from ptv2kit.spec.load import ResolvedRecipe, resolved_yaml
+from ptv2kit.spec.recipe import DEEP_METHODS
 from ptv2kit.training.console import duration, scores_table
 from ptv2kit.training.distributed import workers
 from ptv2kit.training.folder import RunFolder, require_writable
@@ -51,6 +52,9 @@ def run_recipe(args: argparse.Namespace, resolved: ResolvedRecipe, folder: Path 
         if count > 1:
             return launch(count, args.command_line)
     end_with_parent()
+    if resolved.recipe.method in DEEP_METHODS and resolved.recipe.prompt.positions == "unshifted":
+        note = "prompt.positions is unshifted: 'ptv2kit export' to PEFT will refuse this run, with shifted it would not"
+        messages.print(note, soft_wrap=True)
     run_folder, outcome = train_recipe(
         resolved,
         data_root=args.data_root,

@@ -343,7 +343,7 @@ def _are_numbers(values: Sequence[Any]) -> bool:
     """Whether all are numbers, or texts that write one."""
     try:
         return all(not isinstance(value, bool) and math.isfinite(float(value)) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 

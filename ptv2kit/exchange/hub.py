@@ -8,6 +8,7 @@ from typing import Any
 
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
 from ptv2kit.files import is_file, is_folder, read_json
+from ptv2kit.machine import reach_hub
 from ptv2kit.spec.load import RESOLVED_RECIPE, ResolvedRecipe, resolved_yaml
 from ptv2kit.spec.sources import HubSource
 from ptv2kit.spec.task import AnyTask
@@ -69,6 +70,7 @@ def find_run(name: str) -> Path:
     identifier, _, revision = name.removeprefix(PREFIX).partition("@")
     if identifier.count("/") != 1:
         raise ConfigError(f"'{name}' is not a run on the hub", hint=f"expected {PREFIX}user/name")
+    reach_hub()
     try:
         found = snapshot_download(
             identifier, revision=revision or None, allow_patterns=["*.yaml", "*.json", "prompt/*"]
@@ -141,7 +143,7 @@ def _without_paths(task: AnyTask) -> AnyTask:
     """The task with the names of its files only."""
     if isinstance(task.data, HubSource):
         return task
-    splits = task.data.splits.model_dump(mode="json")
+    splits = task.data.splits.model_dump(mode="json", exclude={"seed"})
     named = {
         split: {name: Path(path).name for name, path in value.items()}
         if isinstance(value, dict)
@@ -150,5 +152,7 @@ def _without_paths(task: AnyTask) -> AnyTask:
         else Path(value).name
         for split, value in splits.items()
     }
-    data = task.data.model_copy(update={"splits": type(task.data.splits).model_validate(named)})
+    data = task.data.model_copy(
+        update={"splits": type(task.data.splits).model_validate({**named, "seed": task.data.splits.seed})}
+    )
     return task.model_copy(update={"data": data})

@@ -31,6 +31,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
 from ptv2kit.files import is_folder, weights_fault
+from ptv2kit.machine import reach_hub
 from ptv2kit.models import albert, deberta, glm, injection, quantization
 from ptv2kit.models.families import Family, family_of, set_dropout
 from ptv2kit.models.glm import tiny as glm_tiny
@@ -132,6 +133,8 @@ def find_backbone(settings: Backbone, *, planning: bool = False) -> BackboneSpec
     source = _source(settings.name)
     glm.register()
     published = _PUBLISHED.get(source) if planning else None
+    if published is None and not is_folder(Path(source)):
+        reach_hub()
     local, at_hand = published is not None, True
     try:
         config = _read_config(source, settings.revision, local)

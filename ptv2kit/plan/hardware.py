@@ -32,27 +32,44 @@ class Gpu:
         return self.bf16 if dtype == "bf16" else self.fp32
 
 
-def _gpu(name: str, gib: float, bf16: float, fp32: float) -> Gpu:
-    return Gpu(name, int(gib * GIB), bf16 * 1e12, fp32 * 1e12)
+def _gpu(name: str, gib: float, bf16: float | None, fp32: float) -> Gpu:
+    return Gpu(name, int(gib * GIB), None if bf16 is None else bf16 * 1e12, fp32 * 1e12)
 
 
 GPUS = {
     gpu.name: gpu
     for gpu in (
         _gpu("b200", 178, 2250, 75),
+        _gpu("mi300x", 191, 1307, 163.4),
         _gpu("h200", 139, 989, 67),
         _gpu("h100", 79, 989, 67),
         _gpu("h100-pcie", 79, 756, 51),
         _gpu("a100-80", 79, 312, 19.5),
         _gpu("a100-40", 39, 312, 19.5),
         _gpu("l40s", 44, 362, 91.6),
+        _gpu("a6000", 47, 155, 38.7),
+        _gpu("v100-32", 31, None, 15.7),
+        _gpu("v100-16", 15.5, None, 15.7),
         _gpu("a10", 22, 125, 31.2),
         _gpu("l4", 22, 121, 30.3),
+        _gpu("t4", 14.6, None, 8.1),
+        _gpu("rtx5090", 31, 209, 104.8),
         _gpu("rtx4090", 23.5, 165, 82.6),
         _gpu("rtx3090", 23.5, 71, 35.6),
     )
 }
-"""By name; memory is a little less than what the data sheet says, as drivers report it."""
+"""By name; memory is a little less than what the data sheet says, as drivers report it. V100 and T4 have no bf16."""
+
+_OTHER_NAMES = {
+    "h100-80": "h100",
+    "h100-sxm": "h100",
+    "a100": "a100-80",
+    "v100": "v100-16",
+    "rtxa6000": "a6000",
+    "5090": "rtx5090",
+    "4090": "rtx4090",
+    "3090": "rtx3090",
+}
 
 DEFAULT = "h100"
 """The GPU of a plan that names none, on a machine that has none."""
@@ -72,7 +89,8 @@ def find_gpu(name: str | None, memory: float | None, tflops: float | None) -> Gp
     for option, value in (("--memory", memory), ("--peak-tflops", tflops)):
         if value is not None and not value > 0:
             raise ConfigError(f"{option} must be more than 0. Got {value:g}")
-    known = GPUS.get((name or (DEFAULT if memory is None else "")).lower())
+    wanted = (name or (DEFAULT if memory is None else "")).lower().replace(" ", "").replace("_", "-")
+    known = GPUS.get(_OTHER_NAMES.get(wanted, wanted))
     if known is None and memory is None:
         raise ConfigError(
             f"--gpu {name}: its memory is not known here",

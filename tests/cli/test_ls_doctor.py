@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 
 from ptv2kit.cli.main import main
@@ -83,3 +84,56 @@ def test_the_doctor_names_what_is_missing(project: Project, monkeypatch: pytest.
     monkeypatch.setattr("ptv2kit.cli.doctor.importlib.util.find_spec", lambda name: None)
     assert main(["doctor"]) == 0
     assert "pip install 'ptv2kit[search]'" in project.capsys.readouterr().out
+
+
+def test_the_command_alone_shows_its_help_and_lacking_words_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "train a recipe, or all runs of a suite" in capsys.readouterr().out
+    for words, message in (
+        (
+            ["run"],
+            "error: ptv2kit run needs FILE\n  hint: 'ptv2kit run --help' has examples; 'ptv2kit ls recipes' lists",
+        ),
+        (["predict"], "error: ptv2kit predict needs RUN\n"),
+        (["preview"], "error: ptv2kit preview needs TASK\n"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--learning-rate", "1e-3"], "values of a recipe are given without dashes: train.learning_rate=1e-3"),
+        (["--lr=1e-3"], "train.learning_rate=1e-3"),
+        (["--num_train_epochs", "--json"], "train.epochs=VALUE"),
+        (["--nonsense"], "'ptv2kit --help' and 'ptv2kit VERB --help' list the options"),
+    ],
+)
+def test_options_of_other_tools_are_answered_with_the_key(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "quickstart", *words]) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_the_hub_is_asked_once_and_then_its_cache_serves(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[float] = []
+
+    class Session:
+        def head(self, address: str, *, timeout: float, follow_redirects: bool) -> None:
+            asked.append(timeout)
+            raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for _ in range(2):
+        assert main(["plan", "quickstart", "backbone.name=nobody/nothing"]) == 3
+    err = capsys.readouterr().err
+    assert err.count("does not answer (no route): only its cache is used") == 1
+    assert asked == [3.0]
+    assert huggingface_hub.constants.HF_HUB_OFFLINE

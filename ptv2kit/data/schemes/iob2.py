@@ -104,6 +104,8 @@ class Scheme(TaggingScheme):
             return row.words(labels.column)
         names = labels.names if isinstance(labels.names, dict) and labels.numbered else {}
         hint = 'name the tag of each number in labels.names: {"0": O, "1": B-PER, "2": I-PER}'
+        if values and all(value in names.values() for value in values):
+            return [str(value) for value in values]  # the hub gives the names of its numbers
         for value in values:
             if str(value) not in names:
                 message = f"column '{labels.column}' holds {value!r}, and 'labels.names' names no tag for it"

@@ -92,7 +92,7 @@ class Scheme(LabelScheme):
         value = row.value(column)
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
             raise DataError(f"column '{column}' must hold a finite number. Got {value!r}", location=row.location)

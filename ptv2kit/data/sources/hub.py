@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ptv2kit.data.rows import Row
 from ptv2kit.errors import DataError
+from ptv2kit.files import is_folder
+from ptv2kit.machine import reach_hub
 from ptv2kit.spec.sources import HubSource
 
 
@@ -42,6 +45,8 @@ def read_hub(
         DataError: the data set is not to be had, or a label in a sequence has no name.
     """
     # Only this source needs datasets, whose import takes seconds.
+    if not is_folder(Path(source.path)):
+        reach_hub()
     import datasets
 
     address = hub_address(source, hub_split)
