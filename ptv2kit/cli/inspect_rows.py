@@ -124,6 +124,7 @@ def _show(splits: list[SplitReport], max_length: int) -> None:
         ("gold spans without a sub-word", [f"{split.unreachable:,}" for split in splits]),
         ("labels alike but for blanks", ["; ".join(split.alike) or "0" for split in splits]),
         ("labels not in train", [", ".join(split.unseen) or "0" for split in splits]),
+        ("labels of the task without a row", [", ".join(split.lacking) or "0" for split in splits]),
     ]
     for name, values in rows:
         table.add_row(name, *values)

@@ -38,6 +38,7 @@ class SplitReport:
         leaked: rows whose input also occurs in a split before this one.
         problems: faults of rows.
         skipped: whether malformed rows are left out by the task, so that they are no error.
+        lacking: labels that the task lists and no row has.
     """
 
     name: str
@@ -56,6 +57,7 @@ class SplitReport:
     leaked: int
     problems: tuple[Problem, ...]
     skipped: bool = False
+    lacking: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields' names."""
@@ -91,7 +93,8 @@ def inspect_splits(
         report, inputs = _inspect(scheme, untruncated, subwords, split, max_length, seen, progress)
         if name == "train":
             train_labels = set(report.labels)
-        reports.append(replace(report, unseen=tuple(sorted(set(report.labels) - train_labels))))
+        lacking = tuple(kind for kind in scheme.kinds if kind not in report.labels)
+        reports.append(replace(report, unseen=tuple(sorted(set(report.labels) - train_labels)), lacking=lacking))
         seen |= inputs
     return reports
 
@@ -105,7 +108,7 @@ def _inspect(
     seen: set[int],
     progress: Callable[[str, int], None],
 ) -> tuple[SplitReport, set[int]]:
-    """The counts of a split, and a hash of the input of each row; `unseen` is left empty."""
+    """The counts of a split, and a hash of the input of each row; `unseen` and `lacking` are left empty."""
     labels: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
     counts: Counter[str] = Counter()

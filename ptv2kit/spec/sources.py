@@ -192,6 +192,17 @@ class SrlLinesSource(_Rows):
     """The file of each split."""
 
 
+class PluginSource(_Rows):
+    """Rows that a function of another installed package reads."""
+
+    source: Literal["plugin"]
+    """Where the rows come from."""
+    reader: Name
+    """An entry point of the group `ptv2kit.readers`: a function of a file's path that gives a mapping for each row."""
+    splits: Splits
+    """The file of each split."""
+
+
 DataSource = Annotated[
     HubSource
     | JsonlSource
@@ -202,6 +213,7 @@ DataSource = Annotated[
     | Conll04Source
     | Conll05Source
     | GoldConllSource
-    | SrlLinesSource,
+    | SrlLinesSource
+    | PluginSource,
     Field(discriminator="source"),
 ]

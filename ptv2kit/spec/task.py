@@ -23,8 +23,9 @@ from ptv2kit.spec.labels import (
     SpansLabels,
     StartEndLabels,
 )
+from ptv2kit.spec.plugins import plugin_faults
 from ptv2kit.spec.rows import Column, Derivation, Expansion, Previous, Replacement
-from ptv2kit.spec.sources import DataSource, GoldConllSource
+from ptv2kit.spec.sources import DataSource, GoldConllSource, PluginSource
 from ptv2kit.spec.template import MASK, OPTION, TemplateText, no_column, parse_template
 from ptv2kit.spec.verbalizer import Words, mask_faults, unused_faults, word_faults
 
@@ -55,6 +56,9 @@ class TaskBase(Section):
     """Licence of the data, and who brings the files."""
     data: DataSource
     """Where the rows come from."""
+    extra_metrics: Annotated[tuple[Name, ...], Field(strict=False)] = ()
+    """Metrics of other installed packages, shown and kept beside `metrics`: entry points of the group
+    `ptv2kit.metrics`, each a function of the predicted and the right labels that returns a number."""
     defaults: dict[str, str | int | float | bool | Annotated[tuple[str, ...], Field(strict=False)]] = Field(
         default_factory=dict
     )
@@ -126,6 +130,10 @@ class TaskBase(Section):
     def faults(self) -> Iterator[Fault]:
         """Settings that contradict each other."""
         yield from below("data", below("splits", self.data.splits.faults()))
+        if isinstance(self.data, PluginSource):
+            yield from plugin_faults("ptv2kit.readers", self.data.reader, ("data", "reader"))
+        for index, name in enumerate(self.extra_metrics):
+            yield from plugin_faults("ptv2kit.metrics", name, ("extra_metrics", index))
         if self.distinct is not None:
             yield from no_column(("distinct",), (self.distinct,), "{id}", "distinct")
         made = [step.item for step in self.expand]

@@ -107,4 +107,4 @@ def evaluate(
         )
     by_batch = {number: decoded for _, part in found for number, decoded in part.items()}
     joined = scheme.join([prediction for number in sorted(by_batch) for prediction in by_batch[number]])
-    return Evaluation(scheme.score(joined), tuple(joined))
+    return Evaluation(scheme.scores(joined), tuple(joined))

@@ -305,6 +305,11 @@ def split_notes(prepared: Prepared, *, several: bool) -> list[str]:
         cut = f", {split.truncated:,} of them cut off at max_length" if split.truncated else ""
         what = f"{prepared.task.task} {name}" if several else name
         notes.append(f"{what}: {len(split.data.rows):,} rows from {split.data.source}{cut}")
+        if name == "train":
+            seen = {kind for feature in split.features for kind in prepared.scheme.counted(feature.reference)}
+            lacking = [kind for kind in prepared.scheme.kinds if kind not in seen]
+            if lacking:
+                notes.append(f"{what}: no row has {', '.join(map(repr, lacking))}, which labels.names lists")
         if split.data.skipped:
             first = split.data.skipped[0]
             notes.append(

@@ -8,6 +8,7 @@ from importlib import import_module
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import LabelScheme
 from ptv2kit.data.tokens import Subwords
+from ptv2kit.spec.plugins import load_plugin
 from ptv2kit.spec.task import AnyTask
 
 
@@ -20,4 +21,7 @@ def build_scheme(task: AnyTask, subwords: Subwords, train_rows: Iterable[Row]) -
     Raises:
         DataError: the labels cannot be found in the training rows.
     """
-    return import_module(f"ptv2kit.data.schemes.{task.labels.scheme}").Scheme(task, subwords, train_rows)
+    scheme: LabelScheme = import_module(f"ptv2kit.data.schemes.{task.labels.scheme}").Scheme(task, subwords, train_rows)
+    if task.extra_metrics:
+        scheme.extra_metrics = {name: load_plugin("ptv2kit.metrics", name) for name in task.extra_metrics}
+    return scheme

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from torch import Tensor
 from ptv2kit.data.rows import Row
 from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Encoding, Subwords, UnusableTokenError, Words
-from ptv2kit.errors import DataError
+from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.spec.inputs import TextInput
 from ptv2kit.spec.task import Unit
 from ptv2kit.spec.template import parse_template
@@ -265,9 +266,34 @@ class LabelScheme(ABC):
         """A row's reference in a line; empty where `marks` shows it."""
         return str(reference)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What `counted` should give at least once in the training rows; empty where the task does not say."""
+        return ()
+
     @abstractmethod
     def counted(self, reference: Label) -> list[str]:
         """What a histogram of labels counts in a row's reference: its class, the types of its spans, …"""
+
+    extra_metrics: Mapping[str, Callable[..., Any]] = {}
+    """Metrics of other packages, by name."""
+
+    def scores(self, predictions: Sequence[Prediction]) -> Scores:
+        """All metrics of the task over a whole split, and those of other packages.
+
+        Raises:
+            ConfigError: one of another package's does not return a number.
+        """
+        own = self.score(predictions)
+        found = [prediction.label for prediction in predictions]
+        right = [prediction.reference for prediction in predictions]
+        others: dict[str, float] = {}
+        for name, metric in self.extra_metrics.items():
+            value = metric(found, right)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise ConfigError(f"the metric '{name}' returned {value!r}. Expected a finite number")
+            others[name] = float(value)
+        return Scores({**own.values, **others}, own.types, own.counts)
 
     @abstractmethod
     def score(self, predictions: Sequence[Prediction]) -> Scores:

@@ -142,6 +142,11 @@ class Scheme(LabelScheme):
         """The class, and the probability of each."""
         return label_and_probabilities(self._names, prediction)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The classes."""
+        return self._names
+
     def counted(self, reference: Label) -> list[str]:
         """The class."""
         return [str(reference)]

@@ -100,11 +100,18 @@ class Scheme(LabelScheme):
 
     def with_scores(self, scores: Mapping[str, float]) -> Self:
         """See `LabelScheme.with_scores`: the threshold that was chosen."""
-        return type(self)(self._task.with_scores(scores).with_names(self._names), self._subwords, ())
+        chosen = type(self)(self._task.with_scores(scores).with_names(self._names), self._subwords, ())
+        chosen.extra_metrics = self.extra_metrics
+        return chosen
 
     def shown(self, reference: Label) -> str:
         """The labels in a line."""
         return ", ".join(listed(reference)) or "no label"
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The labels."""
+        return self._names
 
     def counted(self, reference: Label) -> list[str]:
         """Each label."""

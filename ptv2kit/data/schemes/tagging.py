@@ -213,6 +213,11 @@ class TaggingScheme(LabelScheme):
         """Nothing: the tokens are marked."""
         return ""
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The types of spans."""
+        return self._types
+
     def counted(self, reference: Label) -> list[str]:
         """The type of each span."""
         return [tag[2:] for tag in listed(reference) if tag.startswith("B-")]

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import final
+from typing import Any, cast, final
 
 from ptv2kit.data.rows import Fault, Row, raise_fault
 from ptv2kit.data.sources.conll import read_conll
@@ -25,6 +25,7 @@ from ptv2kit.data.sources.table import read_table
 from ptv2kit.data.templates import task_rows
 from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import is_folder
+from ptv2kit.spec.plugins import load_plugin
 from ptv2kit.spec.sources import (
     Conll04Source,
     Conll05Source,
@@ -34,6 +35,7 @@ from ptv2kit.spec.sources import (
     HubSource,
     JsonlSource,
     ParquetSource,
+    PluginSource,
     Splits,
     SquadSource,
     SrlLinesSource,
@@ -275,6 +277,22 @@ def read_rows(
             return read_gold_conll(path, source)
         case SrlLinesSource():
             return read_srl_lines(path)
+        case PluginSource():
+            return _read_by_plugin(path, source.reader)
+
+
+def _read_by_plugin(path: Path, reader: str) -> Iterator[Row]:
+    """The rows that a reader of another package gives."""
+    read = load_plugin("ptv2kit.readers", reader)
+    try:
+        for number, values in enumerate(read(path), start=1):
+            if not isinstance(values, dict):
+                raise DataError(
+                    f"reader '{reader}' gave {values!r}. Expected a mapping", location=f"{path}: row {number}"
+                )
+            yield Row(cast(dict[str, Any], values), f"{path}: row {number}")
+    except (ValueError, OSError, UnicodeError) as error:
+        raise DataError(f"reader '{reader}': {error}", location=str(path)) from error
 
 
 def _fingerprint(located: Located, source: DataSource) -> str:
