@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is missing without a list of every option."""
         lacking = message.removeprefix("the following arguments are required: ").split(", ")
-        if lacking == [message]:
+        if not message.startswith("the following arguments are required: "):
             super().error(message)
         name = lacking[0].split(" ")[0]
         self.exit(
