@@ -272,6 +272,14 @@ def test_splits_can_be_shares_of_the_training_rows(tmp_path: Path) -> None:
     assert rare == {"train": 14, "validation": 2, "test": 4}
     again = read_split(task, "validation", task_path=tmp_path / "t.yaml", data_root=None)
     assert again.rows == found["validation"]
+    other = task.model_copy(update={"data": task.data.model_copy(update={"splits": shares_of(task, "11%")})})
+    changed = read_split(other, "train", task_path=tmp_path / "t.yaml", data_root=None)
+    same = read_split(task, "train", task_path=tmp_path / "t.yaml", data_root=None)
+    assert changed.fingerprint != same.fingerprint  # a run's key and its resuming depend on it
+
+
+def shares_of(task: Any, validation: str) -> Any:
+    return task.data.splits.model_copy(update={"validation": validation})
 
 
 def test_rows_that_belong_together_are_drawn_together(tmp_path: Path) -> None:

@@ -125,6 +125,11 @@ def read_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path |
             raise DataError(skipped[:_SHOWN])
         hint = "no row has what 'where' asks for" if task.where else ""
         raise DataError(f"split '{split}' is empty", location=found.source, hint=hint)
+    splits = task.data.splits
+    if splits.shares() and split in ("train", *splits.shares()):
+        # Which rows of the file are meant decides what comes out as much as the file does.
+        drawn = f"{fingerprint} {sorted(splits.shares().items())} {splits.seed}"
+        fingerprint = hashlib.sha256(drawn.encode()).hexdigest()
     return SplitData(split, rows, found.source, fingerprint, found.pattern, tuple(skipped) if skips else None)
 
 
