@@ -47,8 +47,10 @@ def test_it_learns_and_what_is_kept_suffices(
     ).train()
     kept = keeper.bests[-1][1]
     assert sum(events.losses[-2:]) < sum(events.losses[:2])
-    changed = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])}
-    assert changed == {"head"} | ({"backbone"} if tuned else {"prompt"} if prepared.recipe.prompt_length else set())
+    moved = [name for name, value in model.named_parameters() if not torch.equal(value, before[name])]
+    changed = {"lora" if ".lora_" in name else name.split(".")[0] for name in moved}
+    of_method = {"fine_tuning": {"backbone"}, "lora": {"lora"}}.get(method, set())
+    assert changed == {"head"} | of_method | ({"prompt"} if prepared.recipe.prompt_length else set())
 
     model.fold_prompt()
     model.load_trained_state(kept)

@@ -32,6 +32,7 @@ ROWS: list[dict[str, Any]] = [
     {"words": [who, *["met", "alan"] * more, "in", where], "verb": 1, "answer": where, "label": who == "ada"}
     | {"tags": ["B-PER", *["O", "O"] * more, "O", "B-LOC"], "text": f"{who} met alan" * more}
     | {"story": f"{who} met alan" + " for alan" * more + f" in {where}", "yes": "in " + where, "no": "left", "right": 0}
+    | {"topics": [who, where], "size": more / 2, "spans": [[0, len(who), "PER"]]}
     for who in ("ada", "alan")
     for where in ("paris", "rome")
     for more in (1, 2)
