@@ -52,20 +52,26 @@ def free_disk(folder: Path) -> int:
 def reach_hub() -> bool:
     """Ask once whether the model hub answers, for three seconds at most; if not, only its cache is used from then on.
 
-    Without this, each file that is looked for would wait for its own attempts. `HF_HUB_OFFLINE` is honoured.
+    Without this, each file that is looked for would wait for its own attempts. `HF_HUB_OFFLINE` is honoured, and
+    `HF_HUB_ETAG_TIMEOUT` if it is set, as seconds.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
     if constants.HF_HUB_OFFLINE:
         return False
+    seconds = float(constants.HF_HUB_ETAG_TIMEOUT) if "HF_HUB_ETAG_TIMEOUT" in os.environ else _HUB_SECONDS
     try:
-        get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS, follow_redirects=False)
+        get_session().head(constants.ENDPOINT, timeout=seconds, follow_redirects=False)
     except Exception as error:  # noqa: BLE001 - whatever the client's transport raises, the hub does not answer
         constants.HF_HUB_OFFLINE = True
         os.environ["HF_HUB_OFFLINE"] = "1"  # for child processes, and for libraries that are imported later
         reason = str(error).strip().partition("\n")[0]
-        _LOG.warning("the hub at %s does not answer (%s): only its cache is used", constants.ENDPOINT, reason)
+        _LOG.warning(
+            "the hub at %s does not answer (%s): only its cache is used; HF_HUB_ETAG_TIMEOUT=30 waits longer",
+            constants.ENDPOINT,
+            reason,
+        )
         return False
     return True
 
