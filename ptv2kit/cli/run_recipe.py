@@ -53,7 +53,7 @@ def run_recipe(args: argparse.Namespace, resolved: ResolvedRecipe, folder: Path 
             return launch(count, args.command_line)
     end_with_parent()
     if resolved.recipe.method in DEEP_METHODS and resolved.recipe.prompt.positions == "unshifted":
-        note = "prompt.positions is unshifted: 'ptv2kit export' to PEFT will refuse this run, with shifted it would not"
+        note = "prompt.positions is unshifted, so this run cannot be exported to PEFT; with shifted it could"
         messages.print(note, soft_wrap=True)
     run_folder, outcome = train_recipe(
         resolved,
