@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import seqeval.metrics  # noqa: F401 - scoring imports both for the first time, which is not a test's time limit to pay
+import sklearn.metrics  # noqa: F401
 import torch
 from huggingface_hub import constants
 from transformers import BertConfig, BertModel, BertTokenizer

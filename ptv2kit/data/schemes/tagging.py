@@ -93,30 +93,32 @@ class TaggingScheme(LabelScheme):
         windows: list[tuple[Encoding, int, int]] = []  # with the first word, and the one behind the last
         while True:
             start = starts[-1]
-            encoding = self.encode_words(row, words[start:])
+            piece = words[start : start + 2 * self._subwords.max_length]  # what a window can hold, and more
+            encoding = self.encode_words(row, piece)
             pieces = Counter(word for word in encoding.words if word is not None)
-            count = max(pieces, default=-1) + 1
+            last = not encoding.truncated and start + len(piece) == len(words)
+            count = len(piece) if last else max(pieces, default=-1) + 1
             if encoding.truncated and count > 1:
                 count -= 1  # the last word may have lost sub-words
-                encoding = self.encode_words(row, words[start : start + count])
+                encoding = self.encode_words(row, piece[:count])
             windows.append((encoding, start, start + count))
-            if start + count >= len(words) or not count:
+            if last or not count:
                 break
             shared, back = 0, 0
             while back < count - 1 and shared + pieces[count - 1 - back] <= self._stride:
                 shared += pieces[count - 1 - back]
                 back += 1
             starts.append(start + count - back)
-        owners = [
-            max(
-                (number for number, (_, start, end) in enumerate(windows) if start <= word < end),
-                key=lambda number, word=word: min(word - windows[number][1], windows[number][2] - 1 - word),
-                default=0,
-            )
-            for word in range(len(words))
-        ]
+        depth, owner = [-1] * len(words), [0] * len(words)
+        for number, (_, start, end) in enumerate(windows):
+            for word in range(start, end):
+                if min(word - start, end - 1 - word) > depth[word]:
+                    depth[word], owner[word] = min(word - start, end - 1 - word), number
+        scored: list[set[int]] = [set() for _ in windows]
+        for word, number in enumerate(owner):
+            scored[number].add(word)
         return [
-            self._feature(index, encoding, tags, [word for word, owner in enumerate(owners) if owner == number], start)
+            self._feature(index, encoding, tags, scored[number], start)
             for number, (encoding, start, _) in enumerate(windows)
         ]
 
