@@ -117,4 +117,8 @@ def test_it_learns(folder: Path, scheme: str) -> None:
     assert [prediction.row for prediction in best.predictions] == list(range(len(ROWS)))
     before = evaluate(model, prepared.scheme, split, 3, prepared.device, lambda *_: None)
     again = evaluate(model, prepared.scheme, split, 1, prepared.device, lambda *_: None)
-    assert [item.label for item in before.predictions] == [item.label for item in again.predictions]
+    labels = [[item.label for item in found.predictions] for found in (before, again)]
+    if scheme == "number":  # other batches round otherwise in the last digit
+        assert labels[0] == pytest.approx(labels[1], abs=1e-4)
+    else:
+        assert labels[0] == labels[1]
