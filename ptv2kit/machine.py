@@ -7,10 +7,12 @@ import logging
 import os
 import shutil
 import sys
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
-_HUB_SECONDS = 3.0
+_HUB_SECONDS = 2.5
 _MEMINFO = Path("/proc/meminfo")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
@@ -48,32 +50,50 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-@functools.cache
-def reach_hub() -> bool:
-    """Ask once whether the model hub answers, for three seconds at most; if not, only its cache is used from then on.
+def ask_hub() -> None:
+    """Begin to ask whether the model hub answers, and do not wait: meanwhile libraries are loaded."""
+    _asked()
 
-    Without this, each file that is looked for would wait for its own attempts. `HF_HUB_OFFLINE` is honoured, and
-    `HF_HUB_ETAG_TIMEOUT` if it is set, as seconds.
+
+def reach_hub() -> bool:
+    """Whether the model hub answers; if not, only its cache is used from then on.
+
+    It is asked once, for 2.5 seconds at most; otherwise each file that is looked for would wait for attempts of its
+    own. `HF_HUB_OFFLINE` is honoured, and `HF_HUB_ETAG_TIMEOUT` if it is set, as seconds.
     """
-    from huggingface_hub import constants
+    return _asked().result()
+
+
+@functools.cache
+def _asked() -> Future[bool]:
+    from huggingface_hub import constants  # here, so that no other thread imports
     from huggingface_hub.utils import get_session
 
+    answer: Future[bool] = Future()
     if constants.HF_HUB_OFFLINE:
-        return False
-    seconds = float(constants.HF_HUB_ETAG_TIMEOUT) if "HF_HUB_ETAG_TIMEOUT" in os.environ else _HUB_SECONDS
-    try:
-        get_session().head(constants.ENDPOINT, timeout=seconds, follow_redirects=False)
-    except Exception as error:  # noqa: BLE001 - whatever the client's transport raises, the hub does not answer
-        constants.HF_HUB_OFFLINE = True
-        os.environ["HF_HUB_OFFLINE"] = "1"  # for child processes, and for libraries that are imported later
-        reason = str(error).strip().partition("\n")[0]
-        _LOG.warning(
-            "the hub at %s does not answer (%s): only its cache is used; HF_HUB_ETAG_TIMEOUT=30 waits longer",
-            constants.ENDPOINT,
-            reason,
-        )
-        return False
-    return True
+        answer.set_result(False)
+        return answer
+    session = get_session()
+
+    def ask() -> None:
+        seconds = float(constants.HF_HUB_ETAG_TIMEOUT) if "HF_HUB_ETAG_TIMEOUT" in os.environ else _HUB_SECONDS
+        try:
+            session.head(constants.ENDPOINT, timeout=seconds, follow_redirects=False)
+        except Exception as error:  # noqa: BLE001 - whatever the client's transport raises, the hub does not answer
+            constants.HF_HUB_OFFLINE = True
+            os.environ["HF_HUB_OFFLINE"] = "1"  # for child processes, and for libraries that are imported later
+            reason = str(error).strip().partition("\n")[0]
+            _LOG.warning(
+                "the hub at %s does not answer (%s): only its cache is used; HF_HUB_ETAG_TIMEOUT=30 waits longer",
+                constants.ENDPOINT,
+                reason,
+            )
+            answer.set_result(False)
+        else:
+            answer.set_result(True)
+
+    threading.Thread(target=ask, name="hub", daemon=True).start()
+    return answer
 
 
 def safe_environment() -> dict[str, str]:

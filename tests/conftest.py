@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import constants
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from ptv2kit.machine import reach_hub
+from ptv2kit import machine
 from tests.backbones_page import BackbonesPage
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ada", "alan", "met", "paris", "rome", "in", "left", "for"]
@@ -45,7 +45,7 @@ def hub_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """That the hub did not answer in one test is not known in the next."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE)
     monkeypatch.setenv("HF_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
-    reach_hub.cache_clear()
+    machine._asked.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ptv2kit.cli.first import ask_early
 from ptv2kit.errors import ConfigError
 from ptv2kit.files import is_folder
 from ptv2kit.spec.catalog import find_file
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
             hint="distributed.gpus spreads one run over GPUs; 'ptv2kit plan --gpu NAME' plans it",
         )
     resolved = load_recipe(file, args.overrides)
+    ask_early(resolved, data=True)
     from ptv2kit.cli.run_recipe import run_recipe
 
     return run_recipe(args, resolved, folder)

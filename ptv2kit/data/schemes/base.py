@@ -350,9 +350,14 @@ def name_index(row: Row, column: str, value: int, names: Sequence[str]) -> int:
         raise DataError(
             f"column '{column}' holds {int(value)}, but 'labels.names' has classes 0 to {len(names) - 1}",
             location=row.location,
-            hint=f"integers count from 0; {hint}",
+            hint=f"integers count from 0; {hint if value != len(names) else _counted_from_one(names)}",
         )
     return int(value)
+
+
+def _counted_from_one(names: Sequence[str]) -> str:
+    numbered = ", ".join(f'"{i}": {name}' for i, name in enumerate(names, start=1))
+    return f"if the data counts from 1, map its values to names: {{{numbered}}}"
 
 
 def label_and_probabilities(names: Sequence[str], prediction: Prediction) -> dict[str, Any]:

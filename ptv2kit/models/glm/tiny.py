@@ -18,8 +18,9 @@ from ptv2kit.files import cache_folder
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
 from ptv2kit.models.glm.modeling import OriginalGlmModel
 from ptv2kit.models.glm.tokenizer import END_OF_TEXT, MERGES_FILE, VOCABULARY_FILE, build_tokenizer
+from ptv2kit.spec.layers import TINY_GLM
 
-NAME = "glm-tiny-random"
+NAME = TINY_GLM
 """What a recipe calls it in `backbone.name`."""
 
 _VERSION = 1  # raised with every change of what is written
