@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-import math
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast, final
 
 from ptv2kit.data.character_spans import read_span
+from ptv2kit.data.columns import (
+    LABEL_NAMES,
+    WORD_NAMES,
+    Columns,
+    Made,
+    are_numbers,
+    columns_of,
+    has_fraction,
+    input_texts,
+    label_column,
+    mean_words,
+    only_counts,
+    pair_of,
+    text_columns,
+    with_joined,
+    with_marks,
+    with_turn_before,
+    word_columns,
+    word_counts,
+)
 from ptv2kit.data.rows import Row
 from ptv2kit.errors import DataError
 from ptv2kit.spec.yaml import quoted
 
-_LABEL_NAMES = (
-    "label",
-    "labels",
-    "class",
-    "category",
-    "target",
-    "sentiment",
-    "answer",
-    "gold",
-    "y",
-    "relation",
-    "intent",
-)
-_PAIRS = (
-    ("premise", "hypothesis"),
-    ("question", "passage"),
-    ("question", "sentence"),
-    ("question", "context"),
-    ("sentence1", "sentence2"),
-    ("text1", "text2"),
-    ("text_a", "text_b"),
-    ("query", "document"),
-)
 _NUMBER_NAMES = ("score", "similarity", "similarity_score", "rating", "value", "number", "relatedness")
-_WORD_NAMES = ("token", "tokens", "word", "words", "sentence", "text")
-_COUNTERS = ("id", "idx", "index", "guid", "uid", "row", "unnamed: 0")
-_MOST_CLASSES = 50
 _MOST_LABELS = 200
 _TAG = re.compile(r"O|[BIESLU]-\S+")
 
@@ -101,7 +95,7 @@ class Proposal:
 
 
 def propose(rows: Sequence[Row]) -> Proposal:
-    """Recognise the label scheme by names, kinds and values of the columns.
+    """Recognise the label scheme by names, kinds and values of the columns, or of columns that can be made of them.
 
     Args:
         rows: some of the training rows, at least one.
@@ -109,9 +103,10 @@ def propose(rows: Sequence[Row]) -> Proposal:
     Raises:
         DataError: no scheme fits.
     """
-    columns = _columns(rows)
-    for attempt in (_answers, _character_spans, _spans, _options, _choices, _labels, _named_number, _classes, _number):
-        found = attempt(columns)
+    columns = columns_of(rows)
+    for make, attempts in _ATTEMPTS:
+        made = make(columns)
+        found = None if made is None else _first(made, attempts)
         if found is not None:
             return found
     names = ", ".join(columns)
@@ -122,17 +117,26 @@ def propose(rows: Sequence[Row]) -> Proposal:
     )
 
 
-def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """The values of each column that all rows have."""
-    names = [name for name in rows[0].values if all(name in row.values for row in rows)]
-    return {name: [row.values[name] for row in rows] for name in names}
+def _first(made: Made, attempts: Iterable[Callable[[Columns], Proposal | None]]) -> Proposal | None:
+    """The first attempt that fits, with what it needs of `derive`."""
+    found = next((proposal for proposal in (attempt(made.columns) for attempt in attempts) if proposal), None)
+    if found is None or not any(f"{{{name}}}" in found.sections["input"][0] for name in made.derive):
+        return None if made.derive else found
+    steps = {name: step.model_dump(exclude_defaults=True) for name, step in made.derive.items()}
+    lines = (f"{_key(name)}: {json.dumps(step, ensure_ascii=False)}" for name, step in steps.items())
+    derive = f"{{{', '.join(lines)}}}"
+    return replace(found, sections={"derive": (derive, "a column that is made of others"), **found.sections})
 
 
-def _answers(columns: Mapping[str, list[Any]]) -> Proposal | None:
+def _as_they_are(columns: Columns) -> Made:
+    return Made(columns, {})
+
+
+def _answers(columns: Columns) -> Proposal | None:
     """A question, a passage, and answers in SQuAD's layout or as texts that stand in the passage."""
-    texts = _text_columns(columns)
+    texts = text_columns(columns)
     question = next((name for name in texts if "question" in name or "query" in name), None)
-    passage = max((name for name in texts if name != question), key=lambda name: _mean_words(texts[name]), default=None)
+    passage = max((name for name in texts if name != question), key=lambda name: mean_words(texts[name]), default=None)
     if question is None or passage is None:
         return None
     for name, values in columns.items():
@@ -161,16 +165,9 @@ def _answers(columns: Mapping[str, list[Any]]) -> Proposal | None:
     return None
 
 
-def _spans(columns: Mapping[str, list[Any]]) -> Proposal | None:
+def _spans(columns: Columns) -> Proposal | None:
     """A list of words, and a list of tags of the same length."""
-    lists = {
-        name: cast(list[list[str]], values)
-        for name, values in columns.items()
-        if all(
-            isinstance(value, list) and all(isinstance(item, str) for item in cast(list[Any], value))
-            for value in values
-        )
-    }
+    lists = word_columns(columns)
     for name, values in lists.items():
         found = Counter(tag for tags in values for tag in tags)
         if not found or not all(_TAG.fullmatch(tag) for tag in found) or set(found) == {"O"}:
@@ -196,10 +193,10 @@ def _spans(columns: Mapping[str, list[Any]]) -> Proposal | None:
     return None
 
 
-def _character_spans(columns: Mapping[str, list[Any]]) -> Proposal | None:
+def _character_spans(columns: Columns) -> Proposal | None:
     """A text, and a list of spans by its characters."""
-    texts = _text_columns(columns)
-    text = max(texts, key=lambda name: _mean_words(texts[name]), default=None)
+    texts = text_columns(columns)
+    text = max(texts, key=lambda name: mean_words(texts[name]), default=None)
     for name, values in columns.items():
         if text is None or not all(isinstance(value, list) for value in values) or not any(values):
             continue
@@ -207,7 +204,7 @@ def _character_spans(columns: Mapping[str, list[Any]]) -> Proposal | None:
         types = sorted({span.name for span in found if span is not None})
         if None in found or not types:
             continue
-        inputs = f"{{text: {_key(text)}, max_length: {_longest(_words(texts[text]), pieces=2)}}}"
+        inputs = f"{{text: {_key(text)}, max_length: {_longest(word_counts(texts[text]), pieces=2)}}}"
         labels = f"{{scheme: spans, column: {_key(name)}, names: [{', '.join(map(_key, types))}]}}"
         return Proposal(
             "spans",
@@ -222,9 +219,9 @@ def _character_spans(columns: Mapping[str, list[Any]]) -> Proposal | None:
     return None
 
 
-def _options(columns: Mapping[str, list[Any]]) -> Proposal | None:
+def _options(columns: Columns) -> Proposal | None:
     """A column with lists of options, and one that says which is right."""
-    texts = _text_columns(columns)
+    texts = text_columns(columns)
     for name, values in columns.items():
         layout = next((each for each in _OPTION_LAYOUTS if all(each.fits(value) for value in values)), None)
         if layout is None:
@@ -232,7 +229,7 @@ def _options(columns: Mapping[str, list[Any]]) -> Proposal | None:
         options = [layout.texts(value) for value in values]
         called = [layout.names(value) for value in values] if layout.called else None
         label, keys = _right_option(columns, name, options, called, f"{name}{layout.called}")
-        rest = [column for column in texts if column not in (name, label) and _mean_words(texts[column]) > 1]
+        rest = [column for column in texts if column not in (name, label) and mean_words(texts[column]) > 1]
         if label is None or not rest:
             continue
         text = " ".join(f"{{{column}}}" for column in rest)
@@ -252,7 +249,7 @@ def _options(columns: Mapping[str, list[Any]]) -> Proposal | None:
 
 
 def _right_option(
-    columns: Mapping[str, list[Any]],
+    columns: Columns,
     name: str,
     options: Sequence[Sequence[str]],
     called: Sequence[Sequence[str]] | None,
@@ -273,11 +270,11 @@ def _right_option(
     return None, ""
 
 
-def _labels(columns: Mapping[str, list[Any]]) -> Proposal | None:
+def _labels(columns: Columns) -> Proposal | None:
     """A list of few different names, and a text."""
-    texts = {name: values for name, values in _text_columns(columns).items() if _mean_words(values) > 1}
+    texts = {name: values for name, values in text_columns(columns).items() if mean_words(values) > 1}
     for name, values in columns.items():
-        if name.lower() in _WORD_NAMES or not all(
+        if name.lower() in WORD_NAMES or not all(
             isinstance(value, list) and all(isinstance(item, str | int) for item in cast(list[Any], value))
             for value in values
         ):
@@ -285,11 +282,11 @@ def _labels(columns: Mapping[str, list[Any]]) -> Proposal | None:
         found = Counter(str(item) for value in values for item in value)
         if not 2 <= len(found) <= _MOST_LABELS or len(found) > max(2, len(values) // 2) or not texts:
             continue
-        text = max(texts, key=lambda column: _mean_words(texts[column]))
+        text = max(texts, key=lambda column: mean_words(texts[column]))
         names = sorted(found, key=lambda each: (len(each), each) if each.isdecimal() else (0, each))
         numbers = all(each.isdecimal() for each in names)
         shown = ", ".join(f"{quoted(each)}: label_{each}" if numbers else _key(each) for each in names)
-        inputs = f"{{text: {_template(text)}, max_length: {_longest(_words(texts[text]), pieces=2)}}}"
+        inputs = f"{{text: {_template(text)}, max_length: {_longest(word_counts(texts[text]), pieces=2)}}}"
         labels = f"{{scheme: labels, column: {_key(name)}, names: {f'{{{shown}}}' if numbers else f'[{shown}]'}}}"
         return Proposal(
             "labels",
@@ -305,27 +302,27 @@ def _labels(columns: Mapping[str, list[Any]]) -> Proposal | None:
     return None
 
 
-def _named_number(columns: Mapping[str, list[Any]]) -> Proposal | None:
+def _named_number(columns: Columns) -> Proposal | None:
     """A number with a fraction in a column whose name speaks of labels or scores."""
-    named = [name for name in columns if name.lower() in (*_LABEL_NAMES, *_NUMBER_NAMES)]
-    fractions = [name for name in named if _are_numbers(columns[name]) and any(map(_has_fraction, columns[name]))]
+    named = [name for name in columns if name.lower() in (*LABEL_NAMES, *_NUMBER_NAMES)]
+    fractions = [name for name in named if are_numbers(columns[name]) and any(map(has_fraction, columns[name]))]
     return _number_of(columns, fractions[0]) if fractions else None
 
 
-def _number(columns: Mapping[str, list[Any]]) -> Proposal | None:
+def _number(columns: Columns) -> Proposal | None:
     """Any other number, if nothing else is recognised and it does not only count the rows."""
     for name in columns:
         values = columns[name]
-        if name.lower() not in _COUNTERS and _are_numbers(values) and len(set(map(str, values))) > 1:
+        if not only_counts(name) and are_numbers(values) and len(set(map(str, values))) > 1:
             return _number_of(columns, name)
     return None
 
 
 def _number_of(columns: Mapping[str, list[Any]], label: str) -> Proposal | None:
-    texts = {name: of for name, of in _text_columns(columns).items() if name != label and not _are_numbers(of)}
+    texts = input_texts(columns, label)
     if not texts:
         return None
-    pair = _pair_of(texts)
+    pair = pair_of(texts)
     numbers = [float(value) for value in columns[label]]
     return Proposal(
         "number",
@@ -339,35 +336,17 @@ def _number_of(columns: Mapping[str, list[Any]], label: str) -> Proposal | None:
     )
 
 
-def _are_numbers(values: Sequence[Any]) -> bool:
-    """Whether all are numbers, or texts that write one."""
-    try:
-        return all(not isinstance(value, bool) and math.isfinite(float(value)) for value in values)
-    except (TypeError, ValueError, OverflowError):
-        return False
-
-
-def _has_fraction(value: Any) -> bool:
-    return not float(value).is_integer() or (isinstance(value, str) and "." in value)
-
-
-def _pair_of(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """The two columns of a usual pair, else the one with the longest texts."""
-    pair = next((names for names in _PAIRS if set(names) <= set(texts)), None)
-    return (max(texts, key=lambda name: _mean_words(texts[name])),) if pair is None else pair
-
-
 def _text_input(texts: Mapping[str, Sequence[str]], pair: Sequence[str]) -> str:
     words = [sum(len(texts[name][row].split()) for name in pair) for row in range(len(texts[pair[0]]))]
     second = f", pair: {_template(pair[1])}" if len(pair) > 1 else ""
     return f"{{text: {_template(pair[0])}{second}, max_length: {_longest(words, pieces=2)}}}"
 
 
-def _choices(columns: Mapping[str, list[Any]]) -> Proposal | None:
+def _choices(columns: Columns) -> Proposal | None:
     """Texts that are numbered, and a number that says which one is right."""
-    texts = _text_columns(columns)
+    texts = text_columns(columns)
     numbered = [name for name in texts if re.search(r"(choice|option|ending|solution|answer)_?\d$", name)]
-    label = _label_column(columns, exclude=numbered)
+    label = label_column(columns, exclude=numbered)
     rest = [name for name in texts if name not in numbered and name != label]
     if len(numbered) < 2 or label is None or not rest:
         return None
@@ -395,13 +374,13 @@ def _choices(columns: Mapping[str, list[Any]]) -> Proposal | None:
     )
 
 
-def _classes(columns: Mapping[str, list[Any]]) -> Proposal | None:
+def _classes(columns: Columns) -> Proposal | None:
     """A column of few values, and one or two of texts."""
-    label = _label_column(columns)
-    texts = {name: of for name, of in _text_columns(columns).items() if name != label and not _are_numbers(of)}
+    label = label_column(columns)
+    texts = {} if label is None else input_texts(columns, label)
     if label is None or not texts:
         return None
-    pair = _pair_of(texts)
+    pair = pair_of(texts)
     counts = Counter(_plain(value) if isinstance(value, bool) else str(value) for value in columns[label])
     names = sorted(counts, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))
     if all(name.isdecimal() for name in names):
@@ -432,30 +411,6 @@ def _left_out(columns: Iterable[str], used: Iterable[str]) -> tuple[str, ...]:
     return (f"columns that the input leaves out: {', '.join(unused)}",) if unused else ()
 
 
-def _label_column(columns: Mapping[str, list[Any]], exclude: Sequence[str] = ()) -> str | None:
-    """The column of few values whose name speaks of labels, else the one with the fewest."""
-    few: dict[str, int] = {}
-    for name, values in columns.items():
-        plain = all(isinstance(value, str | bool | int) for value in values)
-        kinds = len({str(value) for value in values}) if plain else 0
-        if name not in exclude and 2 <= kinds <= min(_MOST_CLASSES, max(2, len(values) // 3)):
-            few[name] = kinds
-    named = [name for wanted in _LABEL_NAMES for name in few if name.lower() == wanted]
-    return named[0] if named else min(few, key=lambda name: few[name], default=None)
-
-
-def _text_columns(columns: Mapping[str, list[Any]]) -> dict[str, list[str]]:
-    return {name: values for name, values in columns.items() if all(isinstance(value, str) for value in values)}
-
-
-def _words(texts: Sequence[str]) -> list[int]:
-    return [len(text.split()) for text in texts]
-
-
-def _mean_words(texts: Sequence[str]) -> float:
-    return sum(len(text.split()) for text in texts) / len(texts)
-
-
 def _stands_in(answers: Sequence[str], passages: Sequence[str]) -> bool:
     given = [(answer, passage) for answer, passage in zip(answers, passages, strict=True) if answer]
     return bool(given) and all(answer in passage for answer, passage in given)
@@ -474,7 +429,7 @@ def _is_iob2(sentences: Sequence[Sequence[str]]) -> bool:
     return True
 
 
-def _longest(words: Iterator[int] | Sequence[int], pieces: int) -> int:
+def _longest(words: Iterable[int], pieces: int) -> int:
     """A `max_length` that holds nearly all rows: a multiple of 32, at most 512."""
     ordered = sorted(words)
     most = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
@@ -499,3 +454,14 @@ def _key(text: str) -> str:
 
 def _plain(value: bool) -> str:
     return str(value).lower()
+
+
+_ATTEMPTS: tuple[tuple[Callable[[Columns], Made | None], tuple[Callable[[Columns], Proposal | None], ...]], ...] = (
+    (_as_they_are, (_answers, _character_spans, _spans, _options, _choices)),
+    (with_marks, (_classes,)),
+    (with_joined, (_answers,)),
+    (with_turn_before, (_classes,)),
+    (_as_they_are, (_labels, _named_number, _classes, _number)),
+    (with_joined, (_labels, _named_number, _classes, _number)),
+)
+"""What is tried, in order: columns as they are or with a made one, and schemes."""

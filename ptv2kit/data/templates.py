@@ -110,7 +110,7 @@ def with_derived(row: Row, derivations: Mapping[str, Derivation], before: Before
         DataError: a column is missing or of the wrong kind, or the new column already exists.
     """
     for name, derivation in derivations.items():
-        row = _with_column(row, name, _derive(name, derivation, row, before), "derive")
+        row = _with_column(row, name, derived_value(name, derivation, row, before), "derive")
     return row
 
 
@@ -139,7 +139,16 @@ def _with_column(row: Row, name: str, value: Any, section: str) -> Row:
     return Row({**row.values, name: value}, row.location)
 
 
-def _derive(name: str, derivation: Derivation, row: Row, before: Before) -> Any:
+def derived_value(name: str, derivation: Derivation, row: Row, before: Before) -> Any:
+    """The value of a column of `derive`.
+
+    Args:
+        name: of the column.
+        before: what `previous` has seen in earlier rows; this row is added.
+
+    Raises:
+        DataError: a column is missing or of the wrong kind.
+    """
     match derivation:
         case Lookup():
             return _look_up(name, derivation, row)

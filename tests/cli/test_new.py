@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from ptv2kit.cli.main import main
+from ptv2kit.data.rows import Row
+from ptv2kit.data.templates import task_rows
 from ptv2kit.spec.load import load_task
 from ptv2kit.spec.task import scheme_of
 from tests.cli.test_run import Project, project, read_json
@@ -167,3 +169,43 @@ def test_files_with_a_token_a_line_are_read(project: Project) -> None:
     text = (project.folder / "train.yaml").read_text()
     assert "data: {source: conll, columns: {tokens: 0, tags: -1}, splits:" in text
     assert "names: [LOC, PER]" in text
+
+
+PLACES = {"subj_start": 0, "subj_end": 0, "obj_start": 2, "obj_end": 2}
+PAGE = {"title": ["x"], "sentences": [["ada.", " left."], ["rome."]]}
+MADE: dict[str, tuple[list[dict[str, Any]], list[str], str]] = {
+    "a relation": (
+        [{"token": ["ada", "left", "rome"], **PLACES, "docid": "d", "relation": kind} for kind in ("to", "from") * 8],
+        ['{marked: {"column": "token", "marks": [{"start": "subj_start"', '"inclusive": true', "column: relation"],
+        "[ada/subj] left [rome/obj]",
+    ),
+    "a dialogue": (
+        [{"dialogue_id": n // 4, "utterance": f"ada met {n}", "act": ("ask", "tell")[n % 2]} for n in range(16)],
+        ['{before: {"column": "utterance", "previous": "dialogue_id"}}', 'text: "{before}", pair: "{utterance}"'],
+        "",
+    ),
+    "paragraphs": (
+        [{"question": "ada met", "context": PAGE, "answer": "rome"}] * 10,
+        ['{context_text: {"column": "context.sentences", "join": "\\n", "within": ""}}', "text: answer"],
+        "ada. left.\nrome.",
+    ),
+    "words": (
+        [{"tokens": ["ada", "met", str(number)], "label": ("a", "b")[number % 2]} for number in range(12)],
+        ['{tokens_text: {"column": "tokens", "join": " "}}', "names: [a, b]"],
+        "ada met 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", MADE)
+def test_columns_that_have_to_be_made_are_proposed(project: Project, shape: str) -> None:
+    rows, lines, made = MADE[shape]
+    write(project.folder, "train.jsonl", rows)
+    assert main(["new", "task", "train.jsonl"]) == 0
+    text = (project.folder / "train.yaml").read_text()
+    for line in lines:
+        assert line in text
+    assert main(["validate", "train.yaml", "--data"]) == 0
+    task = load_task(project.folder / "train.yaml").task
+    first = next(task_rows(task, [Row(rows[0], "a:1")]))
+    assert first.text(next(iter(task.derive))) == made

@@ -278,6 +278,18 @@ def test_splits_can_be_shares_of_the_training_rows(tmp_path: Path) -> None:
     assert changed.fingerprint != same.fingerprint  # a run's key and its resuming depend on it
 
 
+@pytest.mark.parametrize("count", [4, 9, 40])
+def test_a_small_share_of_few_rows_of_many_classes_is_not_empty(tmp_path: Path, count: int) -> None:
+    task = share_task(tmp_path, [{"made": str(n), "label": f"class {n % 4}"} for n in range(count)])
+    found = {
+        split: len(read_split(task, split, task_path=tmp_path / "t.yaml", data_root=None).rows)
+        for split in ("train", "validation", "test")
+    }
+    assert sum(found.values()) == count
+    assert found["validation"] == max(1, round(0.1 * count))
+    assert found["test"] == max(1, round(0.2 * count))
+
+
 def shares_of(task: Any, validation: str) -> Any:
     return task.data.splits.model_copy(update={"validation": validation})
 

@@ -344,13 +344,18 @@ def share_of_each(task: TaskBase, rows: Iterable[Row]) -> dict[str, str]:
         strata.setdefault(stratum, {}).setdefault(group or location, []).append(location)
     generator = random.Random(task.data.splits.seed)
     shares = task.data.splits.shares()
+    total = sum(map(len, strata.values()))
+    # What a split is still to get; parts of a row are carried on to the next class, and each split gets something.
+    owed = {split: max(0.0, 1 - share * total) for split, share in shares.items()}
     found: dict[str, str] = {}
     for stratum in sorted(strata):
         groups = sorted(strata[stratum])
         generator.shuffle(groups)
         first = 0
         for split, share in shares.items():
-            count = round(share * len(groups))
+            owed[split] += share * len(groups)
+            count = min(round(owed[split]), len(groups) - first)
+            owed[split] -= count
             found |= {place: split for group in groups[first : first + count] for place in strata[stratum][group]}
             first += count
         found |= {place: "train" for group in groups[first:] for place in strata[stratum][group]}
