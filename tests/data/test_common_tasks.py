@@ -100,6 +100,39 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         for answer in ("Alan", "yes")
     ],
 }
+INFERRED = {"entailment", "neutral", "contradiction"}
+NAMES = ("B-who", "O", "B-who", "O", "B-city", "O")
+RIGHT: dict[str, set[Any]] = {
+    "cola": {"unacceptable", "acceptable"},
+    "mrpc": {"not_equivalent", "equivalent"},
+    "qqp": {"not_duplicate", "duplicate"},
+    "stsb": {0.0, 3.8, 5.0},
+    "mnli": INFERRED,
+    "qnli": {"entailment", "not_entailment"},
+    "wnli": {"not_entailment", "entailment"},
+    "xnli": INFERRED,
+    **{f"anli_r{number}": INFERRED for number in (1, 2, 3)},
+    "paws": {"different", "paraphrase"},
+    "swag": {"0", "3"},
+    "commonsense_qa": {"A", "E"},
+    "arc_challenge": {"A", "C"},
+    "arc_easy": {"4", "B"},
+    "race": {"A", "D"},
+    "trec": {"HUM", "LOC"},
+    "ag_news": {"World", "Sports", "Business", "Sci/Tech"},
+    "go_emotions": {("neutral",), ("annoyance", "joy"), ("admiration",)},
+    "snips_slots": {NAMES},
+    "snips_intents": {"GetWeather", "PlayMusic"},
+    "atis_slots": {NAMES},
+    "atis_intents": {"flight", "airfare"},
+    "few_nerd": {("B-person", "O", "B-person", "O", "B-location", "O")},
+    "multinerd": {("B-PER", "O", "B-PER", "O", "B-LOC", "O")},
+    "tacred": {"per:city_of_birth", "no_relation"},
+    "newsqa": {("Alan",)},
+    "tydiqa": {("Alan",)},
+    "hotpotqa": {("Alan",), ()},
+}
+"""What the rows' labels mean."""
 INPUTS = {
     "tacred": "[CLS] @ ada @ met alan in # london # . [SEP]",
     "swag": "[CLS] ada met alan in london . [SEP] he left 0 [SEP]",
@@ -125,10 +158,12 @@ def test_the_documented_layout_is_read(name: str, tmp_path: Path, tokenizer: Ber
             path.write_text("".join(json.dumps(row) + "\n" for row in ROWS[name]))
     read = {split: read_split(task, split, task_path=resolved.path, data_root=tmp_path) for split in files}
     scheme = build_scheme(task, Subwords(tokenizer, task.input.max_length), read["train"].rows)
+    references: set[Any] = set()
     for data in read.values():
         encoded = encode_split(scheme, data, lambda *_: None)
-        right = [Prediction(f.row, f.reference, 1.0, f.reference) for f in encoded.features]
-        assert len({prediction.row for prediction in right}) == len(encoded.data.rows)
+        references |= {feature.reference for feature in encoded.features}
+        assert len({feature.row for feature in encoded.features}) == len(encoded.data.rows)
+    assert references == RIGHT[name]
     if name in INPUTS:
         first = encode_split(scheme, read["train"], lambda *_: None).features[0]
         assert " ".join(tokenizer.convert_ids_to_tokens(list(first.inputs[0].ids))) == INPUTS[name]
