@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from ptv2kit.models.backbones import find_backbone, load_backbone, load_tokenizer
+from ptv2kit.models.backbones import find_backbone, load_backbone
+from ptv2kit.models.checkpoints import load_tokenizer
 from ptv2kit.models.heads import TokenHead
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.prompts import EmbeddingPrompt

@@ -14,7 +14,7 @@ from pathlib import Path
 from ptv2kit import __version__
 from ptv2kit.cli.output import show
 from ptv2kit.machine import allowed_cores
-from ptv2kit.models.backbones import silence_libraries
+from ptv2kit.models.checkpoints import silence_libraries
 
 _LIBRARIES = ("torch", "transformers", "safetensors", "datasets", "seqeval", "pydantic", "omegaconf", "rich")
 _FEATURES: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -15,7 +15,7 @@ from ptv2kit.data.sources import SplitData, read_file, read_split
 from ptv2kit.errors import ConfigError, TrainingError, did_you_mean
 from ptv2kit.exchange.hub import PREFIX
 from ptv2kit.files import write_atomically
-from ptv2kit.models.backbones import silence_libraries
+from ptv2kit.models.checkpoints import silence_libraries
 from ptv2kit.spec.load import ResolvedRecipe
 from ptv2kit.training.console import RowsConsole, scores_table
 from ptv2kit.training.evaluate import evaluate

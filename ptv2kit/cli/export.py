@@ -11,7 +11,8 @@ from ptv2kit.cli.output import show
 from ptv2kit.errors import ConfigError
 from ptv2kit.exchange.peft import PeftHead, adapter_config, peft_head, require_peft, to_flat
 from ptv2kit.models import lora
-from ptv2kit.models.backbones import find_backbone, silence_libraries
+from ptv2kit.models.backbones import find_backbone
+from ptv2kit.models.checkpoints import silence_libraries
 from ptv2kit.training.load_run import LoadedRun, load_run, read_run
 
 if TYPE_CHECKING:

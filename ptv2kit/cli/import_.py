@@ -13,7 +13,8 @@ from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import ConfigError
 from ptv2kit.exchange.foreign import ForeignPrompt, read_foreign
 from ptv2kit.exchange.peft import from_flat
-from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer, silence_libraries
+from ptv2kit.models.backbones import BackboneSpec, find_backbone
+from ptv2kit.models.checkpoints import load_tokenizer, silence_libraries
 from ptv2kit.spec.load import ResolvedRecipe, load_recipe, resolved_yaml
 from ptv2kit.spec.recipe import DEEP_METHODS
 from ptv2kit.training.prompt_file import prompt_files

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ptv2kit.cli.output import show
 from ptv2kit.cli.terminal import open_console, print_table
 from ptv2kit.errors import ConfigError
-from ptv2kit.models.backbones import BackboneSpec, find_backbone, silence_libraries
+from ptv2kit.models.backbones import BackboneSpec, find_backbone
+from ptv2kit.models.checkpoints import silence_libraries
 from ptv2kit.plan.hardware import Gpu, find_gpu, gpu_of_machine
 from ptv2kit.plan.plan import Plan, count_processes, make_plan
 from ptv2kit.spec.load import ResolvedRecipe

@@ -15,7 +15,7 @@ from ptv2kit.cli.terminal import open_console
 from ptv2kit.data.rows import Row
 from ptv2kit.data.unlabelled import read_unlabelled, read_unlabelled_stream
 from ptv2kit.errors import DataError
-from ptv2kit.models.backbones import silence_libraries
+from ptv2kit.models.checkpoints import silence_libraries
 from ptv2kit.training.load_run import LoadedRun, load_run
 from ptv2kit.training.predict import Answer
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ptv2kit.cli.output import show
 from ptv2kit.errors import ConfigError
 from ptv2kit.exchange.hub import PREFIX, describe, hub_error, published_files
-from ptv2kit.models.backbones import silence_libraries
+from ptv2kit.models.checkpoints import silence_libraries
 from ptv2kit.training.card import card_for
 from ptv2kit.training.load_run import read_run
 

@@ -12,7 +12,8 @@ from ptv2kit.cli.output import show
 from ptv2kit.cli.plan import print_summary
 from ptv2kit.cli.terminal import open_console, print_table
 from ptv2kit.errors import ConfigError, ExpectationMissedError, Problem
-from ptv2kit.models.backbones import find_backbone, load_tokenizer, silence_libraries
+from ptv2kit.models.backbones import find_backbone
+from ptv2kit.models.checkpoints import load_tokenizer, silence_libraries
 from ptv2kit.spec.load import ResolvedRecipe, resolved_yaml
 from ptv2kit.spec.recipe import DEEP_METHODS
 from ptv2kit.training.console import duration, scores_table

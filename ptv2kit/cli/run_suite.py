@@ -28,7 +28,7 @@ from ptv2kit.errors import (
     TrainingError,
 )
 from ptv2kit.machine import free_disk
-from ptv2kit.models.backbones import silence_libraries
+from ptv2kit.models.checkpoints import silence_libraries
 from ptv2kit.spec.cells import ResolvedSuite, in_cells
 from ptv2kit.spec.load import resolved_yaml
 from ptv2kit.spec.rules import used_rules

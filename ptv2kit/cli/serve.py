@@ -13,7 +13,7 @@ from ptv2kit.cli.subject import positive
 from ptv2kit.cli.terminal import open_console
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.exchange.hub import find_run
-from ptv2kit.models.backbones import silence_libraries
+from ptv2kit.models.checkpoints import silence_libraries
 from ptv2kit.serve.settings import Settings
 from ptv2kit.training.load_together import LoadedRuns
 

@@ -12,7 +12,7 @@ from ptv2kit.data.schemes.base import LabelScheme
 from ptv2kit.data.tokens import Filling, Subwords
 from ptv2kit.data.verbalizer import check_task_words
 from ptv2kit.errors import ConfigError
-from ptv2kit.models.backbones import find_backbone, load_tokenizer, silence_libraries
+from ptv2kit.models.checkpoints import find_checkpoint, load_tokenizer, silence_libraries
 from ptv2kit.spec.load import ResolvedRecipe, ResolvedTask
 from ptv2kit.spec.recipe import Backbone
 
@@ -84,7 +84,12 @@ def find_subjects(
     tasks = resolved.tasks if isinstance(resolved, ResolvedRecipe) else (resolved,)
     settings = recipe.backbone if recipe is not None and backbone is None else Backbone(name=backbone or "mini")
     silence_libraries()
-    spec = find_backbone(settings)
+    spec = find_checkpoint(settings)
+    filling: Filling = "masks"
+    if any(found.task.head == "verbalizer" for found in tasks):
+        from ptv2kit.models.backbones import find_backbone  # it needs the model's code, and seconds
+
+        filling = find_backbone(settings).filling
     own = None if recipe is None else recipe.train.max_length
     return [
         Subject(
@@ -92,7 +97,7 @@ def find_subjects(
             load_tokenizer(spec, words=found.task.reads_words),
             max_length or own or found.task.input.max_length,
             0 if recipe is None else recipe.prompt_length,
-            spec.filling,
+            filling,
             spec.vocabulary,
         )
         for found in tasks

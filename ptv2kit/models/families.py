@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
 
 from ptv2kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 Positions = Literal["index", "after_padding", "rotary", "own"]
 """How tokens are counted: `index` from 0; `after_padding`: pad id + real tokens so far; `rotary`: from 0, and only

@@ -27,7 +27,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAtte
 
 from ptv2kit.errors import ConfigError
 from ptv2kit.models import deberta
-from ptv2kit.models.backbones import DTYPES, UNREADABLE, BackboneSpec, unloadable_weights
+from ptv2kit.models.backbones import DTYPES, BackboneSpec, unloadable_weights
+from ptv2kit.models.checkpoints import UNREADABLE
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
 
 _HINT = "take a checkpoint with its pretraining head, such as roberta-large, or set head: linear in the task"

@@ -9,8 +9,9 @@ from typing import Any, final
 from ptv2kit.data.sources.conll05 import words_path
 from ptv2kit.data.sources.lines import fingerprint_of_file
 from ptv2kit.errors import ConfigError, DataError
-from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
+from ptv2kit.models.backbones import BackboneSpec, find_backbone
 from ptv2kit.models.build import check_model
+from ptv2kit.models.checkpoints import load_tokenizer
 from ptv2kit.models.quantization import check_quantization
 from ptv2kit.spec.load import ResolvedRecipe, ResolvedTask
 from ptv2kit.spec.recipe import Recipe

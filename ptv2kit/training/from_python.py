@@ -12,7 +12,7 @@ from typing import Any, final
 from rich.console import Console
 
 from ptv2kit.errors import ConfigError
-from ptv2kit.models.backbones import silence_libraries
+from ptv2kit.models.checkpoints import silence_libraries
 from ptv2kit.spec.catalog import find_file
 from ptv2kit.spec.load import file_kind, load_recipe
 from ptv2kit.spec.merge import Override, Setting

@@ -17,8 +17,9 @@ from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.unlabelled import text_column
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
 from ptv2kit.files import is_file
-from ptv2kit.models.backbones import BackboneSpec, load_tokenizer
+from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.build import build_model
+from ptv2kit.models.checkpoints import load_tokenizer
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.spec.load import ResolvedRecipe, load_recipe
 from ptv2kit.spec.recipe import Recipe

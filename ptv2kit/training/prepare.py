@@ -19,8 +19,9 @@ from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.verbalizer import check_task_words
 from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import is_file, is_folder
-from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_tokenizer
+from ptv2kit.models.backbones import BackboneSpec, find_backbone
 from ptv2kit.models.build import build_head, build_model, check_model
+from ptv2kit.models.checkpoints import load_tokenizer
 from ptv2kit.models.language_head import check_language_model, require_language_head
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.models.quantization import check_quantization

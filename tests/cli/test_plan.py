@@ -12,7 +12,8 @@ import torch
 
 from ptv2kit.cli.main import main
 from ptv2kit.errors import DataError
-from ptv2kit.models.backbones import find_backbone, load_backbone, load_tokenizer
+from ptv2kit.models.backbones import find_backbone, load_backbone
+from ptv2kit.models.checkpoints import load_tokenizer
 from ptv2kit.models.glm import tiny
 from ptv2kit.spec.load import load_recipe
 from ptv2kit.spec.recipe import Backbone

@@ -14,7 +14,8 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from ptv2kit.errors import ConfigError
-from ptv2kit.models.backbones import find_backbone, load_backbone, load_tokenizer
+from ptv2kit.models.backbones import find_backbone, load_backbone
+from ptv2kit.models.checkpoints import load_tokenizer
 from ptv2kit.spec.recipe import Backbone
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import GlmConfig, GlmModel
 
 from ptv2kit.errors import ConfigError
-from ptv2kit.models.backbones import find_backbone, load_backbone, load_tokenizer
+from ptv2kit.models.backbones import find_backbone, load_backbone
+from ptv2kit.models.checkpoints import load_tokenizer
 from ptv2kit.models.glm.modeling import OriginalGlmModel
 from ptv2kit.spec.recipe import Backbone
 from tests.models.glm_folders import PUBLISHED, expected_shapes, published
