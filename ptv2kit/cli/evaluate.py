@@ -85,6 +85,5 @@ def _rows(resolved: ResolvedRecipe, loaded: LoadedRun, args: argparse.Namespace)
         hint = did_you_mean(split, known) or f"it has {', '.join(known)}; --data takes a file"
         raise ConfigError(f"task '{loaded.task.task}' has no split '{split}'", hint=hint)
     path = next(task.path for task in resolved.tasks if task.task.task == loaded.task.task)
-    limits = loaded.recipe.limit.model_dump()
     data = read_split(loaded.task, split, task_path=path, data_root=args.data_root)
-    return data.limited(limits[split.split("_")[0]], loaded.recipe.train.seed)
+    return data.limited(*loaded.recipe.limit_of(split))

@@ -1,4 +1,4 @@
-"""Which layers a prompt covers: `all`, `17-24`, `17..`, `-8..`, or a list. Layers count from 1."""
+"""Which layers a prompt covers: `all`, `upper-half`, `17-24`, `17..`, `-8..`, or a list. Layers count from 1."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ OWN_BACKBONES = ("mini", TINY_GLM)
 """Names of backbones that need no hub."""
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _RANGE = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+)|\.\.)|-(?P<highest>\d+)\.\.")
-_EXPECTED = "expected all, a range such as 17-24, 17.. or -8.., or a list of layers, which count from 1"
+UPPER_HALF = "upper-half"
+_EXPECTED = "expected all, upper-half, a range such as 17-24, 17.. or -8.., or a list of layers, which count from 1"
 
 
 def _as_tuple(value: Any) -> Any:
@@ -32,7 +33,7 @@ def _check(value: str | tuple[int, ...]) -> str | tuple[int, ...]:
         if not value or min(value) < 1 or len(set(value)) < len(value):
             raise ValueError(f"{_EXPECTED}; each once")
         return tuple(sorted(value))
-    if value == "all":
+    if value in ("all", UPPER_HALF):
         return value
     match = _RANGE.fullmatch(value)
     if match is None:
@@ -83,6 +84,8 @@ def covered_layers(layers: str | tuple[int, ...], count: int) -> tuple[int, ...]
         numbers = layers
     elif layers == "all":
         numbers = tuple(range(1, count + 1))
+    elif layers == UPPER_HALF:
+        numbers = tuple(range(count // 2 + 1, count + 1))
     else:
         match = _RANGE.fullmatch(layers)
         assert match is not None

@@ -15,7 +15,7 @@ from ptv2kit.training.parts import HEADS
 def build_optimizer(trained: Mapping[str, nn.Parameter], settings: Train) -> AdamW:
     """AdamW over what is trained of the prompt or the backbone, and over the heads, each with its own learning rate.
 
-    Betas 0.9 and 0.999, epsilon 1e-8, as in the official scripts. One kernel updates a whole parameter, on CPU and GPU;
+    Epsilon 1e-8, as in the official scripts. One kernel updates a whole parameter, on CPU and GPU;
     it rounds otherwise than torch's plain loop in the last digit.
 
     Args:
@@ -31,6 +31,7 @@ def build_optimizer(trained: Mapping[str, nn.Parameter], settings: Train) -> Ada
     ]
     return AdamW(
         [{"params": parameters, "lr": rate} for parameters, rate in groups if parameters],
+        betas=settings.betas,
         weight_decay=settings.weight_decay,
         fused=True,
     )

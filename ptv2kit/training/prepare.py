@@ -235,11 +235,8 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
     if task.head == "verbalizer":
         check_task_words(task, subwords, merge_file(task_path) if is_file(task_path) else None)
         require_language_head(spec)
-    limits = recipe.limit.model_dump()
     data = {
-        split: read_split(task, split, task_path=task_path, data_root=data_root).limited(
-            limits[split.split("_")[0]], recipe.train.seed
-        )
+        split: read_split(task, split, task_path=task_path, data_root=data_root).limited(*recipe.limit_of(split))
         for split in located
     }
     scheme = build_scheme(task, subwords, data["train"].rows)

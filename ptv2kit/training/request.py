@@ -35,15 +35,19 @@ def outcome_request(
 ) -> dict[str, Any]:
     """Everything that decides a run's outcome; where the files lie does not, nor on how many processes it is trained.
 
+    Keys that have their default are left out, so that a key which a later version adds makes no other run of it.
+
     Args:
         data: fingerprints by split, of each task.
         commit: of the backbone, if it is the hub's.
         initial: what the run starts from.
     """
     return {
-        "recipe": recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+        "recipe": recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT, exclude_defaults=True),
         "tasks": [
-            task.model_dump(mode="json", exclude={"description": True, "licence": True, "data": {"splits"}})
+            task.model_dump(
+                mode="json", exclude={"description": True, "licence": True, "data": {"splits"}}, exclude_defaults=True
+            )
             for task in tasks
         ],
         "data": [dict(each) for each in data],

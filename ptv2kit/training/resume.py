@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 CHANGEABLE = ("train.epochs", "train.patience", "train.micro_batch_size", "train.eval_batch_size", "deepspeed")
 """Keys that may change when a run is resumed, if the user accepts it."""
 
+_DEFAULT = "\0"
+"""Stands for a key that a request leaves out; no value of a recipe or task is this text."""
+
 
 @final
 @dataclass(frozen=True)
@@ -114,15 +117,18 @@ def _covers(accepted: str, key: str) -> bool:
 
 def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, str]]:
     """Each key whose values differ, with a line for people."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        names = list(dict.fromkeys([*old, *new]))
+    sections = [value for value in (old, new) if isinstance(value, dict)]
+    if len(sections) == 2 or (sections and _DEFAULT in (old, new)):
+        old, new = ({} if value == _DEFAULT else value for value in (old, new))
         return [
             difference
-            for name in names
-            for difference in _differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
+            for name in dict.fromkeys([*old, *new])
+            for difference in _differences(
+                old.get(name, _DEFAULT), new.get(name, _DEFAULT), f"{key}.{name}" if key else str(name)
+            )
         ]
     # What is asked now was never written as JSON, which has no tuples.
     if json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True):
         return []
-    shown = key.removeprefix("recipe.")
-    return [(key, f"{shown}: {json.dumps(old)} → {json.dumps(new)}")]
+    before, now = ("its default" if value == _DEFAULT else json.dumps(value) for value in (old, new))
+    return [(key, f"{key.removeprefix('recipe.')}: {before} → {now}")]

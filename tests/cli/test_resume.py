@@ -114,7 +114,7 @@ def test_a_changed_recipe_is_refused_with_the_keys_that_differ(
     run = interrupt(project, monkeypatch, 5)
     code, _, err = project.run("--resume", "train.learning_rate=0.01", "prompt.dropout=0.5", "train.epochs=5")
     assert code == 2
-    for line in ("train.learning_rate: 0.05 → 0.01", "prompt.dropout: 0.1 → 0.5", "train.epochs: 3 → 5"):
+    for line in ("train.learning_rate: 0.05 → 0.01", "prompt.dropout: its default → 0.5", "train.epochs: 3 → 5"):
         assert line in err
     code, _, err = project.run("--resume", "--accept", "train.learning_rate", "train.learning_rate=0.01")
     assert code == 2

@@ -18,6 +18,7 @@ ADAPTER: TypeAdapter[str | tuple[int, ...]] = TypeAdapter(Layers)
         ("6-6", [5]),
         ("4..", [3, 4, 5]),
         ("-2..", [4, 5]),
+        ("upper-half", [3, 4, 5]),
         ("-6..", [0, 1, 2, 3, 4, 5]),
         ([5, 1], [0, 4]),
     ],
@@ -28,7 +29,7 @@ def test_layers_count_from_1(layers: object, expected: list[int]) -> None:
 
 @pytest.mark.parametrize("layers", ["", "none", "0-3", "5-3", "0..", "-0..", "..4", "1,2", [], [0], [2, 2], [-1]])
 def test_what_is_no_range_is_refused(layers: object) -> None:
-    with pytest.raises(ValidationError, match="expected all, a range such as 17-24"):
+    with pytest.raises(ValidationError, match="expected all, upper-half, a range such as 17-24"):
         ADAPTER.validate_python(layers)
 
 

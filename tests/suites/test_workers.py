@@ -516,7 +516,7 @@ def test_a_suite_that_does_not_fit_the_disk_is_refused(project: Project, monkeyp
 def test_a_hub_that_does_not_answer_is_asked_once_for_each_backbone(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ptv2kit.models import backbones
+    from ptv2kit.models import checkpoints
 
     asked: list[bool] = []
 
@@ -524,7 +524,7 @@ def test_a_hub_that_does_not_answer_is_asked_once_for_each_backbone(
         asked.append(local)
         raise OSError("no route to the hub")
 
-    monkeypatch.setattr(backbones, "_read_config", unreachable)
+    monkeypatch.setattr(checkpoints, "_read_config", unreachable)
     code, _, err = project.run(GRID.replace("set: {", "set: {backbone.name: nobody/nothing, "), "--dry-run")
     assert code == 3
     assert err.count("no route to the hub") == 1, err

@@ -13,7 +13,7 @@ from ptv2kit.data.dataset import EncodedSplit
 from ptv2kit.data.prefetch import OneAhead
 from ptv2kit.data.schemes.base import Batch
 from ptv2kit.errors import TrainingError
-from ptv2kit.spec.recipe import Train
+from ptv2kit.spec.recipe import Limit, Train
 from ptv2kit.training import evaluate, trainer
 from ptv2kit.training.optimization import build_optimizer, rate_factor
 from ptv2kit.training.parts import TaskPart
@@ -157,17 +157,28 @@ def test_the_head_has_its_own_learning_rate(backbone: Path, task_file: Path) -> 
     assert not torch.equal(end["head.linear.weight"], start["head.linear.weight"])
 
 
+def test_rows_of_validation_are_the_same_for_every_training_seed(backbone: Path, task_file: Path) -> None:
+    recipe = prepare_with(backbone, task_file).recipe
+    limit = {"train": 9, "validation": 7, "test": 5}
+    for seed in (1, 2):
+        train = recipe.train.model_copy(update={"seed": seed})
+        limited = recipe.model_copy(update={"train": train, "limit": Limit(**limit)})
+        assert limited.limit_of("train") == (9, seed)
+        assert limited.limit_of("validation") == (7, 11)
+        assert limited.limit_of("test_unseen") == (5, 11)
+
+
 def test_the_fused_optimizer_steps_as_the_plain_one() -> None:
     from torch.optim import AdamW
 
     torch.manual_seed(0)
     start = {"prompt.layers.0": torch.randn(2, 4, 8, 8), "heads.tiny.weight": torch.randn(3, 8)}
-    settings = Train(epochs=1, learning_rate=0.02, head_learning_rate=0.1, weight_decay=0.01)
+    settings = Train(epochs=1, learning_rate=0.02, head_learning_rate=0.1, weight_decay=0.01, betas=(0.8, 0.95))
     fused = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
     plain = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
     ours = build_optimizer(fused, settings)
     groups = [{"params": [plain["prompt.layers.0"]], "lr": 0.02}, {"params": [plain["heads.tiny.weight"]], "lr": 0.1}]
-    theirs = AdamW(groups, weight_decay=0.01, fused=False, foreach=False)
+    theirs = AdamW(groups, betas=(0.8, 0.95), weight_decay=0.01, fused=False, foreach=False)
     for _ in range(20):
         for name, parameter in fused.items():
             parameter.grad = torch.randn_like(parameter)
