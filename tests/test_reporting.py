@@ -37,7 +37,7 @@ def test_off_a_terminal_there_is_a_line_per_interval_and_epoch(monkeypatch: pyte
             now[0] += 4.0
             training.log(Step(step, 12, step / 6, loss=0.5, learning_rate=1e-3))
         training.progress(3, 3)
-        training.log(Evaluated(1, {"span_f1": 61.254}, best=True, seconds=1.0))
+        training.log(Evaluated(1, 1, {"span_f1": 61.254}, best=True, seconds=1.0))
         training.log(Step(7, 12, 7 / 6, loss=0.25, learning_rate=5e-4))
         now[0] += 100.0
         training.log(Step(8, 12, 8 / 6, loss=0.25, learning_rate=5e-4))
@@ -53,7 +53,7 @@ def test_on_a_terminal_the_bar_shows_epoch_loss_rate_metric_best_and_time_left()
     shown = console(terminal=True, width=100)
     with TrainingConsole(shown, "span_f1", epochs=2) as training:
         training.log(Step(1, 4, 0.5, loss=0.5, learning_rate=1e-3))
-        training.log(Evaluated(1, {"span_f1": 61.254}, best=True, seconds=1.0))
+        training.log(Evaluated(1, 1, {"span_f1": 61.254}, best=True, seconds=1.0))
         training.log(Step(2, 4, 1.0, loss=0.5, learning_rate=1e-3))
         training.log(Step(3, 4, 1.5, loss=0.25, learning_rate=5e-4))
     last = text_of(shown).rsplit("epoch 2/2", 1)[1]
@@ -131,7 +131,7 @@ def test_expectations() -> None:
         }
     )
     tasks = (TaskOutcome(task, 1, {"validation": SCORES}),)
-    outcome = Outcome(recipe, tasks, "finished", ParameterCount(1000, 20, 10), 1, 1, 2.0, ())
+    outcome = Outcome(recipe, tasks, "finished", ParameterCount(1000, 20, 10), 1, 1, 2.0, (), ())
     assert outcome.missed() == ["validation span_f1: expected 51 - 0.5, found 50.00 (table 3)"]
     assert "| validation | span_f1 | 50.00 |" in model_card(outcome)
     assert "(3.00%)" in model_card(outcome)

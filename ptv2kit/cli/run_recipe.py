@@ -91,7 +91,7 @@ def _report(outcome: Outcome, folder: RunFolder, *, as_json: bool, quiet: bool) 
         for item in outcome.tasks:
             name = outcome.recipe.recipe if len(outcome.tasks) == 1 else item.task.task
             for split, scores in item.scores.items():
-                print_table(console, scores_table(scores, f"{name}: {split}, epoch {item.best_epoch}"))
+                print_table(console, scores_table(scores, f"{name}: {split}, epoch {item.best_epoch:g}"))
         if not quiet:
             console.print(f"{outcome.epochs} epochs in {duration(outcome.seconds)}")
         console.print(f"run: {folder.path}", soft_wrap=True)

@@ -75,7 +75,7 @@ def find_backbone(settings: Backbone, *, planning: bool = False) -> BackboneSpec
     if attention.causal:
         found.config.use_cache = False
     return BackboneSpec(
-        found.source, settings, found.config, found.family, found.commit, found.at_hand, attention=attention
+        found.source, found.settings, found.config, found.family, found.commit, found.at_hand, attention=attention
     )
 
 

@@ -30,7 +30,7 @@ from ptv2kit.models.families import Family, family_of, set_dropout
 from ptv2kit.models.glm import tokenizer as glm_tokenizer
 from ptv2kit.models.glm.configuration import OriginalGlmConfig, published_config
 from ptv2kit.spec.layers import MINI_PACKAGE, TINY_GLM
-from ptv2kit.spec.recipe import Backbone
+from ptv2kit.spec.recipe import Backbone, Recipe
 
 _LOGGER = logging.getLogger(__name__)
 _LARGE: dict[str, Any] = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
@@ -83,6 +83,7 @@ class Checkpoint:
 
     Args:
         source: local folder, or hub id.
+        settings: of the recipe, `dtype: auto` resolved.
         config: the model's own configuration, with the recipe's dropout.
         family: facts of its model type.
         commit: the hub's commit that it was read from, None for a local folder.
@@ -96,6 +97,10 @@ class Checkpoint:
     commit: str | None
     at_hand: bool
 
+    def resolved(self, recipe: Recipe) -> Recipe:
+        """A recipe of this backbone with the precision that `auto` is here."""
+        return recipe.model_copy(update={"backbone": self.settings})
+
     @property
     def vocabulary(self) -> int:
         """Embeddings of the backbone."""
@@ -107,12 +112,14 @@ def find_checkpoint(settings: Backbone, *, planning: bool = False) -> Checkpoint
 
     Args:
         planning: whether the published sizes of the paper's backbones serve where they are not on this machine, so that
-            the hub is not asked; such a checkpoint is not `at_hand`.
+            the hub is not asked; such a checkpoint is not `at_hand`. `dtype: auto` is then bf16, as on today's GPUs.
 
     Raises:
         ConfigError: there is no such folder, `mini` is not installed, or it is an encoder-decoder.
         DataError: the hub has no such model or cannot be reached.
     """
+    if settings.dtype == "auto":
+        settings = settings.model_copy(update={"dtype": "bf16" if planning or _computes_in_bf16() else "fp32"})
     source = _source(settings.name)
     AutoConfig.register(OriginalGlmConfig.model_type, OriginalGlmConfig, exist_ok=True)
     published = _PUBLISHED.get(source) if planning else None
@@ -134,6 +141,14 @@ def find_checkpoint(settings: Backbone, *, planning: bool = False) -> Checkpoint
         read = cached_file(source, "config.json", revision=settings.revision, local_files_only=local)
         commit = extract_commit_hash(str(read), None)
     return Checkpoint(source, settings, config, family, commit, at_hand)
+
+
+def _computes_in_bf16() -> bool:
+    """Whether this machine's GPU, or its processor without one, multiplies in bf16 faster than in fp32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _published_config(model_type: str, **shape: Any) -> PretrainedConfig:

@@ -29,7 +29,7 @@ class Gpu:
 
     def peak(self, dtype: str) -> float | None:
         """Peak rate with weights of a type, `fp32` or `bf16`."""
-        return self.bf16 if dtype == "bf16" else self.fp32
+        return self.fp32 if dtype == "fp32" else self.bf16
 
 
 def _gpu(name: str, gib: float, bf16: float | None, fp32: float) -> Gpu:

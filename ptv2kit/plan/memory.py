@@ -135,6 +135,7 @@ def measure(recipe: Recipe, spec: BackboneSpec, shapes: Sequence[TaskShape]) -> 
     Raises:
         ConfigError: the recipe asks for what the backbone does not have, or its passes cannot be counted.
     """
+    recipe = spec.resolved(recipe)
     largest = max(shapes, key=lambda shape: shape.inputs * shape.max_length)
     plain = recipe.model_copy(update={"train": recipe.train.model_copy(update={"gradient_checkpointing": False})})
     model = empty_model(plain, largest.unit, spec, largest.labels)

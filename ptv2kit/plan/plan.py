@@ -171,6 +171,7 @@ def make_plan(
         ConfigError: the backbone cannot do what the recipe asks for.
         DataError: a data file is malformed.
     """
+    recipe = spec.resolved(recipe)
     shapes = [task_shape(recipe, task.task) for task in tasks]
     for shape in shapes:
         check_model(recipe, spec, shape.max_length)

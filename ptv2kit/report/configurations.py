@@ -78,7 +78,7 @@ class Score:
         return {split: found[name] for split, found in self.metrics.items() if split != "validation" and name in found}
 
     @property
-    def best_epoch(self) -> int | None:
+    def best_epoch(self) -> float | None:
         """The epoch that was kept."""
         results = self.entry.results
         return None if results is None else results.best_epochs.get(self.task.name, results.best_epoch) or None

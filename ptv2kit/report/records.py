@@ -42,7 +42,7 @@ class CellRecord(_Read):
     score: float | None = None
     """The first metric on the validation split, of several tasks the highest mean; None if never measured."""
     metrics: Metrics = Field(default_factory=dict[str, dict[str, float]])
-    best_epoch: int = 0
+    best_epoch: float = 0
     epochs: int = 0
     """That were finished."""
     seconds: float = 0.0
@@ -90,12 +90,14 @@ class Results(_Read):
 
     status: str
     parameters: Parameters
-    best_epoch: int
-    best_epochs: dict[str, int] = Field(default_factory=dict[str, int])
+    best_epoch: float
+    best_epochs: dict[str, float] = Field(default_factory=dict[str, float])
     epochs: int
     seconds: float
     metrics: Metrics
     history: tuple[dict[str, float], ...] = ()
+    evaluated: tuple[float, ...] = ()
+    """When the scores of `history` were measured, in epochs; empty in runs of version 0.2: at the end of each."""
     expect: tuple[dict[str, Any], ...] = ()
 
     def expectations(self) -> tuple[Expectation, ...]:

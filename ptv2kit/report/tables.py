@@ -102,7 +102,7 @@ def runs_table(sections: Sequence[Section]) -> Table:
         Column("validation_max", "validation, best epoch", lambda item: number(item.score.best), numeric=True),
         *(_test(split, lambda item, split: number(item.score.tests.get(split))) for split in splits),
         Column("validation_last", "validation, last epoch", lambda item: number(item.score.last), numeric=True),
-        Column("best_epoch", "kept epoch", lambda item: number(item.score.best_epoch, "d"), numeric=True),
+        Column("best_epoch", "kept epoch", lambda item: number(item.score.best_epoch, "g"), numeric=True),
         Column("epochs", "epochs", lambda item: number(item.results and item.results.epochs, "d"), numeric=True),
         Column("trained", "trained", lambda item: _trained(item.results), numeric=True),
         Column("seconds", "time", lambda item: _time(item.results and item.results.seconds), numeric=True),
@@ -336,4 +336,4 @@ def _run_status(item: _Run) -> Cell:
 
 def _kept_epochs(item: Configuration) -> Cell:
     epochs = [score.best_epoch for score in item.finished if score.best_epoch]
-    return Cell(", ".join(map(str, epochs)), min(epochs, default=None))
+    return Cell(", ".join(f"{epoch:g}" for epoch in epochs), min(epochs, default=None))

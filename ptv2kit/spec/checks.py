@@ -39,7 +39,7 @@ def _faults(recipe: Recipe, tasks: Sequence[AnyTask], base: Path) -> Iterator[Fa
         if length is not None and task.stride >= length:
             message = f"'train.max_length' ({length}) must be more than 'input.stride' of task '{task.task}'"
             yield Fault(("train", "max_length"), f"{message} ({task.stride})")
-        for name, limit in recipe.limit.model_dump().items():
+        for name, limit in recipe.limit.model_dump(exclude={"seed"}).items():
             if limit is not None and name != "train" and task.groups_rows:
                 message = f"'limit.{name}' would tear apart the groups that task '{task.task}' scores together"
                 yield Fault(("limit", name), message)

@@ -18,6 +18,7 @@ SHALLOW_METHODS: frozenset[Method] = frozenset({"prompt_tuning", "p_tuning"})
 MEAN = "mean"
 """Name of the value that chooses the best epoch of several tasks: the mean of their first metrics."""
 
+Interval = PositiveFloat | Annotated[str, Field(pattern=r"^[1-9][0-9]* steps$")]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 TrackerName = Literal["tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "clearml", "aim", "swanlab", "dvclive"]
@@ -30,8 +31,9 @@ class Backbone(Section):
     """Hub id, local folder, or `mini` (the MiniLM that the extra `mini` installs)."""
     revision: str | None = None
     """Commit, branch or tag on the hub; a commit makes a run reproducible."""
-    dtype: Literal["fp32", "bf16"] = "fp32"
-    """Precision of the frozen weights; prompt and head stay in fp32."""
+    dtype: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Precision of the frozen weights; prompt and head stay in fp32. `auto`: bf16 on a GPU or CPU that computes with it
+    (CPUs with AVX512-BF16 or AMX), else fp32; a run keeps what it was."""
     quantization: Literal["int8", "nf4"] | None = None
     """Keep the frozen weights of the layers in 8 or 4 bits, by bitsandbytes (extra `quantization`); null: as `dtype`
     says. Less memory, slower, and slightly other numbers; the weights on disk stay as they are."""
@@ -129,8 +131,11 @@ class Train(Section):
     """Decoupled weight decay of AdamW."""
     max_gradient_norm: NonNegativeFloat = 1.0
     """Gradients are scaled down to this norm; 0 turns it off."""
+    evaluate_every: Interval = 1.0
+    """Epochs between two evaluations on the validation split, also a part of one such as 0.25; or `200 steps`. The last
+    step is evaluated always."""
     patience: PositiveInt | None = None
-    """Stop after so many epochs without a better score; null: train to the end."""
+    """Stop after so many evaluations without a better score; null: train to the end."""
     mixing: Literal["proportional", "uniform"] | Annotated[float, Field(ge=1.0)] = "proportional"
     """Of several tasks, how often a batch is of each: by their sizes, all equally often, or a temperature T ≥ 1 between
     the two: by size to the power 1/T. An epoch has as many batches as the tasks together."""
@@ -170,6 +175,13 @@ class Train(Section):
             return self.batch_size
         assert self.batch_tokens is not None, "a recipe is checked for either"
         return max(1, self.batch_tokens // tokens)
+
+    def steps_between_evaluations(self, steps_per_epoch: int) -> int:
+        """Optimizer steps from one evaluation to the next."""
+        every = self.evaluate_every
+        if isinstance(every, str):
+            return int(every.removesuffix(" steps"))
+        return max(1, round(every * steps_per_epoch))
 
     @property
     def batch(self) -> str:

@@ -38,7 +38,7 @@ def missed(record: CellRecord, resolved: ResolvedRecipe) -> list[str]:
         }
         tasks.append(TaskOutcome(task.task, record.best_epoch, own))
     nothing = ParameterCount(backbone=0, prompt=0, head=0)
-    return Outcome(resolved.recipe, tuple(tasks), "finished", nothing, record.best_epoch, 0, 0.0, ()).missed()
+    return Outcome(resolved.recipe, tuple(tasks), "finished", nothing, record.best_epoch, 0, 0.0, (), ()).missed()
 
 
 def best_of(records: Sequence[CellRecord]) -> CellRecord | None:

@@ -65,7 +65,7 @@ class Preflight:
             self._check_tokenizer(recipe, spec, task)
         initial = read_initial(recipe, spec)
         tasks = [task.task for task in resolved.tasks]
-        return run_key(outcome_request(recipe, tasks, data, spec.commit, initial))
+        return run_key(outcome_request(spec.resolved(recipe), tasks, data, spec.commit, initial))
 
     def _spec(self, recipe: Recipe) -> BackboneSpec:
         settings = recipe.backbone.model_dump_json()

@@ -262,7 +262,7 @@ class SharedSearch:
 
 
 def _watcher(trial: optuna.Trial) -> Log:
-    """Report each epoch's score to the study, and end the training if the pruner says so."""
+    """Report each evaluation's score to the study, and end the training if the pruner says so."""
     last = False
 
     def log(row: LogEntry) -> None:
@@ -270,7 +270,7 @@ def _watcher(trial: optuna.Trial) -> Log:
         if isinstance(row, Step):
             last = row.step >= row.total_steps  # a training that is done is not stopped
             return
-        trial.report(next(iter(row.values.values())), row.epoch)
+        trial.report(next(iter(row.values.values())), row.number)
         if not last and trial.should_prune():
             raise StopTraining
 

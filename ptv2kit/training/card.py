@@ -46,7 +46,7 @@ def model_card(outcome: Outcome) -> str:
         f"- settings: {recipe.train.epochs} epochs, batch {recipe.train.batch}, learning rate "
         f"{recipe.train.learning_rate:g}, seed {recipe.train.seed}; all of them in `recipe.resolved.yaml`",
         f"- status: {outcome.status}; best of {outcome.epochs} epochs: "
-        + ", ".join(f"{item.best_epoch}{f' ({item.task.task})' if several else ''}" for item in tasks),
+        + ", ".join(f"{item.best_epoch:g}{f' ({item.task.task})' if several else ''}" for item in tasks),
         "",
         "| split | metric | value |",
         "|---|---|---|",

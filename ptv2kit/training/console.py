@@ -75,7 +75,7 @@ class TrainingConsole:
         self._progress.stop()
 
     def log(self, row: LogEntry) -> None:
-        """Move the bar, or off a terminal write a line every ten seconds; write a line for each epoch."""
+        """Move the bar, or off a terminal write a line every ten seconds; write a line for each evaluation."""
         if isinstance(row, Step):
             self._losses.append(row.loss)
             self._rate = row.learning_rate
@@ -96,7 +96,7 @@ class TrainingConsole:
         value = row.values[self._metric]
         self._best = value if row.best else self._best
         self._now = f" {self._metric} {value:.2f} best {self._best:.2f}"
-        line = Text(f"epoch {row.epoch:>3}/{self._epochs}  loss {loss:.4f}  rate {self._rate:.1e}  {shown}")
+        line = Text(f"epoch {row.epoch:>3g}/{self._epochs}  loss {loss:.4f}  rate {self._rate:.1e}  {shown}")
         self._console.print(line.append("  best", style="green") if row.best else line, soft_wrap=True)
 
     def progress(self, done: int, total: int) -> None:

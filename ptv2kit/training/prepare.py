@@ -89,10 +89,10 @@ class Prepared:
             source = JsonlSource(source="jsonl", splits=splits)
             data = source if isinstance(task.data, HubSource) else task.data.model_copy(update={"splits": splits})
             task = task.model_copy(update={"data": data})
-        if is_folder(Path(recipe.backbone.name)):
-            folder = str(Path(recipe.backbone.name).absolute())
-            recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"name": folder})})
-        return recipe, task
+        backbone = recipe.backbone
+        if is_folder(Path(backbone.name)):
+            backbone = backbone.model_copy(update={"name": str(Path(backbone.name).absolute())})
+        return recipe.model_copy(update={"backbone": backbone}), task
 
     def _first_tokens(self, count: int) -> list[Feature]:
         """Training examples, in an order that the seed decides, with at least `count` tokens in all if there are."""
@@ -252,4 +252,4 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
     _check_batch_tokens(recipe, splits["train"])
     if scheme.unit == "answers":
         check_language_model(spec, several_tokens=True)
-    return Prepared(recipe, task, device, spec, scheme, splits, first_words(recipe, scheme, subwords))
+    return Prepared(spec.resolved(recipe), task, device, spec, scheme, splits, first_words(recipe, scheme, subwords))

@@ -30,7 +30,7 @@ class TaskOutcome:
     """
 
     task: AnyTask
-    best_epoch: int
+    best_epoch: float
     scores: Mapping[str, Scores]
     skipped: Mapping[str, int] = field(default_factory=dict[str, int])
 
@@ -55,17 +55,19 @@ class Outcome:
         best_epoch: of several tasks the one with the best mean of their first metrics; as of `TaskOutcome` otherwise.
         epochs: epochs that were finished.
         seconds: wall time of the training.
-        history: metrics on the validation split after each epoch.
+        history: metrics on the validation split, by evaluation.
+        evaluated: when they were made, in epochs.
     """
 
     recipe: Recipe
     tasks: tuple[TaskOutcome, ...]
     status: Status
     parameters: ParameterCount
-    best_epoch: int
+    best_epoch: float
     epochs: int
     seconds: float
     history: tuple[dict[str, float], ...]
+    evaluated: tuple[float, ...]
 
     @property
     def scores(self) -> dict[str, Scores]:
@@ -134,6 +136,7 @@ class Outcome:
                 for split, count in item.skipped.items()
             },
             "history": list(self.history),
+            "evaluated": list(self.evaluated),
             "expect": [
                 {**expectation.model_dump(), "found": self._found(expectation)} for expectation in self.recipe.expect
             ],

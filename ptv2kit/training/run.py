@@ -91,7 +91,7 @@ def train_recipe(
         notes = [note for each in prepared for note in split_notes(each, several=len(prepared) > 1)]
         for note in notes:
             messages.print(note, soft_wrap=True)
-        recipe, device = resolved.recipe, prepared[0].device
+        recipe, device = prepared[0].recipe, prepared[0].device
         initial = read_initial(recipe, prepared[0].spec)
         request = request_of(prepared, initial)
         start = None if resume is None else find_resume_point(resume.folder, request, resume.accepted, messages)
@@ -203,6 +203,7 @@ def train_recipe(
             epochs=result.epochs,
             seconds=result.seconds,
             history=result.history,
+            evaluated=result.evaluated,
         )
         folder.write_json("results.json", outcome.to_json())
         folder.write_text("README.md", model_card(outcome))

@@ -34,9 +34,15 @@ class Step:
 @final
 @dataclass(frozen=True)
 class Evaluated:
-    """What the trainer says after each epoch's evaluation; `best` if the first metric is higher than ever before."""
+    """What the trainer says after each evaluation; `best` if the first metric is higher than ever before.
 
-    epoch: int
+    Args:
+        number: of the evaluation, from 1.
+        epoch: passes over the data so far, a whole number unless it was evaluated within one.
+    """
+
+    number: int
+    epoch: float
     values: dict[str, float]
     best: bool
     seconds: float
@@ -58,7 +64,7 @@ class Best:
         scores: on the validation split.
     """
 
-    epoch: int = 0
+    epoch: float = 0
     scores: Scores | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -86,12 +92,13 @@ class Progress:
     Args:
         step: optimizer steps that are done.
         epoch: the epoch that it is in, counted from 1.
-        turn: batches of that epoch that are done; if all are, its evaluation is not.
+        turn: batches of that epoch that are done.
         taken: batches of each task that are done, over all epochs.
         best: of each task.
         best_epoch: of the mean of all tasks' first metrics; 0 before the first evaluation.
+        since_best: evaluations after it.
         best_mean: that mean; None before the first evaluation.
-        history: the metrics of each epoch.
+        history: the metrics of each evaluation.
     """
 
     step: int
@@ -99,7 +106,8 @@ class Progress:
     turn: int
     taken: tuple[int, ...]
     best: tuple[Best, ...]
-    best_epoch: int
+    best_epoch: float
+    since_best: int
     best_mean: float | None
     history: tuple[dict[str, float], ...]
 
@@ -112,6 +120,7 @@ class Progress:
             "taken": list(self.taken),
             "best": [best.to_json() for best in self.best],
             "best_epoch": self.best_epoch,
+            "since_best": self.since_best,
             "best_mean": self.best_mean,
             "history": list(self.history),
         }
@@ -126,6 +135,7 @@ class Progress:
             taken=tuple(content["taken"]),
             best=tuple(Best.from_json(item) for item in content["best"]),
             best_epoch=content["best_epoch"],
+            since_best=content.get("since_best", len(content["history"]) - int(content["best_epoch"])),
             best_mean=content["best_mean"],
             history=tuple(content["history"]),
         )

@@ -45,15 +45,17 @@ class TrainingResult:
     Args:
         tasks: the best epoch of each task by its own first metric.
         best_epoch: the best epoch; of several tasks by the mean of their first metrics.
-        history: the metrics of each epoch.
+        history: the metrics of each evaluation.
+        evaluated: when they were made, in epochs.
         epochs: epochs that were finished.
         seconds: wall time of training and evaluation, since the start or since the checkpoint of a resumed run.
         ending: whether it ran to its end, the user interrupted it, or a receiver of events stopped it.
     """
 
     tasks: tuple[Best, ...]
-    best_epoch: int
+    best_epoch: float
     history: tuple[dict[str, float], ...]
+    evaluated: tuple[float, ...]
     epochs: int
     seconds: float
     ending: Literal["finished", "interrupted", "stopped"]
@@ -113,6 +115,7 @@ class Trainer:
         own = [len(one_pass(pass_seed(settings.seed, 1))) for one_pass in passes]
         self._turns = batches_per_epoch(own, settings.mixing)
         self._steps_per_epoch = sum(self._turns)
+        self._every = settings.steps_between_evaluations(self._steps_per_epoch)
         self._trained = trained_parameters(parts)
         optimizer = build_optimizer(self._trained, settings)
         self._step = 0 if start is None else start.progress.step
@@ -124,7 +127,8 @@ class Trainer:
         self._taken = [0] * len(parts)
         self._best = [Best() for _ in parts]
         self._best_mean = -math.inf
-        self._best_epoch = 0
+        self._best_epoch: float = 0
+        self._since_best = 0
         self._history: list[dict[str, float]] = []
         self._between_steps = True
         if start is not None:
@@ -152,9 +156,6 @@ class Trainer:
         try:
             while self._epoch <= self._settings.epochs and not self._out_of_patience():
                 self._train_epoch()
-                self._evaluate()
-                if self._settings.checkpoint_steps is None:
-                    self._writer.checkpoint(self._state())
         except StopTraining:
             ending = "stopped"
         except KeyboardInterrupt:
@@ -172,22 +173,34 @@ class Trainer:
             tasks=tuple(self._best),
             best_epoch=self._best_epoch,
             history=tuple(self._history),
-            epochs=len(self._history),
+            evaluated=tuple(self._epochs_at(number) for number in range(1, len(self._history) + 1)),
+            epochs=self._step // self._steps_per_epoch,
             seconds=time.monotonic() - started,
             ending=ending,
         )
 
     def _out_of_patience(self) -> bool:
         patience = self._settings.patience
-        return patience is not None and len(self._history) - self._best_epoch >= patience
+        return patience is not None and self._since_best >= patience
+
+    def _epochs_at(self, evaluation: int) -> float:
+        """The epochs that are trained when an evaluation, counted from 1, is made; a whole number at an epoch's end."""
+        epochs = min(evaluation * self._every, self.total_steps) / self._steps_per_epoch
+        return int(epochs) if epochs.is_integer() else round(epochs, 4)
 
     def _train_epoch(self) -> None:
-        """Train on the batches of the current epoch that are not done yet."""
+        """Train on the batches of the current epoch that are not done yet, and evaluate where it is due.
+
+        A checkpoint may have been made between a step and its evaluation.
+        """
         for part in self._parts:
             part.model.train()
+        self._evaluate_if_due()
         order = turns(self._turns, self._settings.seed * 1_000_003 + self._epoch)
         left = [(task, tuple(next(self._streams[task]))) for task in order[self._turn :]]
         for place, (task, batch) in enumerate(left, 1):
+            if self._out_of_patience():
+                return
             self._between_steps = False
             loss = self._add_gradients(task, batch, left[place] if place < len(left) else None)
             self._optimize(task, loss)
@@ -205,6 +218,18 @@ class Trainer:
                 self._writer.checkpoint(self._state())
             if asked % _CHECKPOINT:
                 raise KeyboardInterrupt
+            self._evaluate_if_due()
+        self._epoch, self._turn = self._epoch + 1, 0
+        if self._settings.checkpoint_steps is None:
+            self._writer.checkpoint(self._state())
+
+    def _evaluate_if_due(self) -> None:
+        """Evaluate after every `evaluate_every`, and after the last step."""
+        due = self._step // self._every
+        if self._step == self.total_steps and self._step % self._every:
+            due += 1
+        if len(self._history) < due:
+            self._evaluate()
 
     def _optimize(self, task: int, loss: float) -> None:
         """One optimizer step with the gradient that was added."""
@@ -256,7 +281,7 @@ class Trainer:
     def _require_finite(self, what: str, value: float) -> None:
         if math.isfinite(value):
             return
-        kept = f"the prompt of epoch {self._best_epoch}" if self._best_epoch else "the last prompt with a finite loss"
+        kept = f"the prompt of epoch {self._best_epoch:g}" if self._best_epoch else "the last prompt with a finite loss"
         raise TrainingError(
             f"the {what} became {value} in step {self._step + 1} of {self.total_steps}; {kept} was kept",
             hint=f"lower train.learning_rate (now {self._settings.learning_rate:g}), or raise train.warmup_ratio",
@@ -265,6 +290,8 @@ class Trainer:
     def _evaluate(self) -> None:
         """Score the validation split of each task and keep what is better than before."""
         started = time.monotonic()
+        number = len(self._history) + 1
+        epoch = self._epochs_at(number)
         values: dict[str, float] = {}
         firsts: list[float] = []
         bests: list[tuple[TaskPart, Evaluation]] = []
@@ -289,12 +316,12 @@ class Trainer:
         best = mean > self._best_mean
         if len(self._parts) > 1:
             values = {MEAN: mean, **values}
-        self._keep_bests(bests, values if best and len(self._parts) > 1 else None)
+        self._keep_bests(epoch, bests, values if best and len(self._parts) > 1 else None)
+        self._since_best += 1
         if best:
-            self._best_mean, self._best_epoch = mean, self._epoch
+            self._best_mean, self._best_epoch, self._since_best = mean, epoch, 0
         self._history.append(values)
-        epoch, self._epoch, self._turn = self._epoch, self._epoch + 1, 0
-        self._log(Evaluated(epoch, values, best, time.monotonic() - started))
+        self._log(Evaluated(number, epoch, values, best, time.monotonic() - started))
 
     def _on_evaluating(self, done: int, total: int) -> None:
         """Tell how far an evaluation has come.
@@ -306,12 +333,14 @@ class Trainer:
         if self._processes.size == 1 and self._stop():
             raise KeyboardInterrupt
 
-    def _keep_bests(self, bests: list[tuple[TaskPart, Evaluation]], values: dict[str, float] | None) -> None:
+    def _keep_bests(
+        self, epoch: float, bests: list[tuple[TaskPart, Evaluation]], values: dict[str, float] | None
+    ) -> None:
         for part, evaluation in bests:
-            self._writer.keep(part, part.model.inference_state(), self._epoch, evaluation)
-            self._best[self._parts.index(part)] = Best(self._epoch, evaluation.scores)
+            self._writer.keep(part, part.model.inference_state(), epoch, evaluation)
+            self._best[self._parts.index(part)] = Best(epoch, evaluation.scores)
         if values is not None:
-            self._writer.keep_shared(self._shared_state(), self._epoch, values)
+            self._writer.keep_shared(self._shared_state(), epoch, values)
 
     def _keep_something(self) -> None:
         """Without an evaluated epoch, the tensors as they are now are better than none."""
@@ -342,6 +371,7 @@ class Trainer:
                 taken=tuple(self._taken),
                 best=tuple(self._best),
                 best_epoch=self._best_epoch,
+                since_best=self._since_best,
                 best_mean=self._best_mean if self._best_epoch else None,
                 history=tuple(self._history),
             ),
@@ -355,7 +385,7 @@ class Trainer:
         self._epoch, self._turn = progress.epoch, progress.turn
         self._taken = list(progress.taken)
         self._best = list(progress.best)
-        self._best_epoch = progress.best_epoch
+        self._best_epoch, self._since_best = progress.best_epoch, progress.since_best
         self._best_mean = -math.inf if progress.best_mean is None else progress.best_mean
         self._history = list(progress.history)
         try:

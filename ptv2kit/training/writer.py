@@ -77,7 +77,7 @@ class RunWriter:
         self._named: deque[set[Path]] = deque(maxlen=recipe.train.keep_checkpoints)
 
     def log(self, row: LogEntry) -> None:
-        """Add a line to `metrics.jsonl` every ten steps, with the mean loss since the last one, and every epoch."""
+        """Add a line to `metrics.jsonl` every ten steps, with the mean loss since the last one, and each evaluation."""
         if isinstance(row, Step):
             self._losses.append(row.loss)
             if row.step % _EVERY and row.step != row.total_steps:
@@ -90,11 +90,11 @@ class RunWriter:
             seconds = round(row.seconds, 3)
             line = {"kind": "validation", "epoch": row.epoch, **row.values, "best": row.best, "seconds": seconds}
             shown = ", ".join(f"{name} {value:.2f}" for name, value in row.values.items())
-            self._folder.log(f"epoch {row.epoch}: {shown}{' (best)' if row.best else ''}")
+            self._folder.log(f"epoch {row.epoch:g}: {shown}{' (best)' if row.best else ''}")
         self._folder.append_metrics(line)
         self._lines += 1
 
-    def keep(self, part: TaskPart, tensors: dict[str, Tensor], epoch: int, evaluation: Evaluation | None) -> None:
+    def keep(self, part: TaskPart, tensors: dict[str, Tensor], epoch: float, evaluation: Evaluation | None) -> None:
         """Keep the tensors of a task's best epoch, and its predictions.
 
         Epoch 0 and None for a training that ends without an evaluated epoch.
@@ -108,7 +108,7 @@ class RunWriter:
             files["predictions.jsonl"] = prediction_lines(rows, evaluation.predictions).encode()
         self._keep(part.name if self._several else None, epoch, files)
 
-    def keep_shared(self, tensors: dict[str, Tensor], epoch: int, values: dict[str, float]) -> None:
+    def keep_shared(self, tensors: dict[str, Tensor], epoch: float, values: dict[str, float]) -> None:
         """Keep the tensors of all tasks in the epoch of their best mean."""
         facts = {
             "task": [part.name for part in self._parts],
@@ -146,16 +146,16 @@ class RunWriter:
             found = load_prompt(prompt_folder(self._folder.path, task))[1].get("epoch")
             if found != epoch:
                 raise ConfigError(
-                    f"the best prompt of the newest checkpoint is that of epoch {epoch}, but the run has kept "
+                    f"the best prompt of the newest checkpoint is that of epoch {epoch:g}, but the run has kept "
                     f"only that of epoch {found}: version 0.1 did not keep it with the checkpoint",
                     location=str(self._folder.path),
                     hint="start the run anew",
                 )
 
-    def _bests(self, state: TrainingState) -> list[tuple[str | None, int]]:
+    def _bests(self, state: TrainingState) -> list[tuple[str | None, float]]:
         """Task and epoch of everything that is kept when `state` is saved; the task is None in a run of one task."""
         progress = state.progress
-        found: list[tuple[str | None, int]] = [
+        found: list[tuple[str | None, float]] = [
             (part.name if self._several else None, best.epoch)
             for part, best in zip(self._parts, progress.best, strict=True)
         ]
@@ -163,16 +163,18 @@ class RunWriter:
             found.append((None, progress.best_epoch))
         return [(task, epoch) for task, epoch in found if epoch > 0]
 
-    def _kept(self, task: str | None, epoch: int) -> Path:
-        return self._folder.path / "checkpoints" / "best" / f"{epoch:05}" / ("prompt" if task is None else f"of {task}")
+    def _kept(self, task: str | None, epoch: float) -> Path:
+        return (
+            self._folder.path / "checkpoints" / "best" / f"{epoch:05g}" / ("prompt" if task is None else f"of {task}")
+        )
 
-    def _keep(self, task: str | None, epoch: int, files: Mapping[str, bytes]) -> None:
+    def _keep(self, task: str | None, epoch: float, files: Mapping[str, bytes]) -> None:
         self._folder.require()
         for name, content in files.items():
             write_atomically(self._kept(task, epoch) / name, content)
         self._publish(task, epoch)
 
-    def _publish(self, task: str | None, epoch: int) -> None:
+    def _publish(self, task: str | None, epoch: float) -> None:
         """Link what is kept of an epoch to where users look for it."""
         prompt = prompt_folder(self._folder.path, task)
         places = {
@@ -186,7 +188,7 @@ class RunWriter:
                 link_atomically(source, target)
 
     def _prompt(
-        self, tensors: dict[str, Tensor], facts: dict[str, Any], epoch: int, values: Mapping[str, float]
+        self, tensors: dict[str, Tensor], facts: dict[str, Any], epoch: float, values: Mapping[str, float]
     ) -> dict[str, bytes]:
         common = {
             "recipe": self._recipe.recipe,

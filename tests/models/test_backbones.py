@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -107,3 +108,16 @@ def test_words_that_are_split_are_cut_as_within_a_sentence(kind: str, backbone: 
     assert pieces == tokenizer.convert_ids_to_tokens(tokenizer(" " + sentence)["input_ids"])[-len(pieces) :]
     assert pieces[pieces.index("Ġdidn") + 1] == "'t"
     assert tokenizer.pad_token == "</s>"
+
+
+@pytest.mark.parametrize(("able", "expected"), [({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "fp32")])
+def test_auto_takes_bf16_where_the_processor_computes_with_it(
+    backbone: Path, monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    settings = Backbone.model_validate({"name": str(backbone), "dtype": "auto"})
+    spec = find_backbone(settings)
+    assert spec.settings.dtype == expected
+    assert load_backbone(spec).dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[expected]
+    assert find_backbone(settings, planning=True).settings.dtype == "bf16", "plans are for GPUs"

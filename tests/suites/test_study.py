@@ -41,7 +41,7 @@ def curve(epochs: Sequence[float], watcher: Log) -> TrialOutcome:
     for epoch, score in enumerate(epochs, start=1):
         watcher(Step(epoch, len(epochs), epoch, 0.0, 0.0))
         try:
-            watcher(Evaluated(epoch, {"accuracy": score, "f1": 0.0}, True, 0.0))
+            watcher(Evaluated(epoch, epoch, {"accuracy": score, "f1": 0.0}, True, 0.0))
         except StopTraining:
             return TrialOutcome("stopped", score, {"epochs": epoch})
     return TrialOutcome("finished", max(epochs), {"epochs": len(epochs)})

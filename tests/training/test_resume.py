@@ -22,6 +22,8 @@ from tests.training.tiny import prepare_with
         ("p_tuning_v2", {}),
         ("prefix_tuning", {"micro_batch_size": 2, "schedule": "exponential", "warmup_ratio": 0.2}),
         ("p_tuning", {"patience": 3, "weight_decay": 0.1, "schedule": "constant"}),
+        ("p_tuning_v2", {"evaluate_every": 0.34}),
+        ("p_tuning_v2", {"evaluate_every": "5 steps"}),
         ("lora", {"learning_rate": 1e-2}),
         ("fine_tuning", {"learning_rate": 1e-3}),
     ],

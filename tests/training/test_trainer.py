@@ -28,12 +28,12 @@ class Recorder:
 
     def __init__(self, fault: BaseException | None = None, at: int = 0) -> None:
         self.steps: list[tuple[float, float]] = []
-        self.evaluations: list[tuple[int, bool]] = []
+        self.evaluations: list[tuple[float, bool]] = []
         self.keeper = Kept()
         self._fault, self._at = fault, at
 
     @property
-    def kept(self) -> list[tuple[dict[str, torch.Tensor], int]]:
+    def kept(self) -> list[tuple[dict[str, torch.Tensor], float]]:
         return [(tensors, epoch) for _, tensors, epoch in self.keeper.bests]
 
     def log(self, row: LogEntry) -> None:
@@ -241,3 +241,31 @@ def test_batches_made_ahead_train_the_same(
         losses.append(recorder.steps)
         assert (len(threads) > 1) == ahead
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [(1.0, [1, 2, 3]), (2.0, [2, 3]), (0.5, [0.5, 1, 1.5, 2, 2.5, 3]), ("3 steps", [0.75, 1.5, 2.25, 3]), (9.0, [3])],
+)
+def test_evaluations_within_and_across_epochs(
+    backbone: Path, task_file: Path, every: float | str, expected: list[float]
+) -> None:
+    recorder = Recorder()
+    prepared = prepare_with(backbone, task_file, epochs=3, batch_size=3, evaluate_every=every)
+    assert len(prepared.splits["train"].features) in (10, 11, 12), "four batches"
+    result, _ = train(prepared, recorder)
+    assert [epoch for epoch, _ in recorder.evaluations] == list(result.evaluated) == expected
+    assert len(result.history) == len(expected)
+    assert result.epochs == 3
+    plain = Recorder()
+    train(prepare_with(backbone, task_file, epochs=3, batch_size=3), plain)
+    assert plain.steps == recorder.steps, "an evaluation changes nothing of the training"
+
+
+def test_patience_counts_evaluations_and_may_end_an_epoch(backbone: Path, task_file: Path) -> None:
+    recorder = Recorder()
+    settings: dict[str, Any] = {"epochs": 50, "batch_size": 3, "evaluate_every": 0.25, "patience": 6}
+    result, _ = train(prepare_with(backbone, task_file, **settings), recorder)
+    best = max(index for index, (_, best) in enumerate(recorder.evaluations) if best)
+    assert len(recorder.evaluations) == best + 1 + 6
+    assert result.evaluated[-1] < 50

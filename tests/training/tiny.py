@@ -19,16 +19,18 @@ class Kept:
     """Keeps in memory what a training keeps."""
 
     def __init__(self) -> None:
-        self.bests: list[tuple[str, dict[str, torch.Tensor], int]] = []
-        self.shared: list[tuple[dict[str, torch.Tensor], int]] = []
+        self.bests: list[tuple[str, dict[str, torch.Tensor], float]] = []
+        self.shared: list[tuple[dict[str, torch.Tensor], float]] = []
         self.evaluations: list[Evaluation | None] = []
         self.states: list[TrainingState] = []
 
-    def keep(self, part: TaskPart, tensors: dict[str, torch.Tensor], epoch: int, evaluation: Evaluation | None) -> None:
+    def keep(
+        self, part: TaskPart, tensors: dict[str, torch.Tensor], epoch: float, evaluation: Evaluation | None
+    ) -> None:
         self.bests.append((part.name, tensors, epoch))
         self.evaluations.append(evaluation)
 
-    def keep_shared(self, tensors: dict[str, torch.Tensor], epoch: int, values: dict[str, float]) -> None:
+    def keep_shared(self, tensors: dict[str, torch.Tensor], epoch: float, values: dict[str, float]) -> None:
         self.shared.append((tensors, epoch))
 
     def checkpoint(self, state: TrainingState) -> None:
