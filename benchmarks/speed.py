@@ -13,25 +13,23 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from peers.epoch import EpochTimes, epoch_times
+from peers.epoch import EpochTimes, Peer, epoch_times
 from peers.goals import Goal
 from peers.methods import METHODS, MethodName
 from peers.rows import FIXED, LENGTHS
-from peers.score import TimeToScore, time_to_score
 from peers.setting import SHAPES, Setting, backbone_folder
-from peers.startup import COMMANDS, startup_times
+from peers.startup import COMMANDS, IMPORTS, startup_commands, startup_times
 from peers.step import peak_memory, step_times
-from peers.timing import Spent, ratios, ratios_of, spread
+from peers.timing import ratios, spread
 
-PARTS = ("step", "memory", "epoch", "score", "startup")
+PARTS = ("step", "memory", "epoch", "startup")
 ON_ROWS: tuple[MethodName, ...] = ("ptv2kit", "peft-prefix", "peft-lora", "official", "fine-tuning")
 """Methods that are measured on real rows; the others differ from these in a step only."""
-TO_SCORE: tuple[MethodName, ...] = ("ptv2kit", "peft-prefix", "peft-lora", "fine-tuning")
 EXAMPLES = """\
 examples:
   python benchmarks/speed.py --data-root data
@@ -119,71 +117,54 @@ def report_epoch(report: Report, setting: Setting, options: argparse.Namespace, 
         f"\nepoch, {setting.shape}, {data}: {found.rows} rows, {found.validation_rows} to predict, "
         f"{found.real_tokens} real tokens"
     )
-    report.say(f"{'':14}{'tokens':>8}{'training rows/s':>22}{'inference rows/s':>22}{'epoch / ptv2kit':>22}")
+    report.say(f"{'':22}{'tokens':>8}{'training rows/s':>22}{'inference rows/s':>22}{'epoch / ptv2kit':>22}")
     whole = {n: [e.training.cpu + e.evaluation.cpu for e in epochs] for n, epochs in found.epochs.items()}
     training = {n: [e.training.cpu for e in epochs] for n, epochs in found.epochs.items()}
-    for name in names:
-        trained = spread([found.rows / seconds for seconds in training[name]])
-        predicted = spread([found.validation_rows / epoch.evaluation.cpu for epoch in found.epochs[name]])
-        faster = ratios(whole[name], whole["ptv2kit"])
-        report.say(f"{name:14}{found.tokens[name]:>8}{trained!s:>22}{predicted!s:>22}{faster!s:>22}")
+    own: Peer = ("ptv2kit", True)
+    for peer, epochs in found.epochs.items():
+        name, grouped = peer
+        trained = spread([found.rows / seconds for seconds in training[peer]])
+        predicted = spread([found.validation_rows / epoch.evaluation.cpu for epoch in epochs])
+        faster = ratios(whole[peer], whole[own])
+        label = f"{name}, {'grouped' if grouped else 'random'}"
+        report.say(f"{label:22}{found.tokens[peer]:>8}{trained!s:>22}{predicted!s:>22}{faster!s:>22}")
         report.add(
             "epoch",
             shape=setting.shape,
             set=data,
             method=name,
+            grouped=grouped,
             rows=found.rows,
             validation_rows=found.validation_rows,
-            tokens=found.tokens[name],
+            tokens=found.tokens[peer],
             training_rows_per_second=asdict(trained),
             inference_rows_per_second=asdict(predicted),
-            ptv2kit_training_faster=asdict(ratios(training[name], training["ptv2kit"])),
+            ptv2kit_training_faster=asdict(ratios(training[peer], training[own])),
             ptv2kit_epoch_faster=asdict(faster),
         )
-    if "peft-prefix" in names:
-        least = found.real_tokens / found.tokens["peft-prefix"]
-        value = spread([own / least for own in ratios_of(training["ptv2kit"], training["peft-prefix"])])
-        where = f"{setting.shape}, {data}"
-        report.goals.append(Goal(f"training / padded training / share of real tokens, {where}", "at most", 1.1, value))
-    limits = [("peft-prefix", 1.5), *([("official", 2.5)] if data in FIXED else [])]
-    for name, limit in limits:
-        if name not in names:
+    for peer, limit in ((("peft-prefix", False), 1.5), (("peft-prefix", True), 1.0), (("official", False), 2.5)):
+        if peer not in training or (peer[0] == "official" and data not in FIXED):
             continue
-        value = ratios(training[name], training["ptv2kit"])
-        report.goals.append(Goal(f"training rows/s / {name}, {setting.shape}, {data}", "at least", limit, value))
+        value = ratios(training[peer], training[own])
+        label = f"{peer[0]} with {'grouped' if peer[1] else 'random'} batches"
+        report.goals.append(Goal(f"training rows/s / {label}, {setting.shape}, {data}", "at least", limit, value))
 
 
-def report_score(report: Report, setting: Setting, options: argparse.Namespace) -> None:
-    """CPU seconds of training until a score is reached, one seed after another."""
-    report.say(f"\ntime to a score of {options.target:g}, {setting.shape}, wnut17, {options.score_rows} rows")
-    for seed in options.score_seeds:
-        for name in TO_SCORE:
-            found: TimeToScore = in_fresh_process(
-                time_to_score,
-                replace(setting, seed=seed),
-                name,
-                "wnut17",
-                options.data_root,
-                options.score_rows,
-                options.score_validation_rows,
-                options.target,
-                options.score_epochs,
-            )
-            scores = " ".join(f"{score:.1f}" for score in found.scores)
-            ending = "reached" if found.reached else "NOT reached"
-            report.say(f"seed {seed} {name:14}{ending} after {found.spent.cpu:.0f} CPU seconds; epochs: {scores}")
-            report.add("score", shape=setting.shape, method=name, target=options.target, **asdict(found))
-
-
-def report_startup(report: Report, options: argparse.Namespace) -> None:
-    """CPU seconds of commands."""
+def report_startup(report: Report, options: argparse.Namespace, folder: Path) -> None:
+    """CPU seconds of commands, and their ratio to importing the libraries that they stand on."""
     report.say("\nstart-up, CPU seconds")
-    for command, limit in COMMANDS.items():
-        spent: list[Spent] = startup_times(command, options.rounds)
-        cpu, wall = spread([turn.cpu for turn in spent]), spread([turn.wall for turn in spent])
-        report.say(f"ptv2kit {command:36}{cpu!s:>24}, on the wall {wall}")
-        report.add("startup", command=command, cpu=asdict(cpu), wall=asdict(wall))
-        report.goals.append(Goal(f"CPU seconds of ptv2kit {command}", "at most", limit, cpu))
+    report.say(f"{'':42}{'CPU seconds':>20}{'/ imports':>18}{'/ with a model':>18}")
+    spent = startup_times(startup_commands(folder), options.rounds)
+    cpu = {name: [turn.cpu for turn in turns] for name, turns in spent.items()}
+    libraries, model = IMPORTS
+    for name, seconds in cpu.items():
+        to_libraries, to_model = ratios(seconds, cpu[libraries]), ratios(seconds, cpu[model])
+        report.say(f"{name:42}{spread(seconds)!s:>20}{to_libraries!s:>18}{to_model!s:>18}")
+        own = {"cpu": asdict(spread(seconds)), "to_imports": asdict(to_libraries), "to_model": asdict(to_model)}
+        report.add("startup", command=name, **own)
+        if name in COMMANDS:
+            limit = COMMANDS[name]
+            report.goals.append(Goal(f"CPU seconds of ptv2kit {name}", "at most", limit, spread(seconds)))
 
 
 def parse() -> argparse.Namespace:
@@ -196,7 +177,7 @@ def parse() -> argparse.Namespace:
     add("--shapes", nargs="+", choices=SHAPES, default=SHAPES, help="of the backbone; default: all")
     add("--sets", nargs="+", choices=tuple(LENGTHS), default=tuple(LENGTHS), help="of the part epoch; default: all")
     add("--methods", nargs="+", choices=ON_ROWS, default=ON_ROWS, help="beside ptv2kit in the part epoch; default: all")
-    add("--data-root", type=Path, metavar="DIR", help="folder of the data sets; for the parts epoch and score")
+    add("--data-root", type=Path, metavar="DIR", help="folder of the data sets; for the part epoch")
     add("--rounds", type=int, default=5, help="turns of each method; default: %(default)s")
     add("--memory-rounds", type=int, default=2, help="processes of each method; default: %(default)s")
     add("--threads", type=int, default=1, help="of torch; default: %(default)s")
@@ -205,16 +186,11 @@ def parse() -> argparse.Namespace:
     add("--prompt-length", type=int, default=20, help="default: %(default)s")
     add("--rows", type=int, default=160, help="trained on in an epoch; default: %(default)s")
     add("--validation-rows", type=int, default=96, help="predicted in an epoch; default: %(default)s")
-    add("--target", type=float, default=35.0, help="score to reach, span F1 of wnut17; default: %(default)s")
-    add("--score-rows", type=int, default=800, help="trained on until the score; at most 800; default: %(default)s")
-    add("--score-validation-rows", type=int, default=320, help="default: %(default)s")
-    add("--score-epochs", type=int, default=10, help="after which it is given up; default: %(default)s")
-    add("--score-seeds", type=int, nargs="+", default=[11], help="default: %(default)s")
     add("--seed", type=int, default=11, help="default: %(default)s")
     add("--json", action="store_true", help="print all figures as one JSON object; the tables go to the standard error")
     options = parser.parse_args()
-    if options.data_root is None and {"epoch", "score"} & set(options.parts):
-        parser.error("the parts epoch and score need --data-root")
+    if options.data_root is None and "epoch" in options.parts:
+        parser.error("the part epoch needs --data-root")
     return options
 
 
@@ -233,10 +209,8 @@ def main() -> None:
                 report_memory(report, setting, options)
             for data in options.sets if "epoch" in options.parts else ():
                 report_epoch(report, setting, options, data)
-            if "score" in options.parts and shape == "mini":
-                report_score(report, setting, options)
-    if "startup" in options.parts:
-        report_startup(report, options)
+        if "startup" in options.parts:
+            report_startup(report, options, Path(place) / "runs")
     report.say("\ngoals, median (lowest-highest)")
     for goal in report.goals:
         report.say(str(goal))

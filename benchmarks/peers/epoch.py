@@ -1,7 +1,9 @@
 """Whole epochs on real rows: training, evaluation, and all that lies between.
 
 ptv2kit runs its own trainer, with its own batches. The others run a plain loop, which spares them the overhead of a
-trainer: random batches padded to their longest row (`official`: to a fixed length), rows to predict as they come.
+trainer, in two ways: as their users run them, with random batches padded to their longest row (`official`: to a fixed
+length) and rows to predict as they come; and `grouped`, with the sampler that transformers' Trainer has for rows of
+similar length, and rows to predict sorted by length, which is what ptv2kit does.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 
 from peers.methods import LEARNING_RATES, Method, MethodName, build, toolkit_recipe
-from peers.rows import FIXED, LENGTHS, padded_tokens, prepared_rows, random_batches, widened
+from peers.rows import FIXED, LENGTHS, padded_tokens, peer_batches, prepared_rows, widened
 from peers.setting import Setting
 from peers.timing import Clock, Spent
 from ptv2kit.data.batching import grouped_batches
@@ -32,6 +34,10 @@ from ptv2kit.training.writer import RunWriter
 BATCH_SIZE = 16
 EVAL_BATCH_SIZE = 32
 _CPU = torch.device("cpu")
+
+
+Peer = tuple[MethodName, bool]
+"""A method, and whether its batches are of rows of similar length."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +63,15 @@ class EpochTimes:
         rows: that were trained on in each epoch.
         validation_rows: that were predicted.
         real_tokens: of the rows that were trained on.
-        tokens: computed in an epoch of training, padding included, by method.
-        epochs: by method.
+        tokens: computed in an epoch of training, padding included, by peer.
+        epochs: by peer.
     """
 
     rows: int
     validation_rows: int
     real_tokens: int
-    tokens: dict[str, int]
-    epochs: dict[str, list[Epoch]]
+    tokens: dict[Peer, int]
+    epochs: dict[Peer, list[Epoch]]
 
 
 def epoch_times(
@@ -75,29 +81,32 @@ def epoch_times(
     setting.prepare_process()
     prepared = prepared_rows(setting, data, data_root, rows, validation_rows)
     fixed = LENGTHS[data] if data in FIXED else None
-    streams: dict[str, Iterator[Epoch]] = {}
-    tokens: dict[str, int] = {}
-    for name in names:
-        streams[name] = epochs(name, setting, prepared, fixed, init="normal")
+    streams: dict[Peer, Iterator[Epoch]] = {}
+    tokens: dict[Peer, int] = {}
+    peers: list[Peer] = [
+        (name, grouped)
+        for name in names
+        for grouped in ((True,) if name.startswith("ptv2kit") else (False,) if name == "official" else (False, True))
+    ]
+    for name, grouped in peers:
+        streams[name, grouped] = epochs(name, setting, prepared, fixed, init="normal", grouped=grouped)
         train = prepared.splits["train"]
-        own = name.startswith("ptv2kit")
-        batches = (
-            grouped_batches(train.lengths, BATCH_SIZE, setting.seed)
-            if own
-            else random_batches(train, BATCH_SIZE, setting.seed)
-        )
-        tokens[name] = padded_tokens(train, batches, fixed if name == "official" else None)
+        if name.startswith("ptv2kit"):
+            batches = grouped_batches(train.lengths, BATCH_SIZE, setting.seed)
+        else:
+            batches = peer_batches(train, BATCH_SIZE, setting.seed, grouped=grouped)
+        tokens[name, grouped] = padded_tokens(train, batches, fixed if name == "official" else None)
     real_tokens = sum(prepared.splits["train"].lengths)
-    done: dict[str, list[Epoch]] = {name: [] for name in names}
+    done: dict[Peer, list[Epoch]] = {peer: [] for peer in peers}
     for _ in range(setting.rounds):
-        for name in names:
-            done[name].append(next(streams[name]))
+        for peer in peers:
+            done[peer].append(next(streams[peer]))
     split, validation = prepared.splits["train"], prepared.splits["validation"]
     return EpochTimes(len(split.features), len(validation.features), real_tokens, tokens, done)
 
 
 def epochs(
-    name: MethodName, setting: Setting, prepared: Prepared, fixed_length: int | None, init: str
+    name: MethodName, setting: Setting, prepared: Prepared, fixed_length: int | None, init: str, *, grouped: bool
 ) -> Iterator[Epoch]:
     """One epoch after another, without end; the rate is constant.
 
@@ -107,6 +116,7 @@ def epochs(
         prepared: the rows.
         fixed_length: what `official` pads to; None: to the batch's longest.
         init: how ptv2kit's prompt starts.
+        grouped: whether a peer's batches are of rows of similar length.
     """
     recipe = toolkit_recipe(
         name,
@@ -125,11 +135,11 @@ def epochs(
     else:
         method = build(name, setting.folder, prepared.scheme.unit, len(prepared.scheme.names), setting.prompt_length)
         length = fixed_length if name == "official" else None
-        yield from _plain_epochs(method, LEARNING_RATES[name], prepared, length, setting.seed)
+        yield from _plain_epochs(method, LEARNING_RATES[name], prepared, length, setting.seed, grouped=grouped)
 
 
 def _plain_epochs(
-    method: Method, learning_rate: float, prepared: Prepared, length: int | None, seed: int
+    method: Method, learning_rate: float, prepared: Prepared, length: int | None, seed: int, *, grouped: bool
 ) -> Iterator[Epoch]:
     train, validation, scheme = prepared.splits["train"], prepared.splits["validation"], prepared.scheme
     optimizer = method.optimizer(learning_rate)
@@ -138,15 +148,18 @@ def _plain_epochs(
         number += 1
         clock = Clock.start()
         method.model.train()
-        for rows in random_batches(train, BATCH_SIZE, seed + number):
+        for rows in peer_batches(train, BATCH_SIZE, seed + number, grouped=grouped):
             batch = scheme.collate([train.features[row] for row in rows])
             method.step(batch if length is None else widened(batch, length), optimizer)
         training, clock = clock.spent(), Clock.start()
         method.model.eval()
         predictions: list[Prediction] = []
         with torch.inference_mode():
-            for at in range(0, len(validation.features), EVAL_BATCH_SIZE):
-                features = list(validation.features[at : at + EVAL_BATCH_SIZE])
+            order = range(len(validation.features))
+            if grouped:
+                order = sorted(order, key=lambda row: -validation.features[row].length)
+            for at in range(0, len(order), EVAL_BATCH_SIZE):
+                features = [validation.features[row] for row in order[at : at + EVAL_BATCH_SIZE]]
                 batch = scheme.collate(features)
                 logits = method.logits(batch if length is None else widened(batch, length))
                 if logits.dim() == 3:  # decoding counts on the batch's own length

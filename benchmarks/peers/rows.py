@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from peers.methods import toolkit_recipe
 from peers.setting import Setting
@@ -67,10 +69,13 @@ def _spread_rows(split: EncodedSplit, count: int, block: int, seed: int) -> Enco
     return replace(split, features=tuple(feature for feature in split.features if feature.row in chosen))
 
 
-def random_batches(split: EncodedSplit, batch_size: int, seed: int) -> list[list[int]]:
-    """Rows in random order, as a plain data loader takes them."""
+def peer_batches(split: EncodedSplit, batch_size: int, seed: int, *, grouped: bool) -> list[list[int]]:
+    """Rows in random order, as a plain data loader takes them; or as the Trainer's `group_by_length` does."""
     order = list(range(len(split.features)))
-    random.Random(seed).shuffle(order)
+    if grouped:
+        order = get_length_grouped_indices(split.lengths, batch_size, generator=torch.Generator().manual_seed(seed))
+    else:
+        random.Random(seed).shuffle(order)
     return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
 
 

@@ -46,6 +46,11 @@ def _faults(recipe: Recipe, tasks: Sequence[AnyTask], base: Path) -> Iterator[Fa
     if recipe.limit.test is not None and all(task.data.splits.test is None for task in tasks):
         without = f"task '{names[0]}' has no test split" if len(names) == 1 else "no task has a test split"
         yield Fault(("limit", "test"), f"'limit.test' is set, but {without}")
+    for task in tasks if recipe.train.select_on is not None else ():
+        if any(task.data.splits.faults()):
+            message = "'train.select_on' must be a share above 0% and up to 50%"
+            yield Fault(("train", "select_on"), message)
+            break
     yield from _method(recipe, tasks)
     yield from _prompt(recipe, tasks, base)
     yield from _train(recipe)

@@ -128,6 +128,8 @@ def load_recipe(path: Path, overrides: Sequence[str | Setting] = ()) -> Resolved
         problems += task_problems
         if task is not None:
             tasks.append(ResolvedTask(task, task_path, task_merged))
+    if recipe is not None and recipe.train.select_on is not None:
+        tasks = [_selecting_on(recipe.train.select_on, task) for task in tasks]
     if recipe is not None and len(tasks) == len(names):
         problems += check_recipe(recipe, [task.task for task in tasks], merged)
     if problems:
@@ -135,6 +137,13 @@ def load_recipe(path: Path, overrides: Sequence[str | Setting] = ()) -> Resolved
     assert recipe is not None
     assert tasks
     return ResolvedRecipe(recipe, tuple(tasks), path, merged)
+
+
+def _selecting_on(share: str, found: ResolvedTask) -> ResolvedTask:
+    """See `train.select_on`."""
+    data = found.task.data
+    splits = {"splits": data.splits.selecting_on(share)}
+    return replace(found, task=found.task.model_copy(update={"data": data.model_copy(update=splits)}))
 
 
 def resolved_yaml(section: Section) -> str:

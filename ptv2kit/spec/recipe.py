@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from ptv2kit.spec.base import Name, Section
 from ptv2kit.spec.layers import Layers
+from ptv2kit.spec.sources import SHARE
 
 Method = Literal["p_tuning_v2", "prefix_tuning", "prompt_tuning", "p_tuning", "linear_probe", "lora", "fine_tuning"]
 DEEP_METHODS: frozenset[Method] = frozenset({"p_tuning_v2", "prefix_tuning"})
@@ -134,6 +135,10 @@ class Train(Section):
     evaluate_every: Interval = 1.0
     """Epochs between two evaluations on the validation split, also a part of one such as 0.25; or `200 steps`. The last
     step is evaluated always."""
+    select_on: Annotated[str, Field(pattern=rf"^{SHARE.pattern}$")] | None = None
+    """Choose the best epoch on this share of the training rows, such as `10%`, which is kept from training, and score
+    the task's validation rows once, as test rows that nothing was chosen on; null: choose on the validation rows. A
+    task whose validation rows are such a share is left as it is."""
     patience: PositiveInt | None = None
     """Stop after so many evaluations without a better score; null: train to the end."""
     mixing: Literal["proportional", "uniform"] | Annotated[float, Field(ge=1.0)] = "proportional"

@@ -42,6 +42,19 @@ class Splits(Section):
                 tests = {f"test_{name}": file for name, file in self.test.items()}
         return {"train": self.train, "validation": self.validation, **tests}
 
+    def selecting_on(self, share: str) -> Splits:
+        """The best epoch is chosen on a share of the training rows, and what was to choose it is a test split."""
+        if "validation" in self.shares():
+            return self
+        match self.test:
+            case None:
+                test: str | dict[str, str] = self.validation
+            case str():
+                test = {"validation": self.validation, "test": self.test}
+            case _:
+                test = {"validation": self.validation, **self.test}
+        return self.model_copy(update={"validation": share, "test": test})
+
     def shares(self) -> dict[str, float]:
         """The splits that are shares of the training rows, each between 0 and 1."""
         found = {split: SHARE.fullmatch(file.strip()) for split, file in self.by_name().items()}

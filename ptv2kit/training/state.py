@@ -39,6 +39,9 @@ class Evaluated:
     Args:
         number: of the evaluation, from 1.
         epoch: passes over the data so far, a whole number unless it was evaluated within one.
+        seconds: wall time of the evaluation.
+        trained: seconds of training so far, without evaluations, and processor seconds of the same; since the start,
+            or since the checkpoint of a resumed run.
     """
 
     number: int
@@ -46,6 +49,7 @@ class Evaluated:
     values: dict[str, float]
     best: bool
     seconds: float
+    trained: tuple[float, float] = (0.0, 0.0)
 
 
 LogEntry = Step | Evaluated

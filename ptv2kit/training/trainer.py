@@ -69,6 +69,25 @@ def seed_everything(seed: int) -> None:
 
 
 @final
+class _Clock:
+    """Seconds on the wall and of the processor, without those in which it stands."""
+
+    def __init__(self) -> None:
+        self._wall = self._processor = 0.0
+        self._since = (0.0, 0.0)
+
+    def go_on(self) -> None:
+        """Count from now on."""
+        self._since = (time.monotonic(), time.process_time())
+
+    def stop(self) -> tuple[float, float]:
+        """Stop counting; what has been counted."""
+        self._wall += time.monotonic() - self._since[0]
+        self._processor += time.process_time() - self._since[1]
+        return self._wall, self._processor
+
+
+@final
 class Trainer:
     """Trains one task, or several that share backbone and prompt, and keeps the tensors of the best epochs.
 
@@ -131,6 +150,7 @@ class Trainer:
         self._since_best = 0
         self._history: list[dict[str, float]] = []
         self._between_steps = True
+        self._clock = _Clock()
         if start is not None:
             self._restore(start)
         self._streams = [
@@ -152,6 +172,7 @@ class Trainer:
             TrainingError: loss or gradient is no longer a number; the best tensors so far are kept.
         """
         started = time.monotonic()
+        self._clock.go_on()
         ending: Literal["finished", "interrupted", "stopped"] = "finished"
         try:
             while self._epoch <= self._settings.epochs and not self._out_of_patience():
@@ -290,6 +311,7 @@ class Trainer:
     def _evaluate(self) -> None:
         """Score the validation split of each task and keep what is better than before."""
         started = time.monotonic()
+        trained = self._clock.stop()
         number = len(self._history) + 1
         epoch = self._epochs_at(number)
         values: dict[str, float] = {}
@@ -321,7 +343,8 @@ class Trainer:
         if best:
             self._best_mean, self._best_epoch, self._since_best = mean, epoch, 0
         self._history.append(values)
-        self._log(Evaluated(number, epoch, values, best, time.monotonic() - started))
+        self._clock.go_on()
+        self._log(Evaluated(number, epoch, values, best, time.monotonic() - started, trained))
 
     def _on_evaluating(self, done: int, total: int) -> None:
         """Tell how far an evaluation has come.

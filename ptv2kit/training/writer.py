@@ -87,8 +87,9 @@ class RunWriter:
             facts = {"step": row.step, "epoch": row.epoch, "loss": mean, "learning_rate": row.learning_rate}
             line = {"kind": "train", **facts}
         else:
-            seconds = round(row.seconds, 3)
-            line = {"kind": "validation", "epoch": row.epoch, **row.values, "best": row.best, "seconds": seconds}
+            wall, processor = (round(seconds, 3) for seconds in row.trained)
+            times = {"seconds": round(row.seconds, 3), "training_seconds": wall, "training_cpu_seconds": processor}
+            line = {"kind": "validation", "epoch": row.epoch, **row.values, "best": row.best, **times}
             shown = ", ".join(f"{name} {value:.2f}" for name, value in row.values.items())
             self._folder.log(f"epoch {row.epoch:g}: {shown}{' (best)' if row.best else ''}")
         self._folder.append_metrics(line)

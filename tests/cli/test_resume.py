@@ -31,7 +31,8 @@ def outcome(run: Path) -> dict[str, Any]:
     results = {key: value for key, value in read_json(run / "results.json").items() if key != "seconds"}
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
-        line.pop("seconds", None)
+        for key in ("seconds", "training_seconds", "training_cpu_seconds"):
+            line.pop(key, None)
     return {"results": results, "metrics": lines, "predictions": (run / "predictions/validation.jsonl").read_text()}
 
 

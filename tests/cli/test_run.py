@@ -69,6 +69,26 @@ def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def test_the_epoch_is_chosen_on_a_share_of_the_training_rows(project: Project) -> None:
+    code, _, err = project.run("train.select_on=25%", "train.epochs=2")
+    assert code == 0, err
+    results = json.loads((project.runs[-1] / "results.json").read_text())
+    assert set(results["metrics"]) == {"validation", "test"}
+    rows = len((project.folder / "rows.jsonl").read_text().splitlines())
+    lines = {
+        split: (project.runs[-1] / "predictions" / f"{split}.jsonl").read_text().splitlines()
+        for split in ("validation", "test")
+    }
+    assert len(lines["test"]) == rows, "the rows that were to choose the epoch"
+    assert 0 < len(lines["validation"]) < rows / 2
+    assert main(["evaluate", str(project.runs[-1]), "--split", "test", "--json"]) == 0
+    found = json.loads(project.capsys.readouterr().out)
+    assert found["metrics"]["span_f1"] == pytest.approx(results["metrics"]["test"]["span_f1"])
+    code, _, err = project.run("train.select_on=60%")
+    assert code == 2
+    assert "'train.select_on' must be a share above 0% and up to 50%" in err
+
+
 def test_a_run_leaves_a_whole_folder(project: Project) -> None:
     code, out, err = project.run()
     assert code == 0
