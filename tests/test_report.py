@@ -119,7 +119,8 @@ def test_a_report_says_what_the_runs_say(folder: Path, capsys: pytest.CaptureFix
             assert expected[origin]["difference"] == pytest.approx(item["validation_max"]["mean"] - value)
             assert expected[origin]["missed"] is (origin == "paper" and item["validation_max"]["mean"] < value)
     where = folder / "runs/depth/report"
-    assert {path.name for path in where.iterdir()} == {"report.md", "report.html", "depth.png", "depth.svg"}
+    figures = {f"{name}.{kind}" for name in ("depth", "depth-curves") for kind in ("png", "svg", "pdf")}
+    assert {path.name for path in where.iterdir()} == {"report.md", "report.html", "tables", *figures}
     assert (where / "depth.png").read_bytes().startswith(b"\x89PNG")
     text = (where / "report.md").read_text()
     assert r"How deep \<prompts\> reach." in text

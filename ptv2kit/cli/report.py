@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 from pathlib import Path
 
@@ -17,10 +18,11 @@ def run(args: argparse.Namespace) -> int:
     """Write the report.
 
     Raises:
-        ConfigError: an argument is not a suite or run, nothing has been run, or matplotlib is not installed.
+        ConfigError: an argument is not a suite or run, nothing has been run, or jinja2 is not installed.
         DataError: a file of a run is not what it should be.
     """
-    require_extra("matplotlib", "the figures of a report need matplotlib", "report")
+    require_extra("jinja2", "the pages of a report need jinja2", "report")
+    figures = importlib.util.find_spec("matplotlib") is not None
     sources = [_source(str(source), args.runs_dir) for source in args.sources]
     groups = collect(sources, args.runs_dir)
     folder = args.to
@@ -28,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         suites = {suite_folder(source, args.runs_dir) for source in sources}
         only = suites.pop() if len(suites) == 1 else None
         folder = (only or args.runs_dir) / "report"
-    report = build(groups)
+    report = build(groups, figures=figures)
     files = write_report(report, folder)
     if args.json:
         content = {"folder": str(folder), "files": [path.name for path in files], **to_json(report)}
@@ -38,7 +40,10 @@ def run(args: argparse.Namespace) -> int:
             show(f"{part.title}: {part.summary}\n", end="")
             for title, found in part.problems.items():
                 show(f"  {title}: {len(found)}\n", end="")
-        show("".join(f"{path}\n" for path in files), end="")
+        if not figures:
+            show("no figures: they need matplotlib; pip install 'ptv2kit[report]'\n", end="")
+        show("".join(f"{path}\n" for path in files if path.parent == folder), end="")
+        show(f"{folder / 'tables'}: every table as CSV and LaTeX\n", end="")
     return 0
 
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 from ptv2kit.report.cells import count_text, is_number, short_value
 from ptv2kit.report.configurations import BACKBONE, METHOD, Configuration, Section, Stat
+from ptv2kit.report.evidence import largest_class
 from ptv2kit.report.tables import Headline, headlines
 from ptv2kit.spec.suite import short_names
 
 LENGTH = "prompt.length"
 LAYERS = "prompt.layers"
 TASK = "task"
+_MOST_MISSING = 8
 MOST_SERIES = 16
 """Lines, or colours of bars, that a chart may have; more cannot be told apart."""
 WIDEST_SPAN = 8.0
 """Ratio of the ends from which a numeric axis is logarithmic."""
+EPOCHS = "epochs of training"
 FROM_BELOW = "ascending (from the first layer)"
 FROM_ABOVE = "descending (from the last layer)"
 _RANGE = re.compile(r"(\d+)-(\d+)")
@@ -60,7 +63,12 @@ class Panel:
 @final
 @dataclass(frozen=True)
 class Chart:
-    """A chart: `line`, `dots` that are not joined, or `bars`; `names` are all series in the order of colours."""
+    """A chart: `line`, `dots` that are not joined, or `bars`; `names` are all series in the order of colours.
+
+    Args:
+        chance: of bars, by the task's label, the accuracy of naming the largest class always.
+        missing: what has no score, in words.
+    """
 
     name: str
     title: str
@@ -69,6 +77,8 @@ class Chart:
     scale: Scale
     names: tuple[str, ...]
     panels: tuple[Panel, ...]
+    chance: Mapping[str, float] = field(default_factory=dict[str, float])
+    missing: tuple[str, ...] = ()
 
 
 @final
@@ -87,6 +97,8 @@ class _Axis:
 def charts(section: Section) -> list[Chart]:
     """The charts of a section; none without a finished run, or if its runs differ in too many ways for one."""
     items = [item for item in section.configurations if item.finished]
+    # The joint stage of multi-task training is a step on the way; the paper has no column of it.
+    items = [item for item in items if not item.joint] or items
     if not items:
         found: list[Chart] = []
     elif section.group.search:
@@ -96,6 +108,8 @@ def charts(section: Section) -> list[Chart]:
         found = [_chart(section, items, axis, section.group.name)]
     else:
         found = [_bars(section, items, headlines(items))]
+    if items and not section.group.search:
+        found.append(_curves(section, items))
     return [chart for chart in found if chart.panels and len(chart.names) <= MOST_SERIES]
 
 
@@ -218,7 +232,7 @@ def _chart(section: Section, items: Sequence[Configuration], axis: _Axis, file_n
             if points:
                 series.append(Series(name, tuple(sorted(points, key=lambda point: point.x))))
         if series:
-            panels.append(Panel(task, headline.text, tuple(series)))
+            panels.append(Panel(section.group.labels.get(task, task), headline.text, tuple(series)))
     if axis.used == BACKBONE and len(panels) > 1:
         panels = [*_mean_panel(panels), *panels]
     kind = "dots" if section.group.search else "line"
@@ -227,29 +241,32 @@ def _chart(section: Section, items: Sequence[Configuration], axis: _Axis, file_n
 
 def _series_names(section: Section, item: Configuration, axis: _Axis) -> list[str]:
     """The lines that a configuration is on: what it differs in besides task and axis."""
-    items = section.configurations
+    items = [other for other in section.configurations if other.joint == item.joint]
     parts: list[str] = []
-    if axis.used != METHOD and len({other.method for other in items}) > 1:
-        parts.append(item.method)
+    if axis.used != METHOD and len({other.method_name for other in items}) > 1:
+        parts.append(item.method_name)
     if axis.used != BACKBONE and len({other.backbone for other in items}) > 1:
-        parts.append(item.backbone.rsplit("/", 1)[-1])
+        parts.append(item.backbone_name.rsplit("/", 1)[-1])
     if not section.group.search:  # there every trial has values of its own
         short = short_names(dict.fromkeys(section.varied))
         rest = [
-            key for key in section.varied if key not in {TASK, METHOD, BACKBONE, axis.used} and key in item.settings
+            key
+            for key in section.varied
+            if key not in {TASK, METHOD, BACKBONE, "init_from", axis.used} and key in item.settings
         ]
-        parts += [f"{short[key]}={short_value(item.settings[key])}" for key in rest]
+        labels = section.group.labels
+        parts += [f"{labels.get(key, short[key])}={short_value(item.settings[key])}" for key in rest]
     elif item.scores[0].entry.name.endswith("final"):
         parts.append("final")
     same = {
         other.case
         for other in items
-        if (other.task.name, other.backbone, other.method) == (item.task.name, item.backbone, item.method)
+        if (other.task.name, other.backbone, other.method_name) == (item.task.name, item.backbone, item.method_name)
         and other.settings == item.settings
     }
     if item.case and len(same) > 1:
-        parts.append(item.case)
-    return [", ".join([*parts, *([line] if line else [])]) or item.method for line in axis.lines(item)]
+        parts.append(section.group.labels.get(item.case, item.case))
+    return [", ".join([*parts, *([line] if line else [])]) or item.method_name for line in axis.lines(item)]
 
 
 def _bars(section: Section, items: Sequence[Configuration], shown: dict[str, Headline]) -> Chart:
@@ -260,13 +277,55 @@ def _bars(section: Section, items: Sequence[Configuration], shown: dict[str, Hea
     series: list[Series] = []
     for name in names:
         own = [item for item, other in zip(items, labels, strict=True) if other == name]
-        places = [(item, (float(tasks.index(item.task.name)), item.task.name)) for item in own]
+        places = [(item, (float(tasks.index(item.task.name)), item.task_name)) for item in own]
         points = [point for item, place in places if (point := _point(item, place, shown[item.task.name]))]
         if points:
             series.append(Series(name, tuple(points)))
     metrics = list(dict.fromkeys(headline.text for headline in shown.values()))
     panel = Panel("", metrics[0] if len(metrics) == 1 else "score", tuple(series))
-    return Chart(section.group.name, "Score by task", "bars", "", "linear", names, (panel,) if series else ())
+    chance = {item.task_name: _chance(item, shown[item.task.name]) for item in items}
+    here = {(name, point.label) for own in series for name, point in ((own.name, p) for p in own.points)}
+    wanted = dict.fromkeys((name, item.task_name) for item in items for name in names)
+    return Chart(
+        section.group.name,
+        "Score by task",
+        "bars",
+        "",
+        "linear",
+        names,
+        (panel,) if series else (),
+        {task: value for task, value in chance.items() if value is not None},
+        tuple(f"{name} on {task}" for name, task in wanted if (name, task) not in here)[:_MOST_MISSING],
+    )
+
+
+def _chance(item: Configuration, headline: Headline) -> float | None:
+    """The accuracy of naming the largest class always, None where another metric is shown."""
+    return largest_class(item.finished[0], headline.split) if headline.metric == "accuracy" else None
+
+
+def _curves(section: Section, items: Sequence[Configuration]) -> Chart:
+    """What each configuration has reached on the rows that choose the epoch, by epochs; means over seeds."""
+    labels = [_series_names(section, item, _Axis())[0] for item in items]
+    names = tuple(dict.fromkeys(labels))
+    panels: list[Panel] = []
+    for task in dict.fromkeys(item.task.name for item in items):
+        series: list[Series] = []
+        for name in names:
+            own = [item for item, other in zip(items, labels, strict=True) if other == name and item.task.name == task]
+            by_epoch: dict[float, list[float]] = {}
+            for score in (score for item in own for score in item.finished):
+                for epoch, value in score.curve:
+                    by_epoch.setdefault(epoch, []).append(value)
+            points = [(epoch, Stat.of(values)) for epoch, values in sorted(by_epoch.items())]
+            drawn = tuple(Point(epoch, f"{epoch:g}", stat, None) for epoch, stat in points if stat is not None)
+            if len(drawn) > 1:
+                series.append(Series(name, drawn))
+        metric = next(item.task.metric for item in items if item.task.name == task)
+        if series:
+            panels.append(Panel(section.group.labels.get(task, task), f"{metric}, validation", tuple(series)))
+    title = "Score while training"
+    return Chart(f"{section.group.name}-curves", title, "line", EPOCHS, "linear", names, tuple(panels))
 
 
 def _point(item: Configuration, place: tuple[float, str] | None, headline: Headline) -> Point | None:

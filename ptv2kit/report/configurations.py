@@ -16,6 +16,16 @@ from ptv2kit.spec.recipe import Expectation
 
 BACKBONE = "backbone.name"
 METHOD = "method"
+_METHODS = {
+    "p_tuning_v2": "P-Tuning v2",
+    "prefix_tuning": "prefix tuning",
+    "prompt_tuning": "prompt tuning",
+    "p_tuning": "P-tuning",
+    "linear_probe": "linear probe",
+    "lora": "LoRA",
+    "fine_tuning": "fine-tuning",
+}
+"""As the paper writes them."""
 
 
 @final
@@ -60,6 +70,13 @@ class Score:
         """The first metric on the validation split after each epoch."""
         results = self.entry.results
         return [] if results is None else self.task.history(results, several=len(self.entry.tasks) > 1)
+
+    @property
+    def curve(self) -> list[tuple[float, float]]:
+        """Epochs, and the first metric on the validation split after so many."""
+        results = self.entry.results
+        epochs = () if results is None else results.evaluated or tuple(range(1, len(self.history) + 1))
+        return list(zip(epochs, self.history, strict=False))
 
     @property
     def best(self) -> float | None:
@@ -116,6 +133,7 @@ class Configuration:
         values: of the recipe of the first of them.
         scores: of every seed, also of those that are missing.
         repeated: runs that do not count because a later one has the same seed.
+        labels: what values are called, where the suite says so.
     """
 
     case: str
@@ -124,6 +142,7 @@ class Configuration:
     task: Task
     scores: tuple[Score, ...]
     repeated: tuple[Entry, ...]
+    labels: Mapping[str, str]
 
     @cached_property
     def finished(self) -> tuple[Score, ...]:
@@ -140,6 +159,29 @@ class Configuration:
     def method(self) -> str:
         """Name of the method."""
         return str(self.values.get(METHOD, "?"))
+
+    @property
+    def joint(self) -> bool:
+        """Whether this task shared backbone and prompt with others: the first stage of multi-task P-Tuning v2."""
+        return len(self.scores[0].entry.tasks) > 1
+
+    @property
+    def method_name(self) -> str:
+        """The method as the paper writes it, with the stage of multi-task training; or as the suite's labels say."""
+        name = self.labels.get(self.method) or _METHODS.get(self.method, self.method)
+        if self.joint:
+            return f"{name}, joint stage"
+        return f"multi-task {name}" if self.values.get("init_from") else name
+
+    @property
+    def task_name(self) -> str:
+        """The task as the suite's labels call it, else its own name."""
+        return self.labels.get(self.task.name, self.task.name)
+
+    @property
+    def backbone_name(self) -> str:
+        """The backbone as the suite's labels call it, else its own name."""
+        return self.labels.get(self.backbone, self.backbone)
 
     @property
     def best(self) -> Stat | None:
@@ -230,12 +272,13 @@ def merge(group: Group) -> Section:
         settings = {key: value for key, value in entry.settings.items() if key != SEED}
         name = entry.name if group.search else ""  # the final training has the settings of the best trial
         for task in entry.tasks:
-            same = [name, entry.case, settings, task.name, task.metric, len(entry.tasks)]
+            starts = bool(entry.values.get("init_from"))
+            same = [name, entry.case, settings, task.name, task.metric, len(entry.tasks), starts]
             found.setdefault(json.dumps(same, sort_keys=True), []).append((entry, task))
-    return Section(group, tuple(_configuration(members) for members in found.values()))
+    return Section(group, tuple(_configuration(members, group.labels) for members in found.values()))
 
 
-def _configuration(members: Sequence[tuple[Entry, Task]]) -> Configuration:
+def _configuration(members: Sequence[tuple[Entry, Task]], labels: Mapping[str, str]) -> Configuration:
     first, task = members[0]
     counted: dict[Any, Entry] = {}
     repeated: list[Entry] = []
@@ -249,4 +292,4 @@ def _configuration(members: Sequence[tuple[Entry, Task]]) -> Configuration:
         counted[seed] = entry
     settings = {key: value for key, value in first.settings.items() if key != SEED}
     scores = tuple(Score(entry, task) for entry in counted.values())
-    return Configuration(first.case, settings, first.values, task, scores, tuple(repeated))
+    return Configuration(first.case, settings, first.values, task, scores, tuple(repeated), labels)

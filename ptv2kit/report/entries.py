@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -83,6 +83,7 @@ class Group:
         entries: in the order of the suite.
         search: whether the entries are trials of a search.
         notes: sentences on what is not as one might think.
+        labels: what values and keys are called, as the suite says.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Group:
     entries: tuple[Entry, ...]
     search: bool = False
     notes: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def collect(arguments: Sequence[Path], runs_dir: Path) -> tuple[Group, ...]:
@@ -172,7 +174,8 @@ def _group_of_folder(folder: Path) -> Group:
         entries.append(replace(entry.with_run(found), error=record.error, changed=()))
     written: Any = load_document(path).values if is_file(path) else {}
     name, description = str(written.get("suite", folder.name)), str(written.get("description", ""))
-    return Group(name, description, tuple(entries), notes=(note,))
+    labels = {str(key): str(value) for key, value in dict(written.get("labels", {})).items()}
+    return Group(name, description, tuple(entries), notes=(note,), labels=labels)
 
 
 def _group(suite: ResolvedSuite, folder: Path) -> Group:
@@ -186,7 +189,8 @@ def _group(suite: ResolvedSuite, folder: Path) -> Group:
         rest = f" and {len(more) - _LISTED} more" if len(more) > _LISTED else ""
         names = ", ".join(more[:_LISTED]) + rest
         notes.append(f"{len(more)} more cells lie in the folder that the suite no longer has: {names}.")
-    return Group(suite.suite.suite, suite.suite.description, entries, notes=tuple(notes))
+    own = suite.suite
+    return Group(own.suite, own.description, entries, notes=tuple(notes), labels=own.labels)
 
 
 def _entry(cell: Cell, folder: Path) -> Entry:
@@ -228,7 +232,8 @@ def _group_of_search(suite: ResolvedSuite, folder: Path) -> Group:
     wanted = search.budget * len(suite.studies)
     notes = ["These are trials of a search: the best of many scores is more optimistic than a single one."]
     notes += [f"{wanted - tried} of {wanted} trials have not been started."] if tried < wanted else []
-    return Group(suite.suite.suite, suite.suite.description, tuple(entries), search=True, notes=tuple(notes))
+    own = suite.suite
+    return Group(own.suite, own.description, tuple(entries), search=True, notes=tuple(notes), labels=own.labels)
 
 
 def _run_of(folder: Path, name: str) -> Run | None:

@@ -18,6 +18,8 @@ from ptv2kit.report.cells import Cell, Column, Table, aligned, make, signed, sta
 from ptv2kit.report.charts import Chart, charts
 from ptv2kit.report.configurations import Configuration, Section, Stat, merge
 from ptv2kit.report.entries import Group
+from ptv2kit.report.evidence import evidence
+from ptv2kit.report.exported import to_csv, to_latex
 from ptv2kit.report.figures import draw
 from ptv2kit.report.tables import configurations_table, expectations_table, label, pivot_table, runs_table
 
@@ -34,7 +36,8 @@ class Part:
         summary: how much of it has finished.
         problems: what failed, is missing or was missed: a title, and names with reasons.
         tables: below the charts.
-        charts: each with its files.
+        charts: each with its files; none without matplotlib.
+        evidence: what stands behind the scores.
     """
 
     section: Section
@@ -44,6 +47,7 @@ class Part:
     pivot: Table | None
     tables: list[Table]
     charts: list[tuple[Chart, dict[str, bytes]]]
+    evidence: list[Table]
 
     @property
     def texts(self) -> list[str]:
@@ -64,16 +68,18 @@ class Report:
     version: str = __version__
 
 
-def build(groups: Sequence[Group]) -> Report:
-    """Merge, compare, describe and draw what was read."""
+def build(groups: Sequence[Group], *, figures: bool = True) -> Report:
+    """Merge, compare and describe what was read, and draw it if there are to be `figures`, which need matplotlib."""
     sections = [merge(group) for group in groups]
-    parts = [_part(section) for section in sections]
+    parts = [_part(section, figures=figures) for section in sections]
     title = "Report: " + ", ".join(part.title for part in parts)
     return Report(title, parts, _rules(sections), runs_table(sections))
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write figures, `report.md` and `report.html`, each whole or not at all, the pages last.
+    """Write figures, `tables/*.csv` and `*.tex`, `report.md` and `report.html`, each whole or not at all.
+
+    The pages come last.
 
     Returns:
         The files.
@@ -85,6 +91,9 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     for part in report.parts:
         for _, files in part.charts:
             content |= files
+        for table in (*([part.pivot] if part.pivot else []), *part.tables, *part.evidence):
+            content[f"tables/{table.key}.csv"] = to_csv(table).encode()
+            content[f"tables/{table.key}.tex"] = to_latex(table).encode()
     loader = PackageLoader("ptv2kit.report", ".")
     environment = Environment(
         loader=loader,
@@ -162,7 +171,7 @@ def _configuration(item: Configuration) -> dict[str, Any]:
     }
 
 
-def _part(section: Section) -> Part:
+def _part(section: Section, *, figures: bool) -> Part:
     group = section.group
     key = f"suite-{group.name}".replace(".", "-")
     tables = [configurations_table(section, f"{key}-configurations"), expectations_table(section, f"{key}-values")]
@@ -176,7 +185,8 @@ def _part(section: Section) -> Part:
         problems=_problems(section),
         pivot=pivot_table(section, f"{key}-tasks"),
         tables=[table for table in tables if table is not None],
-        charts=[(chart, draw(chart)) for chart in charts(section)],
+        charts=[(chart, draw(chart)) for chart in charts(section)] if figures else [],
+        evidence=evidence(section, key),
     )
 
 

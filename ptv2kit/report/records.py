@@ -99,6 +99,7 @@ class Results(_Read):
     evaluated: tuple[float, ...] = ()
     """When the scores of `history` were measured, in epochs; empty in runs of version 0.2: at the end of each."""
     expect: tuple[dict[str, Any], ...] = ()
+    types: dict[str, tuple[dict[str, Any], ...]] = Field(default_factory=dict[str, tuple[dict[str, Any], ...]])
 
     def expectations(self) -> tuple[Expectation, ...]:
         """What the run should have reached, without what was found."""

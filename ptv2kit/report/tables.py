@@ -26,7 +26,7 @@ from ptv2kit.report.records import Results
 from ptv2kit.spec.suite import short_names
 
 Item = TypeVar("Item")
-_OWN_COLUMNS = ("task", BACKBONE, METHOD)
+_OWN_COLUMNS = ("task", BACKBONE, METHOD, "init_from")
 _ORIGINS = {"paper": "paper", "released": "released", "other": "expected"}
 
 
@@ -35,9 +35,9 @@ def configurations_table(section: Section, key: str) -> Table:
     items = section.configurations
     splits = dict.fromkeys(split for item in items for split in item.tests)
     columns: list[Column[Configuration]] = [
-        Column("task", "task", lambda item: Cell(item.task.name, note=item.task.metric)),
-        Column("backbone", "backbone", lambda item: text(item.backbone)),
-        Column("method", "method", lambda item: text(item.method)),
+        Column("task", "task", lambda item: Cell(item.task_name, note=item.task.metric)),
+        Column("backbone", "backbone", lambda item: text(item.backbone_name)),
+        Column("method", "method", lambda item: text(item.method_name)),
         Column("case", "case", lambda item: text(item.case)),
         *(_setting(name, title, lambda item: item.settings) for name, title in _settings(section)),
         Column("seeds", "seeds", lambda item: number(len(item.finished) or None, "d"), numeric=True),
@@ -92,9 +92,9 @@ def runs_table(sections: Sequence[Section]) -> Table:
     columns: list[Column[_Run]] = [
         Column("run", "run", lambda item: text(item.score.entry.name)),
         Column("suite", "suite", lambda item: text(item.section.group.name if len(sections) > 1 else "")),
-        Column("task", "task", lambda item: text(item.configuration.task.name)),
-        Column("backbone", "backbone", lambda item: text(item.configuration.backbone)),
-        Column("method", "method", lambda item: text(item.configuration.method)),
+        Column("task", "task", lambda item: text(item.configuration.task_name)),
+        Column("backbone", "backbone", lambda item: text(item.configuration.backbone_name)),
+        Column("method", "method", lambda item: text(item.configuration.method_name)),
         Column("case", "case", lambda item: text(item.score.entry.case)),
         *(_setting(name, title, lambda item: item.score.entry.settings) for name, title in settings.items()),
         Column("seed", "seed", lambda item: number(item.score.seed, "d"), numeric=True),
@@ -200,7 +200,7 @@ def pivot_table(section: Section, key: str) -> Table | None:
     scores = [
         Column[tuple[str, str, str]](
             f"task:{task}",
-            f"{task} ({headline.text})",
+            f"{section.group.labels.get(task, task)} ({headline.text})",
             lambda row, task=task, headline=headline: _pivot_cell(by_row[row].get(task), headline),
             numeric=True,
         )
@@ -212,13 +212,13 @@ def pivot_table(section: Section, key: str) -> Table | None:
 
 def _row_names(items: Sequence[Configuration]) -> list[tuple[str, str, str]]:
     """Backbone, method, and as much of case and settings as is needed to tell rows apart within a task."""
-    plain = [(item.backbone, item.method, "") for item in items]
-    cased = [(item.backbone, item.method, item.case) for item in items]
+    plain = [(item.backbone_name, item.method_name, "") for item in items]
+    cased = [(item.backbone_name, item.method_name, _case(item)) for item in items]
     for names in (plain, cased):
         if len({(name, item.task.name) for name, item in zip(names, items, strict=True)}) == len(items):
             return names
     return [
-        (item.backbone, item.method, ", ".join(part for part in (item.case, settings_label(item)) if part))
+        (item.backbone_name, item.method_name, ", ".join(part for part in (_case(item), settings_label(item)) if part))
         for item in items
     ]
 
@@ -228,6 +228,8 @@ def _pivot_cell(item: Configuration | None, headline: Headline) -> Cell:
         return Cell(MINUS)
     stat = headline.of(item)
     notes: list[str] = []
+    if (exact := item.at(headline.split, "squad_exact_match")) is not None and headline.metric != "squad_exact_match":
+        notes.append(f"exact match {exact.mean:.1f}")
     for origin in ("paper", "released"):
         if (other := headline.other(item, origin)) is not None:
             against = "" if other.difference is None else f" ({signed(other.difference)})"
@@ -241,14 +243,19 @@ def _pivot_cell(item: Configuration | None, headline: Headline) -> Cell:
 
 def label(item: Configuration) -> str:
     """A configuration in a line."""
-    parts = (item.task.name, item.backbone, item.method, item.case, settings_label(item))
+    parts = (item.task_name, item.backbone_name, item.method_name, _case(item), settings_label(item))
     return ", ".join(part for part in parts if part)
+
+
+def _case(item: Configuration) -> str:
+    """The case of a configuration, empty where it only repeats the method."""
+    return "" if item.case == item.method else item.labels.get(item.case, item.case)
 
 
 def settings_label(item: Configuration) -> str:
     """The settings that have no column of their own."""
     return ", ".join(
-        f"{name}={short_value(item.settings[key])}"
+        f"{item.labels.get(key, name)}={short_value(item.settings[key])}"
         for key, name in short_names(item.settings).items()
         if key not in _OWN_COLUMNS and item.settings[key] is not None
     )
@@ -256,7 +263,8 @@ def settings_label(item: Configuration) -> str:
 
 def _settings(section: Section) -> list[tuple[str, str]]:
     """Keys and labels of the settings that have no column of their own."""
-    return list(short_names(dict.fromkeys(key for key in section.varied if key not in _OWN_COLUMNS)).items())
+    names = short_names(dict.fromkeys(key for key in section.varied if key not in _OWN_COLUMNS))
+    return [(key, section.group.labels.get(key, name)) for key, name in names.items()]
 
 
 def _setting(key: str, title: str, settings: Callable[[Item], Mapping[str, Any]]) -> Column[Item]:

@@ -47,7 +47,9 @@ def key_reference(kind: Kind) -> str:
     definitions: dict[str, Any] = schema.get("$defs", {})
     lines = [f"# Keys of a {kind} file", "", f"Made by `ptv2kit schema {kind} --markdown`; do not edit.", ""]
     sections = [schema] if "properties" in schema else [definitions[_name(ref)] for ref in schema["oneOf"]]
-    common = set.intersection(*({*section["properties"]} for section in sections)) - {"input", "labels", "metrics"}
+    common = set.intersection(*({*section["properties"]} for section in sections))
+    if kind == "task":
+        common -= {"input", "labels", "metrics"}  # each scheme has its own
     lines += _table(sections[0], definitions, common)
     if kind == "task":
         lines += [

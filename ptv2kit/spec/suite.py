@@ -151,6 +151,9 @@ class Suite(Section):
     override: Settings = Field(default_factory=dict)
     """Values of the recipe that win over everything in this file: where a suite's folder keeps what the command line
     gave."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """What tables and figures of a report call a method, task, backbone, case or key, such as
+    `{srl_ewt_verbs: roles, train.learning_rate: rate}`; methods are written as in the paper unless they are here."""
     keep: Keep = "prompt"
     """What a finished cell keeps besides its scores and predictions: nothing; the prompt and head, but no fine-tuned
     backbone; or all that was trained. What another cell starts from is kept as well."""
