@@ -14,11 +14,12 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from ptv2kit.errors import ConfigError
-from ptv2kit.models.backbones import BackboneSpec, find_backbone
+from ptv2kit.models.backbones import BackboneSpec, empty_backbone, find_backbone
 from ptv2kit.models.build import build_model, empty_model
 from ptv2kit.models.injection import find_attention
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.plan.depth import ALIKE, layers_are_alike, passes_by_depth
+from ptv2kit.plan.estimate import operations
 from ptv2kit.plan.hardware import GIB, find_gpu, gpu_of_machine
 from ptv2kit.plan.memory import (
     RESERVE,
@@ -31,9 +32,12 @@ from ptv2kit.plan.memory import (
     measure,
 )
 from ptv2kit.plan.passes import PassCost, TaskShape, count_passes
-from ptv2kit.plan.plan import count_processes
+from ptv2kit.plan.plan import count_processes, task_shape
+from ptv2kit.spec.load import load_recipe
 from ptv2kit.spec.recipe import Backbone, Recipe
 from tests.tiny_backbones import in_turn, save_tiny
+
+ROOT = Path(__file__).parents[1]
 
 LENGTH, PROMPT, CLASSES = 24, 8, 3
 SHAPES = {
@@ -400,3 +404,15 @@ def test_fine_tuning_takes_the_first_strategy_that_fits_and_never_zero3(backbone
     choice = decide(recipe, large, processes=8, memory=GIB)
     assert (choice.setup.name, choice.micro_batch) == ("zero2", 0)
     assert "this one needs least" in choice.reason
+
+
+@pytest.mark.parametrize("name", ["mini-rte", "glm-2b-boolq"])
+@pytest.mark.parametrize("method", ["p_tuning_v2", "fine_tuning", "prompt_tuning", "linear_probe"])
+def test_the_formula_of_a_suites_plan_is_near_what_is_counted(name: str, method: str) -> None:
+    tuned = ["backbone.dtype=fp32"] if method == "fine_tuning" else []
+    resolved = load_recipe(ROOT / f"recipes/{name}.yaml", [f"method={method}", *tuned])
+    spec = find_backbone(resolved.recipe.backbone, planning=True)
+    shapes = [task_shape(resolved.recipe, task.task) for task in resolved.tasks]
+    counted = measure(resolved.recipe, spec, shapes).passes.at(1)
+    expected = counted.operations(resolved.recipe.train.gradient_checkpointing)
+    assert operations(resolved.recipe, spec, empty_backbone(spec), shapes[0]) == pytest.approx(expected, rel=0.05)

@@ -60,7 +60,7 @@ def run_suite(args: argparse.Namespace, suite: ResolvedSuite) -> int:
     silence_libraries()
     require_writable(args.runs_dir)
 
-    preflight = Preflight(args.data_root)
+    preflight = Preflight(args.data_root, planning=args.dry_run)
     folder = SuiteFolder(args.runs_dir / suite.suite.suite)
     jobs = count_jobs(args, suite)
     try:

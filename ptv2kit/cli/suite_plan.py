@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import is_locked
 from ptv2kit.machine import free_disk
 from ptv2kit.plan.estimate import Disk, Estimate, Estimator, disk_of, readable
-from ptv2kit.plan.hardware import Gpu, find_gpu
+from ptv2kit.plan.hardware import Gpu, find_gpu, time_processor
 from ptv2kit.report.records import CellRecord
 from ptv2kit.spec.cells import Cell, ResolvedSuite
 from ptv2kit.suites.folder import SuiteFolder
@@ -86,10 +87,10 @@ def print_suite_plan(
     sizes = [(line.times, line.estimate.disk) for line in open_lines if line.estimate is not None]
     disk = disk_of(sizes, jobs)
     if args.json:
-        content = _to_json(suite, lines, disk, free, basis, jobs)
+        content = _to_json(suite, lines, disk, free, basis, jobs) | {"not_on_this_machine": preflight.absent}
         show(json.dumps(content, indent=2, ensure_ascii=False) + "\n", end="")
     else:
-        _print(suite, lines, disk, free, basis, jobs)
+        _print(suite, lines, disk, free, basis, jobs, preflight.absent)
     return check_disk(disk, free, args.runs_dir)
 
 
@@ -144,13 +145,13 @@ def disk_needed(suite: ResolvedSuite, known: Mapping[str, CellRecord], data_root
     return disk_of(found, jobs)
 
 
-def _gpu(args: argparse.Namespace) -> tuple[Gpu | None, bool]:
-    """The GPU to plan for, None without any, and whether the user named it."""
+def _gpu(args: argparse.Namespace) -> tuple[Gpu, bool]:
+    """The GPU to plan for, without any this processor, and whether the user named it."""
     import torch
 
     if args.gpu is not None:
         return find_gpu(args.gpu, None, None), True
-    return (gpu_here()[0], False) if torch.cuda.is_available() else (None, False)
+    return (gpu_here()[0] if torch.cuda.is_available() else time_processor()), False
 
 
 def _rates(
@@ -178,7 +179,7 @@ def _line(
     folder: SuiteFolder,
     known: Mapping[str, CellRecord],
     estimate: Estimate | None,
-    gpu: Gpu | None,
+    gpu: Gpu,
     rates: Mapping[tuple[str, str], float],
     trials: Mapping[str, int],
 ) -> _Line:
@@ -194,7 +195,7 @@ def _line(
     if estimate is not None and estimate.operations is not None:
         if _kind(cell) in rates:
             seconds = estimate.operations / rates[_kind(cell)]
-        elif gpu is not None:
+        else:
             seconds = estimate.seconds(gpu, cell.resolved.recipe.backbone.dtype)
     return _Line(cell, status, trials.get(cell.case, 1), estimate, seconds)
 
@@ -213,26 +214,36 @@ def _operations(line: _Line) -> float:
     return 0.0 if line.estimate is None or line.estimate.operations is None else line.estimate.operations
 
 
-def _basis(gpu: Gpu | None, rates: Mapping[tuple[str, str], float], *, named: bool) -> str:
+def _basis(gpu: Gpu, rates: Mapping[tuple[str, str], float], *, named: bool) -> str:
     """What the hours rest on."""
     if named:
-        assert gpu is not None
         return f"hours on {gpu.name} at 40% of its peak rate, for inputs as long as they may be; training only"
     parts: list[str] = []
     if rates:
         parts.append("hours by the rate of the slowest finished cell of the same task and backbone")
-    if gpu is not None:
-        parts.append(f"{'else ' if rates else 'hours '}on {gpu.name} at 40% of its peak rate; training only")
-    if not parts:
-        return (
-            "hours: not known, because there is no GPU here and no cell of the same task and backbone is finished; "
-            "say --gpu NAME, such as h100"
-        )
-    return ", ".join(parts)
+    rate = "a timed product of matrices" if gpu.memory == 0 else "its peak rate"
+    parts.append(f"{'else ' if rates else 'hours '}on {gpu.name} at 40% of {rate}; training only")
+    return ", ".join(parts) + ("; --gpu h100 plans for another" if gpu.memory == 0 else "")
 
 
-def _totals(lines: Sequence[_Line]) -> tuple[float | None, float | None, int]:
-    """Seconds and operations of all that is open, None if any is unknown; and how many cells have unknown seconds."""
+def _unknown(lines: Sequence[_Line]) -> dict[str, int]:
+    """Why the time of cells is not known, and of how many."""
+    found: Counter[str] = Counter()
+    for line in lines:
+        recipe = line.cell.resolved.recipe
+        if line.seconds is not None:
+            continue
+        if line.estimate is None:
+            found[f"backbone '{recipe.backbone.name}' could not be planned"] += 1
+        elif line.estimate.operations is None:
+            found[f"the training rows of {' and '.join(recipe.task_names)} are not on this machine"] += 1
+        else:
+            found["the rate of the GPU is not known"] += 1
+    return dict(found)
+
+
+def _totals(lines: Sequence[_Line]) -> tuple[float, float | None, int]:
+    """Seconds of all that is open and known; operations, None if any is unknown; how many have unknown seconds."""
     seconds = [line.times * line.seconds for line in lines if line.seconds is not None]
     operations = [
         line.times * line.estimate.operations
@@ -241,13 +252,21 @@ def _totals(lines: Sequence[_Line]) -> tuple[float | None, float | None, int]:
     ]
     unknown = len(lines) - len(seconds)
     return (
-        sum(seconds) if not unknown else None,
+        sum(seconds),
         sum(operations) if len(operations) == len(lines) else None,
         unknown,
     )
 
 
-def _print(suite: ResolvedSuite, lines: Sequence[_Line], disk: int, free: int, basis: str, jobs: int) -> None:
+def _print(
+    suite: ResolvedSuite,
+    lines: Sequence[_Line],
+    disk: int,
+    free: int,
+    basis: str,
+    jobs: int,
+    absent: Sequence[str],
+) -> None:
     out = sys.stdout
     for study in suite.studies:
         where = f"{study.case}: " if study.case else ""
@@ -270,14 +289,17 @@ def _print(suite: ResolvedSuite, lines: Sequence[_Line], disk: int, free: int, b
         out.write(f"{len(lines)} cells, {done} finished, {count} to train\n")
     if open_lines:
         seconds, operations, unknown = _totals(open_lines)
-        if seconds is not None:
+        if unknown < len(open_lines):
             at_once = f", {_hours(seconds / jobs)} with {jobs} at one time" if jobs > 1 else ""
-            out.write(f"time: {_hours(seconds)}{at_once}\n")
-        elif unknown < len(open_lines):
-            out.write(f"time: not known of {unknown} cells\n")
+            of = f" for {len(open_lines) - unknown} of {len(open_lines)} cells" if unknown else ""
+            out.write(f"time: {_hours(seconds)}{at_once}{of}\n")
+        for reason, count in _unknown(open_lines).items():
+            out.write(f"time of {count} cells not known: {reason}\n")
         if operations is not None:
             out.write(f"work: {operations:.2g} floating-point operations\n")
         out.write(f"{basis}\n")
+        if absent:
+            out.write(f"not on this machine, planned with published sizes: {', '.join(absent)}\n")
         if disk:
             out.write(f"disk: about {readable(disk)} of {readable(free)} that are free; predictions come on top\n")
     out.write("nothing was trained or written\n")
@@ -308,13 +330,15 @@ def _to_json(
 ) -> dict[str, Any]:
     by_name = {line.cell.name: line for line in lines}
     open_lines = [line for line in lines if line.status != "finished"]
-    seconds, operations, _ = _totals(open_lines)
+    seconds, operations, unknown = _totals(open_lines)
     return {
         "suite": suite.suite.suite,
         "cells": [_cell_json(cell, by_name.get(cell.name)) for cell in suite.cells],
         "trials": {study.case: study.search.budget for study in suite.studies},
         "jobs": jobs,
-        "hours": None if seconds is None else seconds / 3600,
+        "hours": None if unknown else seconds / 3600,
+        "hours_known": seconds / 3600,
+        "cells_unknown": unknown,
         "operations": operations,
         "basis": basis,
         "disk": {"needed": disk, "free": free},

@@ -110,10 +110,16 @@ def build_model(
     return _assemble(recipe, unit, spec, size, loaded, words)
 
 
-def empty_model(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int) -> PromptedModel:
-    """What `build_model` would build, without weights, on the meta device; arguments and errors as of `build_model`."""
+def empty_model(
+    recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int, backbone: PreTrainedModel | None = None
+) -> PromptedModel:
+    """What `build_model` would build, without weights, on the meta device; arguments and errors as of `build_model`.
+
+    Args:
+        backbone: from `empty_backbone`, to be used again; None: make it.
+    """
     with torch.device("meta"):
-        return _assemble(recipe, unit, spec, size, empty_backbone(spec))
+        return _assemble(recipe, unit, spec, size, backbone or empty_backbone(spec))
 
 
 def count_parameters(recipe: Recipe, unit: Unit, spec: BackboneSpec, size: int) -> ParameterCount:

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
 from ptv2kit.data.sources import locate_split, read_split
 from ptv2kit.errors import DataError
-from ptv2kit.models.backbones import BackboneSpec, find_backbone
-from ptv2kit.models.build import build_head, empty_model
+from ptv2kit.models.backbones import BackboneSpec, empty_backbone, find_backbone
+from ptv2kit.models.build import build_head, covered, empty_model, trunk_depth
 from ptv2kit.plan.hardware import Gpu
-from ptv2kit.plan.memory import measure
+from ptv2kit.plan.passes import TaskShape
 from ptv2kit.plan.plan import UTILISATION, task_shape
 from ptv2kit.spec.load import ResolvedRecipe, ResolvedTask
-from ptv2kit.spec.recipe import Recipe
+from ptv2kit.spec.recipe import DEEP_METHODS, SHALLOW_METHODS, Recipe
 from ptv2kit.spec.suite import Keep
 
 _SMALL_FILES = 200_000
@@ -72,6 +76,7 @@ class Estimator:
         self._keep = keep
         self._data_root = data_root
         self._specs: dict[str, BackboneSpec] = {}
+        self._backbones: dict[str, PreTrainedModel] = {}
         self._operations: dict[str, float] = {}
         self._disk: dict[str, tuple[int, int]] = {}
         self._rows: dict[str, int | None] = {}
@@ -117,7 +122,7 @@ class Estimator:
         """Bytes of all that is trained, and of what is kept for inference, where networks of prompts are folded."""
         recipe, spec = resolved.recipe, self._spec(resolved.recipe)
         shapes = [task_shape(recipe, task.task) for task in resolved.tasks]
-        model = empty_model(recipe, shapes[0].unit, spec, shapes[0].labels)
+        model = empty_model(recipe, shapes[0].unit, spec, shapes[0].labels, self._empty(recipe))
         others = [
             parameter.numel() * parameter.element_size()
             for shape in shapes[1:]
@@ -139,9 +144,19 @@ class Estimator:
         if key not in self._operations:
             recipe = resolved.recipe
             shapes = [task_shape(recipe, task.task) for task in resolved.tasks]
-            costs = measure(recipe, self._spec(recipe), shapes)
-            self._operations[key] = costs.passes.at(1).operations(recipe.train.gradient_checkpointing)
+            largest = max(shapes, key=lambda shape: shape.tokens)
+            backbone = self._empty(recipe) or empty_backbone(self._spec(recipe))
+            self._operations[key] = operations(recipe, self._spec(recipe), backbone, largest)
         return self._operations[key]
+
+    def _empty(self, recipe: Recipe) -> PreTrainedModel | None:
+        """The backbone without weights, made once for all recipes of it; None for LoRA, which changes it."""
+        if recipe.method == "lora":
+            return None
+        key = recipe.backbone.model_dump_json()
+        if key not in self._backbones:
+            self._backbones[key] = empty_backbone(self._spec(recipe))
+        return self._backbones[key].requires_grad_(False)
 
     def _rows_of(self, recipe: Recipe, task: ResolvedTask) -> int | None:
         """Rows of a training split as far as the recipe takes them; None if its files are not on this machine."""
@@ -170,6 +185,32 @@ class Estimator:
                 self._unreachable[address] = error
                 raise
         return self._specs[key]
+
+
+def operations(recipe: Recipe, spec: BackboneSpec, backbone: nn.Module, shape: TaskShape) -> float:
+    """Floating-point operations of a forward and a backward pass over one example, by formula.
+
+    A token costs two operations for each weight of the layers, and four for each dimension of each token and prompt
+    vector that it attends to. The backward pass costs as much again, from the lowest trained layer on, in attention
+    twice as much, and once more for weights that are trained. Heads and networks that make prompts are left out.
+    `ptv2kit plan` counts the operations instead, which takes a second for each kind of run.
+
+    Args:
+        backbone: from `empty_backbone`.
+    """
+    count = len(spec.layers)
+    shallow = recipe.prompt.length if recipe.method in SHALLOW_METHODS else 0
+    tokens = shape.max_length + shallow
+    indices = covered(recipe, spec) or tuple(range(count))
+    behind = recipe.prompt.length * (len(indices) if recipe.method in DEEP_METHODS else 0) / count
+    weights = sum(each.weight.numel() for each in backbone.modules() if isinstance(each, nn.Linear | Conv1D))
+    products = 2.0 * weights * tokens
+    attention = 4.0 * tokens * (tokens + behind) * int(spec.config.hidden_size) * count
+    forward = products + attention
+    reached = 0.0 if recipe.method == "linear_probe" else 1 - trunk_depth(recipe, spec) / count
+    trained = products if recipe.method == "fine_tuning" else 0.0
+    again = forward if recipe.train.gradient_checkpointing else 0.0
+    return shape.inputs * (forward + again + reached * (products + 2 * attention) + trained)
 
 
 def _key(resolved: ResolvedRecipe) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import final
+
+import torch
 
 from ptv2kit.errors import ConfigError, did_you_mean
 
@@ -73,6 +76,19 @@ _OTHER_NAMES = {
 
 DEFAULT = "h100"
 """The GPU of a plan that names none, on a machine that has none."""
+
+
+def time_processor() -> Gpu:
+    """This machine's processor as if it were a GPU, with the rate of a timed product of matrices in fp32."""
+    size = 768
+    one = torch.ones(size, size)
+    times: list[float] = []
+    for _ in range(5):
+        started = time.perf_counter()
+        torch.mm(one, one)
+        times.append(time.perf_counter() - started)
+    rate = 2.0 * size**3 / min(times)
+    return Gpu("this processor", 0, rate, rate)
 
 
 def find_gpu(name: str | None, memory: float | None, tflops: float | None) -> Gpu:

@@ -28,10 +28,13 @@ class Preflight:
 
     Args:
         data_root: where data files are looked up first.
+        planning: whether backbones that are not on this machine may be known by their published sizes alone; such runs
+            cannot start.
     """
 
-    def __init__(self, data_root: Path | None) -> None:
+    def __init__(self, data_root: Path | None, *, planning: bool = False) -> None:
         self._data_root = data_root
+        self._planning = planning
         self._specs: dict[str, BackboneSpec] = {}
         self._tokenizers: set[tuple[str, bool]] = set()
         self._data: dict[str, dict[str, Any]] = {}
@@ -67,6 +70,11 @@ class Preflight:
         tasks = [task.task for task in resolved.tasks]
         return run_key(outcome_request(spec.resolved(recipe), tasks, data, spec.commit, initial))
 
+    @property
+    def absent(self) -> list[str]:
+        """Backbones of the runs so far that are known by their published sizes alone."""
+        return sorted({spec.source for spec in self._specs.values() if not spec.at_hand})
+
     def _spec(self, recipe: Recipe) -> BackboneSpec:
         settings = recipe.backbone.model_dump_json()
         address = f"{recipe.backbone.name}@{recipe.backbone.revision}"
@@ -74,7 +82,7 @@ class Preflight:
             raise self._unreachable[address]
         if settings not in self._specs:
             try:
-                self._specs[settings] = find_backbone(recipe.backbone)
+                self._specs[settings] = find_backbone(recipe.backbone, planning=self._planning)
             except DataError as error:
                 self._unreachable[address] = error
                 raise
@@ -83,7 +91,7 @@ class Preflight:
     def _check_tokenizer(self, recipe: Recipe, spec: BackboneSpec, task: ResolvedTask) -> None:
         words = task.task.reads_words
         known = (recipe.backbone.model_dump_json(), words)
-        if known not in self._tokenizers:
+        if known not in self._tokenizers and spec.at_hand:
             load_tokenizer(spec, words=words)
             self._tokenizers.add(known)
 
