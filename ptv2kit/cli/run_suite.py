@@ -204,6 +204,7 @@ def _resolved(suite: ResolvedSuite, overrides: Sequence[str]) -> str:
             case if case.recipe is None else case.model_copy(update={"recipe": str(path / case.recipe)})
             for case in section.cases
         ),
+        "expect": None,  # the rules that it made are among those below
         "override": section.override | _given(overrides),
         "rules": used_rules(section, [(cell.case, cell.settings) for cell in suite.cells]),
     }

@@ -17,6 +17,7 @@ from ptv2kit.errors import ConfigError, Problem
 from ptv2kit.files import is_file
 from ptv2kit.spec.load import ResolvedRecipe, ResolvedTask, file_kind, load_recipe, load_task
 from ptv2kit.spec.merge import Merged, Origin, Override, Setting, merge_file
+from ptv2kit.spec.published import with_published
 from ptv2kit.spec.rules import (
     CASE,
     Placed,
@@ -153,7 +154,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> ResolvedSuite:
     """
     own = [text for text in overrides if text.startswith("search.")]
     given = tuple(text for text in overrides if not text.startswith("search."))
-    merged = merge_file(path, own)
+    merged = with_published(merge_file(path, own))
     suite, problems = validate(_SUITE, merged, known_keys(Suite))
     if suite is not None:
         problems += check_suite(suite, merged) + check_rules(suite, merged)

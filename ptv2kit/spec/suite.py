@@ -125,6 +125,16 @@ class Rule(Section):
     """Where the values of `set` come from, such as the name of a published script."""
 
 
+class Published(Section):
+    """A table of values that cells should reach, as CSV."""
+
+    file: Annotated[str, Field(min_length=1)]
+    """Path of the file, relative to the suite. Its columns `metric`, `split`, `value`, `tolerance`, `source` and
+    `origin` are an expectation; every other one that is not empty says of which cells: `case`, `task`, `method` …"""
+    table: Annotated[str, Field(min_length=1)]
+    """Only rows with this value in the column `table`."""
+
+
 Keep = Literal["scores", "prompt", "all"]
 """What is left of a finished cell besides its scores and predictions."""
 
@@ -146,6 +156,8 @@ class Suite(Section):
     """What is compared, each with every combination of `grid`, or each with a search of its own."""
     rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
     """Values for some of the cells; a later rule wins. One that an extended file brings along may match no cell."""
+    expect: Published | None = None
+    """Values that cells should reach, from a table; each row is one more rule."""
     search: Search | None = None
     """Search for the best values instead of trying all of `grid`."""
     override: Settings = Field(default_factory=dict)
