@@ -6,15 +6,21 @@ import io
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from ptv2kit.cli.terminal import print_table
 from ptv2kit.data.schemes.base import Scores, TypeScore
+from ptv2kit.models.counts import ParameterCount
+from ptv2kit.spec.load import load_task
 from ptv2kit.spec.recipe import Recipe
 from ptv2kit.training.card import model_card
 from ptv2kit.training.console import RowsConsole, TrainingConsole, duration, scores_table
 from ptv2kit.training.folder import RunFolder, environment, run_key
+from ptv2kit.training.results import Outcome, TaskOutcome
 from ptv2kit.training.state import Evaluated, Step
+
+ROOT = Path(__file__).parents[1]
 
 SCORES = Scores({"span_f1": 50.0}, (TypeScore("LOC", 40.0, 60.0, 48.0, 7), TypeScore("[/x]", 50.0, 50.0, 50.0, 3)))
 
@@ -145,3 +151,26 @@ def test_a_table_is_drawn_only_where_it_fits(terminal: bool, width: int, drawn: 
     assert ("┏" in text_of(shown)) is drawn
     if not drawn:
         assert lines[:3] == ["title", "type\tprecision\trecall\tF1\tin data", "LOC\t40.00\t60.00\t48.00\t7"]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        ("mini", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("roberta-large", "roberta-large"),
+        ("microsoft/deberta-xlarge", "microsoft/deberta-xlarge"),
+        ("glm-tiny-random", None),
+        ("/models/own", None),
+        ("./own", None),
+    ],
+)
+def test_the_card_names_the_backbone_as_the_hub_knows_it(backbone: str, expected: str | None) -> None:
+    task = load_task(ROOT / "tasks" / "sst2.yaml").task
+    train = {"epochs": 1, "learning_rate": 1e-3}
+    recipe = Recipe.model_validate({"recipe": "r", "task": "sst2", "backbone": {"name": backbone}, "train": train})
+    scores = (TaskOutcome(task, 1, {"validation": Scores({"accuracy": 50.0}, ())}),)
+    card = model_card(Outcome(recipe, scores, "finished", ParameterCount(1000, 20, 10), 1, 1, 2.0, (), ()))
+    facts = yaml.safe_load(card.split("---")[1])
+    assert facts.get("base_model") == expected
+    assert (facts["datasets"], facts["metrics"]) == (["nyu-mll/glue"], ["accuracy"])
+    assert 'predict([{"sentence": ' in card

@@ -73,7 +73,9 @@ def peer_batches(split: EncodedSplit, batch_size: int, seed: int, *, grouped: bo
     """Rows in random order, as a plain data loader takes them; or as the Trainer's `group_by_length` does."""
     order = list(range(len(split.features)))
     if grouped:
-        order = get_length_grouped_indices(split.lengths, batch_size, generator=torch.Generator().manual_seed(seed))
+        # As on a whole set, of which these rows are a sample: the sampler sorts pools of 50 batches there.
+        chance = torch.Generator().manual_seed(seed)
+        order = get_length_grouped_indices(split.lengths, batch_size, mega_batch_mult=50, generator=chance)
     else:
         random.Random(seed).shuffle(order)
     return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]

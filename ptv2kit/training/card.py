@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from ptv2kit.data.unlabelled import given_columns
+from ptv2kit.files import is_folder
+from ptv2kit.spec.layers import OWN_BACKBONES
 from ptv2kit.spec.sources import HubSource
+from ptv2kit.spec.task import AnyTask
 from ptv2kit.training.results import Outcome
 
 HERE = "."
@@ -54,6 +60,7 @@ def model_card(outcome: Outcome) -> str:
     for split, scores in outcome.scores.items():
         lines += [f"| {split} | {name} | {value:.2f} |" for name, value in scores.values.items()]
     option, argument = (f" --task {tasks[0].task.task}", f', task="{tasks[0].task.task}"') if several else ("", "")
+    package = "ptv2kit[mini]" if recipe.backbone.name == "mini" else "ptv2kit"
     lines += [
         "",
         "The validation split chose the epoch: its score is optimistic.",
@@ -61,6 +68,7 @@ def model_card(outcome: Outcome) -> str:
         "## How to use it",
         "",
         "```sh",
+        f"pip install '{package}'",
         f"ptv2kit predict {HERE} rows.jsonl{option}",
         "```",
         "",
@@ -68,7 +76,7 @@ def model_card(outcome: Outcome) -> str:
         "import ptv2kit",
         "",
         f'run = ptv2kit.load("{HERE}"{argument})',
-        "print(run.predict([...]))",
+        f"print(run.predict([{json.dumps(_example(tasks[0].task), ensure_ascii=False)}]))",
         "```",
         "",
         "`prompt/prompt.safetensors` holds the trained tensors only; the backbone is not in this folder.",
@@ -77,9 +85,18 @@ def model_card(outcome: Outcome) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _example(task: AnyTask) -> dict[str, Any]:
+    """A row that the task can read, with words of no data set."""
+    columns = given_columns(task)
+    if task.reads_words:
+        words = ["Ada", "met", "Alan", "in", "Rome"]
+        return {column: words if number == 0 else 1 for number, column in enumerate(columns)}
+    return {column: f"the {column.replace('_', ' ')} as text" for column in columns}
+
+
 def _facts(outcome: Outcome) -> ModelCardData:
     """What the hub reads: https://huggingface.co/docs/hub/model-cards."""
-    backbone = outcome.recipe.backbone.name
+    sources = [_data_set(item.task.data) for item in outcome.tasks]
     kinds = [item.task.hub_task for item in outcome.tasks]
     results = [
         EvalResult(
@@ -99,11 +116,21 @@ def _facts(outcome: Outcome) -> ModelCardData:
     return ModelCardData(
         library_name="ptv2kit",
         tags=["ptv2kit", outcome.recipe.method.replace("_", "-")],
-        base_model=backbone if "/" in backbone and not Path(backbone).is_absolute() else None,
+        base_model=_base_model(outcome.recipe.backbone.name),
+        datasets=list(dict.fromkeys(path for path in sources if path != "local")) or None,
+        metrics=list(dict.fromkeys(metric for item in outcome.tasks for metric in item.task.metrics)),
         pipeline_tag=kinds[0][0] if len(set(kinds)) == 1 else None,
         model_name=outcome.recipe.recipe,
         eval_results=results or None,
     )
+
+
+def _base_model(name: str) -> str | None:
+    """The backbone's name on the hub, None of one that is in a folder."""
+    if name == "mini":
+        return "sentence-transformers/all-MiniLM-L6-v2"
+    folder = Path(name).is_absolute() or name.startswith((".", "~")) or is_folder(Path(name))
+    return None if folder or name in OWN_BACKBONES else name
 
 
 def _data_set(source: object) -> str:

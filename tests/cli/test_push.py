@@ -120,6 +120,9 @@ def test_a_run_is_published_without_rows_or_paths_and_predicts_again(
     card = hub.files["README.md"].decode()
     facts = yaml.safe_load(card.split("---")[1])
     assert facts["pipeline_tag"] == "token-classification"
+    assert facts["metrics"][0] == "span_f1"
+    assert "pip install 'ptv2kit" in card
+    assert '"Ada", "met", "Alan"' in card
     results = json.loads((run / "results.json").read_text())["metrics"]
     published = {item["dataset"]["split"]: item["metrics"][0]["value"] for item in facts["model-index"][0]["results"]}
     assert published == pytest.approx({split: values["span_f1"] for split, values in results.items()}, abs=1e-4)
