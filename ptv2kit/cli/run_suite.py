@@ -27,6 +27,7 @@ from ptv2kit.errors import (
     TerminatedRunError,
     TrainingError,
 )
+from ptv2kit.files import is_locked
 from ptv2kit.machine import free_disk
 from ptv2kit.models.checkpoints import silence_libraries
 from ptv2kit.spec.cells import ResolvedSuite, in_cells
@@ -82,6 +83,10 @@ def run_suite(args: argparse.Namespace, suite: ResolvedSuite) -> int:
     if full:
         raise ConfigError(full)
     folder.write_suite(_resolved(suite, args.overrides))
+    for record in known.values():
+        if not is_locked(folder.lock(record.name)) and folder.record_of(record.name) != record:
+            folder.write_record(record)
+            messages.print(f"{record.name}: finished before, in {record.run}", soft_wrap=True)
     runner = SuiteRunner(folder, messages, args.data_root, suite.suite.description or suite.suite.suite)
     session = os.environ.get(SESSION) or uuid.uuid4().hex
 

@@ -97,10 +97,14 @@ def print_suite_plan(
 def finished_records(
     suite: ResolvedSuite, folder: SuiteFolder, keys: Sequence[str], preflight: Preflight
 ) -> dict[str, CellRecord]:
-    """The records of the cells of a grid that need not be trained again, by name."""
+    """The records of the cells of a grid that need not be trained again, by name; another suite may have trained them.
+
+    What has been trained elsewhere counts only if it has kept as much as this suite keeps.
+    """
     found: dict[str, CellRecord] = {}
     if suite.studies:
         return found
+    elsewhere = folder.finished_elsewhere()
     left = dict(zip((cell.name for cell in suite.cells), zip(suite.cells, keys, strict=True), strict=True))
     while True:
         ready = [name for name, (cell, _) in left.items() if cell.after is None or cell.after in found]
@@ -108,16 +112,24 @@ def finished_records(
             return found
         for name in ready:
             cell, key = left.pop(name)
-            record = folder.record_of(name)
-            if record is None or record.status != "finished":
-                continue
             if cell.after is not None:
                 try:
-                    key = preflight.key(starting_from(cell, folder.path / found[cell.after].run).resolved)
+                    key = preflight.key(starting_from(cell, folder.run_of(found[cell.after])).resolved)
                 except (ConfigError, DataError):
                     continue  # its start is gone: it will be said when it is run
-            if record.key == key:
+            record = folder.record_of(name)
+            if record is not None and record.status == "finished" and record.key == key:
                 found[name] = record
+            elif key in elsewhere and _keeps_enough(cell, folder.run_of(elsewhere[key])):
+                own = {"name": name, "case": cell.case, "settings": dict(cell.settings)}
+                found[name] = elsewhere[key].model_copy(update=own)
+
+
+def _keeps_enough(cell: Cell, run: Path) -> bool:
+    """Whether a run of another suite has what this cell's suite keeps of it."""
+    tuned = cell.resolved.recipe.method == "fine_tuning"
+    nothing = cell.keep == "scores" or (cell.keep == "prompt" and tuned)
+    return nothing or (run / "prompt").is_dir()
 
 
 def _peak(size: Disk) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ptv2kit.data.schemes.base import Scores
-from ptv2kit.errors import visible
+from ptv2kit.errors import DataError, visible
 from ptv2kit.files import is_file, write_atomically
 from ptv2kit.models.counts import ParameterCount
 from ptv2kit.report.cells import aligned
@@ -103,6 +104,26 @@ class SuiteFolder:
         if not is_file(path):
             return None
         return read_file(path, CellRecord, hint="delete it; the cell is run again")
+
+    def finished_elsewhere(self) -> dict[str, CellRecord]:
+        """What other suites beside this one have finished, by the key of the run; runs are relative to this folder."""
+        found: dict[str, CellRecord] = {}
+        for path in sorted(self.path.parent.glob("*/cells/*/cell.json")):
+            other = path.parents[2]
+            if other.name == self.path.name:
+                continue
+            try:
+                record = read_file(path, CellRecord)
+            except DataError:
+                continue  # its own suite says so
+            if record.status == "finished" and record.key and (other / record.run / "results.json").is_file():
+                run = os.path.relpath(other / record.run, self.path)
+                found.setdefault(record.key, record.model_copy(update={"run": Path(run).as_posix()}))
+        return found
+
+    def run_of(self, record: CellRecord) -> Path:
+        """The folder of a cell's run, which may be another suite's; this folder need not exist."""
+        return Path(os.path.normpath(self.path / record.run))
 
     def write_record(self, record: CellRecord) -> None:
         """Keep what is known of a cell."""

@@ -150,7 +150,7 @@ class Worker:
         if not self._keys[cell.name] and cell.after is not None:
             first = self._record(self._cells[cell.after])
             if first.status == "finished":
-                started = starting_from(cell, self._folder.path / first.run)
+                started = starting_from(cell, self._folder.run_of(first))
                 try:
                     self._keys[cell.name] = self._key(started)
                 except (ConfigError, DataError) as error:
@@ -195,7 +195,7 @@ class Worker:
         """Train a cell whose lock is held, and write its record."""
         key = self._keys[cell.name]
         if cell.after is not None:
-            cell = starting_from(cell, self._folder.path / self._record(self._cells[cell.after]).run)
+            cell = starting_from(cell, self._folder.run_of(self._record(self._cells[cell.after])))
         running = _with(_blank(cell, "running", key), session=self._session)
         resume = self._unfinished(before, key)
         if resume is not None and before is not None:

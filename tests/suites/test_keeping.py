@@ -153,3 +153,35 @@ def test_python_attributes_are_no_columns(project: Project) -> None:
     (project.folder / "bad.yaml").write_text(bad)
     with pytest.raises(ConfigError, match="names an attribute of Python"):
         load_task(project.folder / "bad.yaml")
+
+
+def test_what_another_suite_has_trained_is_not_trained_again(project: Project) -> None:
+    code, _, err = project.run(GRID)
+    assert code == 0, err
+    first = {path.parent for path in project.folder.glob("runs/sizes/cells/*/*/results.json")}
+    other = GRID.replace("suite: sizes", "suite: more").replace("prompt.length: [", "prompt.length: [7, ")
+    assert "[7, " in other
+    code, out, err = project.run(other, "--dry-run")
+    assert code == 0, err
+    assert "6 cells, 4 finished, 2 to train" in out
+    assert not (project.folder / "runs/more").exists()
+    code, _, err = project.run(other)
+    assert code == 0, err
+    assert err.count("finished before, in ../sizes/cells/") == 4
+    trained = [path.parent for path in project.folder.glob("runs/more/cells/*/*/results.json")]
+    assert len(trained) == 2
+    records = [json.loads(path.read_text()) for path in project.folder.glob("runs/more/cells/*/cell.json")]
+    assert {(project.folder / "runs/more" / record["run"]).resolve() for record in records} == {
+        path.resolve() for path in [*first, *trained]
+    }
+    assert main(["report", "runs/more", "--to", "pages"]) == 0
+    assert "6 of 6 cells finished" in (project.folder / "pages/report.md").read_text()
+
+
+def test_a_run_that_was_not_kept_or_has_other_settings_is_trained_again(project: Project) -> None:
+    assert project.run(GRID + "keep: scores\n")[0] == 0
+    other = GRID.replace("suite: sizes", "suite: more")
+    assert "4 cells, 0 finished, 4 to train" in project.run(other, "--dry-run")[1], "this suite keeps prompts"
+    assert "4 cells, 4 finished" in project.run(other + "keep: scores\n", "--dry-run")[1]
+    code, out, _ = project.run(other + "keep: scores\n", "--dry-run", "train.epochs=1")
+    assert (code, "4 cells, 0 finished" in out) == (0, True)
