@@ -1,0 +1,54 @@
+"""Keeps what the mini study found: for each cell the results, metrics and resolved YAML of its run, without paths.
+
+python benchmarks/keep_study.py runs/study-names runs/study-roles --to docs/study
+ptv2kit report recipes/suites/study/names.yaml --runs-dir docs/study --to report
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+from pathlib import Path
+
+KEPT = ("results.json", "metrics.jsonl", "recipe.resolved.yaml", "task.resolved.yaml")
+_PATH = re.compile(r"(?<![\w.])/(?:[\w.@+-]+/)+(?=[\w.-]+)")
+"""An absolute path up to its last part: where the data lay on the machine of the run is nobody's business."""
+
+
+def keep(suite: Path, target: Path) -> int:
+    """Copy the finished cells of a suite's folder; what was kept of it before is replaced.
+
+    Returns:
+        How many there are.
+    """
+    shutil.rmtree(target / suite.name, ignore_errors=True)
+    count = 0
+    for path in sorted(suite.glob("cells/*/cell.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["status"] != "finished":
+            continue
+        count += 1
+        run = suite / record["run"]
+        kept = target / suite.name / record["run"]
+        kept.mkdir(parents=True)
+        (kept.parent / "cell.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        for name in KEPT:
+            text = (run / name).read_text(encoding="utf-8")
+            (kept / name).write_text(_PATH.sub("", text) if name.endswith(".yaml") else text, encoding="utf-8")
+    return count
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="+", type=Path, metavar="SUITE", help="folder of a suite")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="gets a folder for each suite")
+    arguments = parser.parse_args()
+    for suite in arguments.suites:
+        print(f"{arguments.to / suite.name}: {keep(suite, arguments.to)} cells")
+
+
+if __name__ == "__main__":
+    main()
