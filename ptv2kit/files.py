@@ -6,7 +6,10 @@ import errno
 import json
 import os
 import secrets
+import shutil
+import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +199,37 @@ def is_locked(path: Path) -> bool:
     if lock is not None:
         lock.release()
     return lock is None
+
+
+def made_folder(name: str, what: str, write: Callable[[Path], None]) -> Path:
+    """A folder in the user's cache that is made when it is first asked for, whole or not at all.
+
+    Args:
+        name: of the folder; with a version of what is written.
+        what: is kept there, for errors.
+        write: fills a new folder.
+
+    Raises:
+        ConfigError: the cache folder cannot be written.
+    """
+    hint = "set PTV2KIT_CACHE to a folder that can be written"
+    try:
+        root = cache_folder()
+        target = root / name
+        if target.is_dir():
+            return target
+    except OSError as error:
+        raise ConfigError(f"{what} has no folder: {error.strerror}", hint="set PTV2KIT_CACHE") from error
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=root, prefix=f".{name}-"))
+        try:
+            write(unfinished)
+            unfinished.rename(target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        if target.is_dir():  # another process was faster
+            return target
+        raise ConfigError(f"{what} cannot be kept in '{root}': {error.strerror or error}", hint=hint) from error
+    return target

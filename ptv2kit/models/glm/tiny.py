@@ -7,14 +7,11 @@ the same torch.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
 
-from ptv2kit.errors import ConfigError
-from ptv2kit.files import cache_folder
+from ptv2kit.files import made_folder
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
 from ptv2kit.models.glm.modeling import OriginalGlmModel
 from ptv2kit.models.glm.tokenizer import END_OF_TEXT, MERGES_FILE, VOCABULARY_FILE, build_tokenizer
@@ -37,29 +34,7 @@ def tiny_folder() -> Path:
     Raises:
         ConfigError: the cache folder cannot be written.
     """
-    try:
-        root = cache_folder()
-        target = root / f"{NAME}-{_VERSION}"
-        if target.is_dir():
-            return target
-    except OSError as error:
-        raise ConfigError(f"backbone '{NAME}' has no folder: {error.strerror}", hint="set PTV2KIT_CACHE") from error
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(dir=root, prefix=f".{NAME}-"))
-        try:
-            _write(unfinished)
-            unfinished.rename(target)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    except OSError as error:
-        if target.is_dir():  # another process was faster
-            return target
-        raise ConfigError(
-            f"backbone '{NAME}' cannot be kept in '{root}': {error.strerror or error}",
-            hint="set PTV2KIT_CACHE to a folder that can be written",
-        ) from error
-    return target
+    return made_folder(f"{NAME}-{_VERSION}", f"backbone '{NAME}'", _write)
 
 
 def _write(folder: Path) -> None:
