@@ -317,5 +317,7 @@ def test_multi_task_prompts_come_from_the_joint_run_of_their_kind(name: str) -> 
         assert joint.settings.get("train.seed") == cell.settings.get("train.seed")
     kinds = {tuple(by_name[str(cell.after)].resolved.recipe.task_names) for cell in started}
     for kind in kinds:
-        tasks = {cell.settings["task"] for cell in started if cell.settings["task"] in kind}
-        assert tasks == set(kind), "each task of a joint run is trained alone after it"
+        names = {name.removesuffix("_or_none") for name in kind}
+        tasks = {cell.settings["task"] for cell in started if cell.settings["task"] in names}
+        # PropBank only teaches the joint prompt; table 3 has no column of it.
+        assert tasks == names - {"propbank"}, "each task of a joint run is trained alone after it"

@@ -182,12 +182,12 @@ class Train(Section):
         assert self.batch_tokens is not None, "a recipe is checked for either"
         return max(1, self.batch_tokens // tokens)
 
-    def steps_between_evaluations(self, steps_per_epoch: int) -> int:
-        """Optimizer steps from one evaluation to the next."""
+    def evaluation_step(self, number: int, steps_per_epoch: int) -> int:
+        """The optimizer step after which an evaluation, counted from 1, is made; at most one after each step."""
         every = self.evaluate_every
         if isinstance(every, str):
-            return int(every.removesuffix(" steps"))
-        return max(1, round(every * steps_per_epoch))
+            return number * int(every.removesuffix(" steps"))
+        return max(number, round(number * every * steps_per_epoch))
 
     @property
     def batch(self) -> str:

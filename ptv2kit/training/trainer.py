@@ -134,7 +134,6 @@ class Trainer:
         own = [len(one_pass(pass_seed(settings.seed, 1))) for one_pass in passes]
         self._turns = batches_per_epoch(own, settings.mixing)
         self._steps_per_epoch = sum(self._turns)
-        self._every = settings.steps_between_evaluations(self._steps_per_epoch)
         self._trained = trained_parameters(parts)
         optimizer = build_optimizer(self._trained, settings)
         self._step = 0 if start is None else start.progress.step
@@ -206,8 +205,15 @@ class Trainer:
 
     def _epochs_at(self, evaluation: int) -> float:
         """The epochs that are trained when an evaluation, counted from 1, is made; a whole number at an epoch's end."""
-        epochs = min(evaluation * self._every, self.total_steps) / self._steps_per_epoch
-        return int(epochs) if epochs.is_integer() else round(epochs, 4)
+        epochs = min(self._evaluation_step(evaluation), self.total_steps) / self._steps_per_epoch
+        every = self._settings.evaluate_every
+        if not isinstance(every, str) and evaluation * every * self._steps_per_epoch >= evaluation:
+            epochs = min(evaluation * every, float(self._settings.epochs))  # half an epoch, also of 125 steps
+        epochs = round(epochs, 4)
+        return int(epochs) if epochs.is_integer() else epochs
+
+    def _evaluation_step(self, evaluation: int) -> int:
+        return self._settings.evaluation_step(evaluation, self._steps_per_epoch)
 
     def _train_epoch(self) -> None:
         """Train on the batches of the current epoch that are not done yet, and evaluate where it is due.
@@ -246,10 +252,9 @@ class Trainer:
 
     def _evaluate_if_due(self) -> None:
         """Evaluate after every `evaluate_every`, and after the last step."""
-        due = self._step // self._every
-        if self._step == self.total_steps and self._step % self._every:
-            due += 1
-        if len(self._history) < due:
+        done = len(self._history)
+        last = self._step == self.total_steps and (not done or self._evaluation_step(done) < self.total_steps)
+        if last or self._step >= self._evaluation_step(done + 1):
             self._evaluate()
 
     def _optimize(self, task: int, loss: float) -> None:

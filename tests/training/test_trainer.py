@@ -245,7 +245,15 @@ def test_batches_made_ahead_train_the_same(
 
 @pytest.mark.parametrize(
     ("every", "expected"),
-    [(1.0, [1, 2, 3]), (2.0, [2, 3]), (0.5, [0.5, 1, 1.5, 2, 2.5, 3]), ("3 steps", [0.75, 1.5, 2.25, 3]), (9.0, [3])],
+    [
+        (1.0, [1, 2, 3]),
+        (2.0, [2, 3]),
+        (0.5, [0.5, 1, 1.5, 2, 2.5, 3]),
+        (0.3, [0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3]),
+        (0.01, [n / 4 for n in range(1, 13)]),
+        ("3 steps", [0.75, 1.5, 2.25, 3]),
+        (9.0, [3]),
+    ],
 )
 def test_evaluations_within_and_across_epochs(
     backbone: Path, task_file: Path, every: float | str, expected: list[float]
