@@ -17,8 +17,11 @@ _PATH = re.compile(r"(?<![\w.])/(?:[\w.@+-]+/)+(?=[\w.-]+)")
 """An absolute path up to its last part: where the data lay on the machine of the run is nobody's business."""
 
 
-def keep(suite: Path, target: Path) -> int:
+def keep(suite: Path, target: Path, *, scores_only: bool) -> int:
     """Copy the finished cells of a suite's folder; what was kept of it before is replaced.
+
+    Args:
+        scores_only: whether the record of a cell is enough, as of a search.
 
     Returns:
         How many there are.
@@ -32,9 +35,9 @@ def keep(suite: Path, target: Path) -> int:
         count += 1
         run = suite / record["run"]
         kept = target / suite.name / record["run"]
-        kept.mkdir(parents=True)
+        (kept.parent if scores_only else kept).mkdir(parents=True)
         (kept.parent / "cell.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        for name in KEPT:
+        for name in () if scores_only else KEPT:
             text = (run / name).read_text(encoding="utf-8")
             (kept / name).write_text(_PATH.sub("", text) if name.endswith(".yaml") else text, encoding="utf-8")
     return count
@@ -45,9 +48,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="+", type=Path, metavar="SUITE", help="folder of a suite")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="gets a folder for each suite")
+    parser.add_argument("--scores-only", action="store_true", help="keep the scores of each cell and nothing else")
     arguments = parser.parse_args()
     for suite in arguments.suites:
-        print(f"{arguments.to / suite.name}: {keep(suite, arguments.to)} cells")
+        count = keep(suite, arguments.to, scores_only=arguments.scores_only)
+        print(f"{arguments.to / suite.name}: {count} cells")
 
 
 if __name__ == "__main__":
