@@ -28,7 +28,7 @@ _SENTENCE = ["Ada", "Lovelace", "met", "Alan", "in", "London", "."]
 
 def make_world(folder: Path) -> None:
     """Write everything but the runs."""
-    for name in ("recipes", "tasks", "benchmarks", "constraints.txt", "Justfile", "pyproject.toml"):
+    for name in ("recipes", "tasks", "benchmarks", "docs", "constraints.txt", "Justfile", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
     for task, rows in _data().items():
         (folder / "DATA" / task).mkdir(parents=True)
