@@ -78,7 +78,7 @@ class Prompt(Section):
     layers: Layers = "all"
     """The layers that a deep prompt covers: `all`, `upper-half`, `17-24`, `17..`, `-8..` (the highest eight), or a
     list; they count from 1. With `upper-half` the lower layers are computed only once for each example, where
-    `train.cache_trunk` keeps their outputs: a step then takes about a third of the time, for some points less on hard
+    `train.cache_trunk` keeps their outputs: a step then takes a third to 0.6 of the time, for some points less on hard
     tasks."""
     reparameterization: Literal["auto", "none", "mlp", "lstm"] = "auto"
     """Whether the prompt is trained as it is, or is made by a small network while training; what is saved is plain.
