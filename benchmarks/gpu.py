@@ -74,20 +74,19 @@ class Scale:
     seconds: float
 
 
-_POSITIONS = {"max_position_embeddings": 514, "type_vocab_size": 1, "vocab_size": 50265}
+def _roberta(hidden_size: int, num_hidden_layers: int, num_attention_heads: int) -> dict[str, int]:
+    shape = {"hidden_size": hidden_size, "num_hidden_layers": num_hidden_layers, "intermediate_size": 4 * hidden_size}
+    own = {"max_position_embeddings": 514, "type_vocab_size": 1, "vocab_size": 50265}
+    return shape | own | {"num_attention_heads": num_attention_heads}
+
+
 LARGE = Scale(
     matrix=8192,
     glm="10B",
     steps=50,
     batch_size=16,
     length=256,
-    encoder={
-        **_POSITIONS,
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-    },
+    encoder=_roberta(1024, 24, 16),
     encoder_steps=30,
     seconds=15,
 )
@@ -97,13 +96,7 @@ SMALL = Scale(
     steps=2,
     batch_size=4,
     length=32,
-    encoder={
-        **_POSITIONS,
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 128,
-    },
+    encoder=_roberta(64, 2, 4),
     encoder_steps=2,
     seconds=1,
 )

@@ -20,6 +20,7 @@ from ptv2kit.plan.estimate import Disk, Estimate, Estimator, disk_of, readable
 from ptv2kit.plan.hardware import Gpu, find_gpu, time_processor
 from ptv2kit.report.records import CellRecord
 from ptv2kit.spec.cells import Cell, ResolvedSuite
+from ptv2kit.spec.suite import keeps_tensors
 from ptv2kit.suites.folder import SuiteFolder
 from ptv2kit.suites.preflight import Preflight
 from ptv2kit.suites.worker import starting_from
@@ -127,9 +128,7 @@ def finished_records(
 
 def _keeps_enough(cell: Cell, run: Path) -> bool:
     """Whether a run of another suite has what this cell's suite keeps of it."""
-    tuned = cell.resolved.recipe.method == "fine_tuning"
-    nothing = cell.keep == "scores" or (cell.keep == "prompt" and tuned)
-    return nothing or (run / "prompt").is_dir()
+    return not keeps_tensors(cell.keep, cell.resolved.recipe.method) or (run / "prompt").is_dir()
 
 
 def _peak(size: Disk) -> int:

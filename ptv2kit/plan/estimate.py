@@ -22,7 +22,7 @@ from ptv2kit.plan.passes import TaskShape
 from ptv2kit.plan.plan import UTILISATION, task_shape
 from ptv2kit.spec.load import ResolvedRecipe, ResolvedTask
 from ptv2kit.spec.recipe import DEEP_METHODS, SHALLOW_METHODS, Recipe
-from ptv2kit.spec.suite import Keep
+from ptv2kit.spec.suite import Keep, keeps_tensors
 
 _SMALL_FILES = 200_000
 """Bytes of a run's folder besides tensors: resolved YAML, logs, metrics, generators. Predictions come on top."""
@@ -112,11 +112,11 @@ class Estimator:
         prompts = saved * (1 if len(resolved.tasks) == 1 else len(resolved.tasks) + 1)
         checkpoint = trained + 2 * trained  # what is trained, with the optimizer's two moments
         keeps = resolved.recipe.train.keep_checkpoints
-        tuned = resolved.recipe.method == "fine_tuning"
-        dropped = self._keep == "scores" or (self._keep == "prompt" and tuned)
         # While it trains: the checkpoints and one that is being written, with the best prompts that they know of.
         peak = (keeps + 1) * (checkpoint + prompts) + prompts + _SMALL_FILES
-        return Disk(kept=_SMALL_FILES + (0 if dropped else prompts), peak=peak)
+        return Disk(
+            kept=_SMALL_FILES + (prompts if keeps_tensors(self._keep, resolved.recipe.method) else 0), peak=peak
+        )
 
     def _sizes(self, resolved: ResolvedRecipe) -> tuple[int, int]:
         """Bytes of all that is trained, and of what is kept for inference, where networks of prompts are folded."""

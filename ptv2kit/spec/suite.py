@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ptv2kit.spec.base import Name, Section
-from ptv2kit.spec.recipe import Expectation
+from ptv2kit.spec.recipe import Expectation, Method
 
 Settings = dict[str, Any]
 """Values of a recipe by dotted key, such as `train.learning_rate: 5e-3`."""
@@ -137,6 +137,11 @@ class Published(Section):
 
 Keep = Literal["scores", "prompt", "all"]
 """What is left of a finished cell besides its scores and predictions."""
+
+
+def keeps_tensors(keep: Keep, method: Method) -> bool:
+    """Whether a finished cell keeps what was trained; a fine-tuned backbone only with `all`."""
+    return keep == "all" or (keep == "prompt" and method != "fine_tuning")
 
 
 class Suite(Section):

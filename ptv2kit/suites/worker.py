@@ -22,6 +22,7 @@ from ptv2kit.files import is_locked, try_lock
 from ptv2kit.report.records import CellRecord, CellStatus
 from ptv2kit.spec.cells import Cell
 from ptv2kit.spec.merge import Setting
+from ptv2kit.spec.suite import keeps_tensors
 from ptv2kit.suites.folder import SuiteFolder
 from ptv2kit.training.checkpoint import Checkpoints
 from ptv2kit.training.results import Outcome, first_metric
@@ -334,6 +335,5 @@ def _trained(cell: Cell, outcome: Outcome, run: str) -> Trained:
 def _drop_what_is_not_kept(cell: Cell, run: Path) -> None:
     """Remove the checkpoints of a finished cell, which nothing resumes from, and what its suite does not keep."""
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    tuned = cell.resolved.recipe.method == "fine_tuning"
-    if cell.keep == "scores" or (cell.keep == "prompt" and tuned):
+    if not keeps_tensors(cell.keep, cell.resolved.recipe.method):
         shutil.rmtree(run / "prompt", ignore_errors=True)

@@ -100,7 +100,6 @@ class Progress:
         taken: batches of each task that are done, over all epochs.
         best: of each task.
         best_epoch: of the mean of all tasks' first metrics; 0 before the first evaluation.
-        since_best: evaluations after it.
         best_mean: that mean; None before the first evaluation.
         history: the metrics of each evaluation.
     """
@@ -111,7 +110,6 @@ class Progress:
     taken: tuple[int, ...]
     best: tuple[Best, ...]
     best_epoch: float
-    since_best: int
     best_mean: float | None
     history: tuple[dict[str, float], ...]
 
@@ -124,7 +122,6 @@ class Progress:
             "taken": list(self.taken),
             "best": [best.to_json() for best in self.best],
             "best_epoch": self.best_epoch,
-            "since_best": self.since_best,
             "best_mean": self.best_mean,
             "history": list(self.history),
         }
@@ -139,7 +136,6 @@ class Progress:
             taken=tuple(content["taken"]),
             best=tuple(Best.from_json(item) for item in content["best"]),
             best_epoch=content["best_epoch"],
-            since_best=content.get("since_best", len(content["history"]) - int(content["best_epoch"])),
             best_mean=content["best_mean"],
             history=tuple(content["history"]),
         )

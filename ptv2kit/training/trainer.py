@@ -146,7 +146,6 @@ class Trainer:
         self._best = [Best() for _ in parts]
         self._best_mean = -math.inf
         self._best_epoch: float = 0
-        self._since_best = 0
         self._history: list[dict[str, float]] = []
         self._between_steps = True
         self._clock = _Clock()
@@ -193,7 +192,7 @@ class Trainer:
             tasks=tuple(self._best),
             best_epoch=self._best_epoch,
             history=tuple(self._history),
-            evaluated=tuple(self._epochs_at(number) for number in range(1, len(self._history) + 1)),
+            evaluated=self._evaluated(),
             epochs=self._step // self._steps_per_epoch,
             seconds=time.monotonic() - started,
             ending=ending,
@@ -201,7 +200,12 @@ class Trainer:
 
     def _out_of_patience(self) -> bool:
         patience = self._settings.patience
-        return patience is not None and self._since_best >= patience
+        after_best = sum(epoch > self._best_epoch for epoch in self._evaluated())
+        return patience is not None and after_best >= patience
+
+    def _evaluated(self) -> tuple[float, ...]:
+        """When the evaluations so far were made, in epochs."""
+        return tuple(self._epochs_at(number) for number in range(1, len(self._history) + 1))
 
     def _epochs_at(self, evaluation: int) -> float:
         """The epochs that are trained when an evaluation, counted from 1, is made; a whole number at an epoch's end."""
@@ -344,9 +348,8 @@ class Trainer:
         if len(self._parts) > 1:
             values = {MEAN: mean, **values}
         self._keep_bests(epoch, bests, values if best and len(self._parts) > 1 else None)
-        self._since_best += 1
         if best:
-            self._best_mean, self._best_epoch, self._since_best = mean, epoch, 0
+            self._best_mean, self._best_epoch = mean, epoch
         self._history.append(values)
         self._clock.go_on()
         self._log(Evaluated(number, epoch, values, best, time.monotonic() - started, trained))
@@ -399,7 +402,6 @@ class Trainer:
                 taken=tuple(self._taken),
                 best=tuple(self._best),
                 best_epoch=self._best_epoch,
-                since_best=self._since_best,
                 best_mean=self._best_mean if self._best_epoch else None,
                 history=tuple(self._history),
             ),
@@ -413,7 +415,7 @@ class Trainer:
         self._epoch, self._turn = progress.epoch, progress.turn
         self._taken = list(progress.taken)
         self._best = list(progress.best)
-        self._best_epoch, self._since_best = progress.best_epoch, progress.since_best
+        self._best_epoch = progress.best_epoch
         self._best_mean = -math.inf if progress.best_mean is None else progress.best_mean
         self._history = list(progress.history)
         try:
