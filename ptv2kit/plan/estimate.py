@@ -73,7 +73,7 @@ class Estimator:
     """
 
     def __init__(self, data_root: Path | None, keep: Keep = "all") -> None:
-        self._keep = keep
+        self._keep: Keep = keep
         self._data_root = data_root
         self._specs: dict[str, BackboneSpec] = {}
         self._backbones: dict[str, PreTrainedModel] = {}
