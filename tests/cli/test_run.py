@@ -154,6 +154,10 @@ def test_a_mirrored_hub_task_runs_again_from_its_folder(project: Project) -> Non
     assert main(["run", str(first / "recipe.resolved.yaml")]) == 0
     assert {run.name.split("-")[2] for run in project.runs} == {first.name.split("-")[2]}
     assert len(project.runs) == 2
+    code, _, err = project.run("--data-root", "mirror", "train.select_on=25%")
+    assert code == 0, err
+    scored = (project.runs[-1] / "predictions" / "test.jsonl").read_text().splitlines()
+    assert len(scored) == len((mirror / "validation.jsonl").read_text().splitlines())
     (mirror / "validation.jsonl").unlink()
     code, _, err = project.run("--data-root", "mirror")
     assert code == 3

@@ -231,8 +231,7 @@ def locate_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path
         if data_root is None:
             return None
         folder = data_root / (task.data.mirror or task.task)
-        mirror = "train" if split in task.data.splits.shares() else split
-        mirrors = [folder / f"{mirror}{suffix}" for suffix in (".jsonl.gz", ".jsonl")]
+        mirrors = [folder / f"{mirror}{suffix}" for mirror in _mirrors(task, split) for suffix in (".jsonl.gz", ".jsonl")]
         return next((Located(path, (path,)) for path in mirrors if _is_file(path)), None)
     # An absolute name stays as it is: a folder in front of it has no effect.
     roots = [task_path.parent] if data_root is None else [data_root, task_path.parent]
@@ -246,6 +245,20 @@ def locate_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path
         location=str(task_path),
         hint="" if Path(name).is_absolute() else _ROOT_HINT,
     )
+
+
+def _mirrors(task: TaskBase, split: str) -> list[str]:
+    """The names that a split may have in a mirror: ours; a share's is that of the training rows.
+
+    Where validation is a share, the test split can be what the hub calls validation (`train.select_on`), and a mirror
+    that was made for the task as it stands calls it so too.
+    """
+    shares = task.data.splits.shares()
+    if split in shares:
+        return ["train"]
+    if split == "test" and "validation" in shares:
+        return [task.data.splits.by_name()["test"], "test", "validation"]
+    return [split]
 
 
 def read_rows(
