@@ -185,11 +185,13 @@ def test_a_word_of_two_tokens_is_said_with_its_place(
 
 def test_every_shipped_cloze_task_is_that_of_its_linear_one() -> None:
     tasks = Path(__file__).parents[1] / "tasks"
-    names = sorted(path.stem for path in tasks.glob("*_cloze.yaml"))
-    assert names == ["boolq_cloze", "cb_cloze", "copa_cloze", "rte_cloze", "sst2_cloze"]
+    names = sorted(path.stem for path in tasks.glob("*_*.yaml") if path.stem.endswith(("_cloze", "_decoder")))
+    assert names == sorted(
+        [f"{name}_{kind}" for name in ("boolq", "cb", "rte", "sst2") for kind in ("cloze", "decoder")] + ["copa_cloze"]
+    )
     for name in names:
         cloze: Any = load_task(tasks / f"{name}.yaml").task
-        linear: Any = load_task(tasks / f"{name.removesuffix('_cloze')}.yaml").task
+        linear: Any = load_task(tasks / f"{name.partition('_')[0]}.yaml").task
         assert (cloze.labels, cloze.metrics, cloze.data.splits) == (linear.labels, linear.metrics, linear.data.splits)
         assert cloze.data.mirror == linear.task
         assert (cloze.head, linear.head) == ("verbalizer", "linear")

@@ -21,6 +21,8 @@ def ask_early(resolved: ResolvedRecipe | ResolvedTask, *, data: bool) -> None:
 
     Args:
         resolved: a recipe, or a task alone.
+        data: whether rows are needed and no data root is given, which may have them: then the hub is asked once they
+            are found to be missing.
     """
     recipe = isinstance(resolved, ResolvedRecipe)
     tasks = resolved.tasks if recipe else (resolved,)
@@ -65,4 +67,4 @@ def read_task(args: argparse.Namespace) -> None:
     args.resolved = load_file(find_file(args.file, ["task", "recipe"]))
     if isinstance(args.resolved, ResolvedSuite):
         raise ConfigError("a suite has no rows", location=str(args.file), hint="give a task, or one of its recipes")
-    ask_early(args.resolved, data=True)
+    ask_early(args.resolved, data=args.data_root is None)

@@ -19,6 +19,7 @@ from ptv2kit.files import write_atomically
 from ptv2kit.spec.catalog import find_file
 from ptv2kit.spec.load import load_recipe, load_task
 from ptv2kit.spec.sources import SHARE, ConllSource, JsonlSource, ParquetSource, Splits, TableSource
+from ptv2kit.spec.task import AnyTask, Iob2Task, SpansTask, StartEndTask
 from ptv2kit.spec.yaml import quoted
 
 _LOOKED_AT = 100_000
@@ -70,7 +71,7 @@ def new_recipe(args: argparse.Namespace) -> int:
     name = _name(args.name or f"{task.task}-{args.backbone.rpartition('/')[2]}")
     target: Path = args.to or Path(f"{name}.yaml")
     _require_new(target)
-    _write(target, _recipe_text(name, args.task, args.backbone, target))
+    _write(target, _recipe_text(name, args.task, task, args.backbone, target))
     load_recipe(target)
     show(f"{target}: {task.task} with {args.backbone}")
     show(f"next: ptv2kit plan {target}; ptv2kit run {target}")
@@ -98,20 +99,24 @@ def _task_text(name: str, kind: str, splits: Mapping[str, str], target: Path, pr
     return "\n".join(lines) + "\n"
 
 
-def _recipe_text(name: str, task: Path, backbone: str, target: Path) -> str:
-    """The recipe; the values of the embedded backbone are those of `benchmarks/LOG.md`, the others the paper's most
+def _recipe_text(name: str, path: Path, task: AnyTask, backbone: str, target: Path) -> str:
+    """The recipe; the values of the embedded backbone are those of `docs/results-mini.md`, the others the paper's most
     frequent ones."""
-    mini = backbone == "mini"
-    prompt = "{length: 32, init: tokens, positions: unshifted}" if mini else "{length: 16, dropout: 0.1}"
-    train = "epochs: 8, batch_size: 16, learning_rate: 3e-2, head_learning_rate: 5e-3"
-    if not mini:
-        train = "epochs: 30, batch_size: 16, learning_rate: 7e-3"
+    prompt, train = "{length: 16, dropout: 0.1}", "epochs: 30, batch_size: 16, learning_rate: 7e-3"
+    dropout = ""
+    if backbone == "mini":
+        rate = "8e-2" if isinstance(task, Iob2Task | SpansTask | StartEndTask) else "2e-2"
+        prompt, dropout = "{length: 32, init: tokens, positions: unshifted}", ", dropout: 0.0, attention_dropout: 0.0"
+        train = (
+            f"epochs: 8, batch_size: 4, learning_rate: {rate}, head_learning_rate: 5e-3, betas: [0.9, 0.95], "
+            "warmup_ratio: 0.1"
+        )
     return "\n".join(
         [
             f"recipe: {name}",
             'description: ""',
-            f"task: {_path(task, target)}",
-            f"backbone: {{name: {json.dumps(backbone)}}}",
+            f"task: {_path(path, target)}",
+            f"backbone: {{name: {json.dumps(backbone)}{dropout}}}",
             "method: p_tuning_v2           # compare: fine_tuning, lora, linear_probe, prompt_tuning",
             f"prompt: {prompt}  # easy tasks need 8 to 20, tagging and answers 64 and more",
             f"train: {{{train}}}  # search the learning rate first: 1e-3 to 1e-1",

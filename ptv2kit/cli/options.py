@@ -411,7 +411,7 @@ def _add_explain(verbs: Any) -> None:
 
 _LS_EXAMPLES = """examples:
   ptv2kit ls tasks
-  ptv2kit ls recipes recipes/study
+  ptv2kit ls recipes recipes/paper
   ptv2kit ls runs --json
   ptv2kit ls backbones
 """

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
             hint="distributed.gpus spreads one run over GPUs; 'ptv2kit plan --gpu NAME' plans it",
         )
     resolved = load_recipe(file, args.overrides)
-    ask_early(resolved, data=True)
+    ask_early(resolved, data=args.data_root is None)
     from ptv2kit.cli.run_recipe import run_recipe
 
     return run_recipe(args, resolved, folder)

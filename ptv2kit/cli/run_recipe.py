@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ptv2kit.cli.launch import end_with_parent, launch, launch_machines, local_processes
 from ptv2kit.cli.output import show
 from ptv2kit.cli.plan import print_summary
 from ptv2kit.cli.terminal import open_console, print_table
@@ -20,6 +19,7 @@ from ptv2kit.training.console import duration, scores_table
 from ptv2kit.training.distributed import workers
 from ptv2kit.training.folder import RunFolder, require_writable
 from ptv2kit.training.initial import read_initial
+from ptv2kit.training.launch import end_with_parent, launch, launch_machines, local_processes
 from ptv2kit.training.prepare import choose_device, locate_data
 from ptv2kit.training.results import Outcome
 from ptv2kit.training.resume import is_finished, unfinished_run

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ptv2kit.cli.launch import end_with_parent
 from ptv2kit.cli.output import show
 from ptv2kit.cli.suite_plan import check_disk, disk_needed, finished_records, print_suite_plan
 from ptv2kit.cli.terminal import open_console
@@ -41,8 +40,9 @@ from ptv2kit.suites.preflight import Preflight
 from ptv2kit.suites.runner import SuiteRunner
 from ptv2kit.suites.searches import Searches
 from ptv2kit.suites.study import require_optuna
-from ptv2kit.suites.worker import SESSION
+from ptv2kit.suites.worker import CELL, SESSION, train_part
 from ptv2kit.training.folder import require_writable
+from ptv2kit.training.launch import cell_processes, end_with_parent
 
 _ERRORS: tuple[type[ProjectError], ...] = (ConfigError, DataError, OutOfMemoryError, TrainingError)
 
@@ -61,8 +61,12 @@ def run_suite(args: argparse.Namespace, suite: ResolvedSuite) -> int:
     silence_libraries()
     require_writable(args.runs_dir)
 
-    preflight = Preflight(args.data_root, planning=args.dry_run)
     folder = SuiteFolder(args.runs_dir / suite.suite.suite)
+    together = os.environ.get(CELL)
+    if together is not None:
+        cell = next(cell for cell in suite.cells if cell.name == together)
+        return train_part(cell, folder, args.data_root, messages)
+    preflight = Preflight(args.data_root, planning=args.dry_run)
     jobs = count_jobs(args, suite)
     try:
         keys = _check(suite, preflight)
@@ -90,23 +94,24 @@ def run_suite(args: argparse.Namespace, suite: ResolvedSuite) -> int:
     runner = SuiteRunner(folder, messages, args.data_root, suite.suite.description or suite.suite.suite)
     session = os.environ.get(SESSION) or uuid.uuid4().hex
 
-    def crew(look: Callable[[], None]) -> signal.Signals | None:
+    def crew(processes: int, look: Callable[[], None]) -> signal.Signals | None:
+        words, count = args.command_line, max(1, jobs // processes)
         if args.engine == "ray":
-            count = None if args.jobs == "auto" else jobs
-            return ray_crew(count, args.address, args.command_line, folder.path, session, messages, look)
-        return local_crew(jobs, args.command_line, folder.path, session, messages, look)
+            at_most = None if args.jobs == "auto" else count
+            return ray_crew(at_most, processes, args.address, words, folder.path, session, messages, look)
+        return local_crew(count, processes, words, folder.path, session, messages, look)
 
     alone = jobs == 1 and args.engine == "local"
     if suite.studies:
         if not alone:
-            runner.stopped(crew(lambda: None))
+            runner.stopped(crew(1, lambda: None))
         searches = Searches(suite, runner, keys)
         if runner.interrupted:
             searches.show()
         else:
             searches.run()
     else:
-        runner.run_cells(suite.cells, keys, preflight, session, None if alone else crew)
+        runner.run_cells(suite.cells, keys, preflight, session, args.command_line, None if alone else crew)
     return _report(runner, as_json=args.json, name=suite.suite.suite)
 
 
@@ -157,6 +162,11 @@ def _check_options(args: argparse.Namespace, suite: ResolvedSuite) -> None:
         raise ConfigError("--resume is for a single run", hint="a suite resumes by itself: leave it out")
     if args.address is not None and args.engine != "ray" and SESSION not in os.environ:  # a worker has these words too
         raise ConfigError("--address is for --engine ray")
+    if suite.studies and any(cell_processes(cell.resolved.recipe) > 1 for cell in suite.cells):
+        raise ConfigError(
+            "a trial of a search has one process, but distributed.gpus asks for more",
+            hint="start a search once for each GPU instead, with CUDA_VISIBLE_DEVICES: they share its trials",
+        )
     if args.gpu is not None and not args.dry_run:
         raise ConfigError("--gpu names a GPU to plan for: it is for --dry-run")
     if args.engine == "ray" and suite.studies:

@@ -24,6 +24,7 @@ from ptv2kit.spec.suite import keeps_tensors
 from ptv2kit.suites.folder import SuiteFolder
 from ptv2kit.suites.preflight import Preflight
 from ptv2kit.suites.worker import starting_from
+from ptv2kit.training.launch import cell_processes
 
 
 @final
@@ -35,7 +36,8 @@ class _Line:
         status: `finished`, `running` in another process, `waiting`, or as it ended before and will be tried again.
         times: how often it is trained; a search trains what stands for its trials.
         estimate: None if it is finished or cannot be estimated.
-        seconds: of one training, measured for a finished cell, else estimated; None: not known.
+        seconds: of one training, measured for a finished cell, else estimated as if its processes shared the work
+            without loss; None: not known.
     """
 
     cell: Cell
@@ -43,6 +45,11 @@ class _Line:
     times: int
     estimate: Estimate | None
     seconds: float | None
+
+    @property
+    def processes(self) -> int:
+        """That train it together."""
+        return cell_processes(self.cell.resolved.recipe)
 
 
 def print_suite_plan(
@@ -175,7 +182,7 @@ def _rates(
         if record is None or estimate is None or estimate.operations is None or record.seconds <= 0:
             continue
         share = record.epochs / cell.resolved.recipe.train.epochs  # patience may have ended it early
-        rate = share * estimate.operations / record.seconds
+        rate = share * estimate.operations / record.seconds / cell_processes(cell.resolved.recipe)
         rates[_kind(cell)] = min(rate, rates.get(_kind(cell), rate))
     return rates
 
@@ -208,6 +215,7 @@ def _line(
             seconds = estimate.operations / rates[_kind(cell)]
         else:
             seconds = estimate.seconds(gpu, cell.resolved.recipe.backbone.dtype)
+        seconds = None if seconds is None else seconds / cell_processes(cell.resolved.recipe)
     return _Line(cell, status, trials.get(cell.case, 1), estimate, seconds)
 
 
@@ -301,7 +309,8 @@ def _print(
     if open_lines:
         seconds, operations, unknown = _totals(open_lines)
         if unknown < len(open_lines):
-            at_once = f", {_hours(seconds / jobs)} with {jobs} at one time" if jobs > 1 else ""
+            work = sum(line.times * line.processes * (line.seconds or 0.0) for line in open_lines)
+            at_once = f", {_hours(work / jobs)} with {jobs} at one time" if jobs > 1 else ""
             of = f" for {len(open_lines) - unknown} of {len(open_lines)} cells" if unknown else ""
             out.write(f"time: {_hours(seconds)}{at_once}{of}\n")
         for reason, count in _unknown(open_lines).items():
@@ -318,6 +327,8 @@ def _print(
 
 def _needs(line: _Line) -> str:
     parts = [line.status]
+    if line.processes > 1:
+        parts.append(f"{line.processes} processes")
     if line.seconds is not None:
         parts.append(_hours(line.seconds))
     elif line.estimate is not None and line.estimate.operations is not None:
@@ -364,6 +375,7 @@ def _cell_json(cell: Cell, line: _Line | None) -> dict[str, Any]:
     return {
         **found,
         "status": line.status,
+        "processes": line.processes,
         "hours": None if line.seconds is None else line.seconds / 3600,
         "operations": None if estimate is None else estimate.operations,
         "disk": None if estimate is None else estimate.disk.kept,

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
                 hint = "give its recipes"
                 raise ConfigError("--data checks the rows of recipes and tasks", location=str(path), hint=hint)
             if args.data and not isinstance(resolved, ResolvedSuite):
-                ask_early(resolved, data=True)
+                ask_early(resolved, data=args.data_root is None)
                 from ptv2kit.cli.inspect_rows import inspect_rows  # a tokenizer needs transformers, and seconds
 
                 inspected = inspect_rows(resolved, args)

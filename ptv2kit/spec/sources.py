@@ -94,7 +94,7 @@ class HubSource(_Rows):
     """Folder of the data root that may hold the rows, for clusters without internet; null: the task's name."""
     splits: Splits
     """The repository's name of each split; `<data root>/<mirror>/<split>.jsonl.gz` is read instead if it exists. Where
-    validation is a share, a test split may also be there by the repository's name of it, or as `validation.jsonl.gz`."""
+    validation is a share, a test split may also be there under the repository's name, or as `validation.jsonl.gz`."""
 
 
 class JsonlSource(_Rows):

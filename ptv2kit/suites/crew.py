@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ptv2kit import __version__
 from ptv2kit.errors import ConfigError, TrainingError
 from ptv2kit.machine import allowed_cores, safe_environment
-from ptv2kit.suites.worker import SESSION
+from ptv2kit.suites.worker import PROCESSES, SESSION
 from ptv2kit.training.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -59,12 +59,19 @@ def start_worker(
 
 
 def local_crew(
-    count: int, words: Sequence[str], folder: Path, session: str, messages: Console, look: Callable[[], None]
+    count: int,
+    processes: int,
+    words: Sequence[str],
+    folder: Path,
+    session: str,
+    messages: Console,
+    look: Callable[[], None],
 ) -> signal.Signals | None:
     """Run so many workers on this machine, and wait until all have ended.
 
     Args:
         count: of workers; more than there are GPUs share them.
+        processes: that each worker's cells have; it takes no others, and gets as many GPUs.
         words: of the command line, after `ptv2kit`.
         folder: of the suite; gets a log for each worker.
         look: called now and then while they work.
@@ -78,12 +85,14 @@ def local_crew(
     try:
         with StopSignals() as stop:
             for index in range(count):
-                environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads_each(count))}
-                if gpus:
-                    environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
+                threads = os.environ.get("OMP_NUM_THREADS") or str(threads_each(count * processes))
+                environment = {"OMP_NUM_THREADS": threads, PROCESSES: str(processes)}
+                own = [gpus[(index * processes + each) % len(gpus)] for each in range(processes)] if gpus else []
+                if own:
+                    environment["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(own))
                 log = folder / f"worker-{index + 1}.log"
                 workers.append(start_worker(words, log, session, environment))
-                where = f", GPU {gpus[index % len(gpus)]}" if gpus else ""
+                where = f", GPU {environment['CUDA_VISIBLE_DEVICES']}" if own else ""
                 messages.print(f"worker {index + 1}: process {workers[-1].pid}{where}; prints to {log}", soft_wrap=True)
             while any(worker.poll() is None for worker in workers):
                 if stop.received is not None and passed is None:
@@ -112,6 +121,7 @@ def threads_each(processes: int) -> int:
 
 def ray_crew(
     count: int | None,
+    processes: int,
     address: str | None,
     words: Sequence[str],
     folder: Path,
@@ -122,7 +132,8 @@ def ray_crew(
     """Run workers as tasks of a Ray cluster, each with a GPU where the cluster has any, else with a processor.
 
     Args:
-        count: of workers; None: as many as the cluster has GPUs or processors.
+        count: of workers; None: as many as the cluster has GPUs or processors for.
+        processes: that each worker's cells have; it takes no others, and asks for as many GPUs or processors.
         address: of the cluster; None: Ray's own rule, which starts one on this machine if there is none.
         words: of the command line, after `ptv2kit`.
         folder: of the suite, on a file system that all machines share.
@@ -147,13 +158,19 @@ def ray_crew(
         ) from error
     resources = library.cluster_resources()
     kind = "GPU" if resources.get("GPU", 0) >= 1 else "CPU"
-    workers = min(count or sys.maxsize, int(resources.get(kind, 0)))
-    messages.print(f"Ray: {workers} workers, a {kind} for each", soft_wrap=True)
+    workers = min(count or sys.maxsize, int(resources.get(kind, 0)) // processes)
+    if workers == 0:
+        raise ConfigError(
+            f"cells ask for {processes} processes each, and the Ray cluster has {resources.get(kind, 0):g} {kind}s",
+            hint="set distributed.gpus to no more than a machine of the cluster has",
+        )
+    each = f"a {kind}" if processes == 1 else f"{processes} {kind}s"
+    messages.print(f"Ray: {workers} workers, {each} for each", soft_wrap=True)
     folder.mkdir(parents=True, exist_ok=True)
     stop_file = folder.absolute() / f".stop-{session}"
-    asked = {"num_cpus": 1, "num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}
+    asked = {"num_cpus": processes} | ({"num_gpus": processes} if kind == "GPU" else {})
     task = library.remote(max_retries=0, **asked)(_work)
-    given = (list(words), str(folder.absolute()), str(Path.cwd()), session, str(stop_file), __version__)
+    given = (list(words), str(folder.absolute()), str(Path.cwd()), session, str(stop_file), __version__, processes)
     left = [task.remote(index, *given) for index in range(1, workers + 1)]
     faults: list[str] = []
     try:
@@ -186,7 +203,16 @@ def _ended(library: Any, reference: Any) -> str:
         return f"a Ray worker was lost: {str(error).strip().splitlines()[0]}"
 
 
-def _work(index: int, words: list[str], folder: str, working: str, session: str, stop_file: str, version: str) -> str:
+def _work(
+    index: int,
+    words: list[str],
+    folder: str,
+    working: str,
+    session: str,
+    stop_file: str,
+    version: str,
+    processes: int,
+) -> str:
     """Runs on a machine of the cluster: one worker, which is ended when the stop file appears.
 
     Returns:
@@ -197,7 +223,8 @@ def _work(index: int, words: list[str], folder: str, working: str, session: str,
     for path in (folder, working):
         if not Path(path).is_dir():
             return f"a machine of the cluster does not see the folder '{path}'"
-    process = start_worker(words, Path(folder) / f"worker-{index}.log", session, {}, Path(working))
+    log = Path(folder) / f"worker-{index}.log"
+    process = start_worker(words, log, session, {PROCESSES: str(processes)}, Path(working))
     told = False
     try:
         while process.poll() is None:

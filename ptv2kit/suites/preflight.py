@@ -53,10 +53,10 @@ class Preflight:
             DataError: the backbone or a data file could not be loaded.
         """
         recipe = resolved.recipe
-        if recipe.distributed.hostfile is not None or recipe.distributed.gpus not in ("auto", 1):
+        if recipe.distributed.hostfile is not None:
             raise ConfigError(
-                "each cell of a suite has one process, but distributed.gpus or distributed.hostfile asks for more",
-                hint="start a search once for each GPU instead, with CUDA_VISIBLE_DEVICES: they share its trials",
+                "a cell of a suite is trained on one machine, but distributed.hostfile names several",
+                hint="start the suite on each machine, or with --engine ray: they share its cells",
             )
         device = choose_device(recipe.train.device)
         data = [self._data_of(task) for task in resolved.tasks]

@@ -15,6 +15,7 @@ from ptv2kit.spec.cells import Cell
 from ptv2kit.suites.folder import SuiteFolder, bests_of, missed
 from ptv2kit.suites.preflight import Preflight
 from ptv2kit.suites.worker import Worker, train_cell
+from ptv2kit.training.launch import cell_processes
 from ptv2kit.training.state import Log
 
 if TYPE_CHECKING:
@@ -47,14 +48,16 @@ class SuiteRunner:
         keys: Sequence[str],
         preflight: Preflight,
         session: str,
-        crew: Callable[[Callable[[], None]], signal.Signals | None] | None,
+        words: Sequence[str],
+        crew: Callable[[int, Callable[[], None]], signal.Signals | None] | None,
     ) -> None:
         """Train the cells that are not finished; a failed one is tried again, and stops none of the others.
 
         Args:
             keys: from `_check`.
             preflight: makes the keys that are not known yet.
-            crew: runs several workers; None: this process is the only one.
+            words: of the command line, after `ptv2kit`.
+            crew: runs several workers, for cells with so many processes; None: this process is the only one.
         """
         worker = Worker(
             self.folder,
@@ -65,6 +68,7 @@ class SuiteRunner:
             key=lambda cell: preflight.key(cell.resolved),
             session=session,
             changed=lambda: self._look(worker),
+            words=words,
         )
         if crew is None:
             self.stopped(worker.run())
@@ -73,10 +77,16 @@ class SuiteRunner:
                 if record.status == "finished":
                     worker.say(record.name, "finished before")
             shown: dict[str, str] = {record.name: record.status for record in worker.records()}
-            self.stopped(crew(lambda: _say_changes(worker, shown)))
-            worker.note_killed()
-            _say_changes(worker, shown)
-            left = [record.name for record in worker.records() if record.status == "waiting"]
+            left = _waiting(worker)
+            before: list[str] = []
+            while left and left != before and not self.interrupted:  # a start may have more processes than what follows
+                before = left
+                for processes in sorted({cell_processes(cell.resolved.recipe) for cell in cells if cell.name in left}):
+                    if not self.interrupted:
+                        self.stopped(crew(processes, lambda: _say_changes(worker, shown)))
+                worker.note_killed()
+                _say_changes(worker, shown)
+                left = _waiting(worker)
             if left and not self.interrupted:
                 raise TrainingError(
                     f"the workers ended and left {len(left)} cells untouched, the first is '{left[0]}'",
@@ -118,6 +128,11 @@ class SuiteRunner:
         for name, best in bests.items():
             if not self.folder.write_best(best, f"{name}.yaml"):
                 self.messages.print(f"{name}.yaml is not written: the run of {best.name} is on another machine")
+
+
+def _waiting(worker: Worker) -> list[str]:
+    """The cells that nobody has begun, or that were interrupted before."""
+    return [record.name for record in worker.records() if record.status in ("waiting", "interrupted")]
 
 
 def _say_changes(worker: Worker, shown: dict[str, str]) -> None:

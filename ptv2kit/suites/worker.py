@@ -6,6 +6,7 @@ more worker. The lock of a cell is held while it is trained; the system frees it
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, final
 
 from filelock import FileLock
 
-from ptv2kit.errors import ConfigError, DataError, ProjectError
+from ptv2kit.errors import ConfigError, DataError, ProjectError, TrainingError
 from ptv2kit.files import is_locked, try_lock
 from ptv2kit.report.records import CellRecord, CellStatus
 from ptv2kit.spec.cells import Cell
@@ -25,6 +26,8 @@ from ptv2kit.spec.merge import Setting
 from ptv2kit.spec.suite import keeps_tensors
 from ptv2kit.suites.folder import SuiteFolder
 from ptv2kit.training.checkpoint import Checkpoints
+from ptv2kit.training.distributed import Workers, workers
+from ptv2kit.training.launch import cell_processes, launch, local_processes
 from ptv2kit.training.results import Outcome, first_metric
 from ptv2kit.training.resume import is_finished
 from ptv2kit.training.run import Resume, train_recipe
@@ -36,6 +39,12 @@ if TYPE_CHECKING:
 
 SESSION = "PTV2KIT_SESSION"
 """Environment variable with the session of the command that has started this worker."""
+PROCESSES = "PTV2KIT_PROCESSES"
+"""Environment variable with how many processes the cells of this worker have; without it it takes any."""
+CELL = "PTV2KIT_CELL"
+"""Environment variable with the name of the cell that this process trains together with others."""
+_RESUMED = "PTV2KIT_CELL_RUN"
+"""Environment variable with the run of that cell that is resumed; empty for a new one."""
 KILLED = "its process was killed; the machine may have run out of memory"
 _LOOK = 0.5
 """Seconds between two looks at a cell that others wait for."""
@@ -64,6 +73,7 @@ class Worker:
         data_root: where data files are looked up first.
         key: makes the key of a cell whose prompt's start is known.
         session: of the command: a cell that failed is tried once in each.
+        words: of the command line, after `ptv2kit`, for the processes of a cell that has several.
     """
 
     def __init__(
@@ -77,6 +87,7 @@ class Worker:
         key: Callable[[Cell], str],
         session: str,
         changed: Callable[[], None],
+        words: Sequence[str] = (),
     ) -> None:
         self._folder = folder
         self._cells = {cell.name: cell for cell in cells}
@@ -87,6 +98,8 @@ class Worker:
         self._key = key
         self._session = session
         self._changed = changed
+        self._words = words
+        self._processes = int(os.environ.get(PROCESSES, "0"))
 
     def run(self) -> signal.Signals | None:
         """Train until nothing is left that this worker could take.
@@ -177,6 +190,8 @@ class Worker:
                 continue
             if self._record(cell).status in ("finished", "failed"):
                 continue
+            if self._processes not in (0, cell_processes(cell.resolved.recipe)):
+                continue
             lock = try_lock(self._folder.lock(cell.name))
             if lock is None:
                 continue
@@ -204,13 +219,16 @@ class Worker:
         self._folder.write_record(running)
         self._messages.print(self._labels[cell.name], style="bold", soft_wrap=True)
         try:
-            done = train_cell(
-                cell,
-                folder=self._folder.path,
-                data_root=self._data_root,
-                messages=self._messages,
-                resume=resume,
-            )
+            if cell_processes(cell.resolved.recipe) > 1:
+                done = self._train_together(cell, running, resume)
+            else:
+                done = train_cell(
+                    cell,
+                    folder=self._folder.path,
+                    data_root=self._data_root,
+                    messages=self._messages,
+                    resume=resume,
+                )
         except KeyboardInterrupt:
             done = Trained(_with(running, status="interrupted", seconds=0.0), signal.SIGINT)
         except BrokenPipeError:
@@ -222,6 +240,22 @@ class Worker:
         seconds = round(running.seconds + done.record.seconds, 3)
         self._folder.write_record(_with(done.record, key=key, seconds=seconds, session=self._session))
         return done.stopped
+
+    def _train_together(self, cell: Cell, running: CellRecord, resume: Resume | None) -> Trained:
+        """Train a cell in processes of its own; the first of them writes its record, which is read here."""
+        environment = {CELL: cell.name, _RESUMED: "" if resume is None else str(resume.folder)}
+        try:
+            code = launch(local_processes(cell.resolved.recipe), self._words, environment)
+        except ProjectError as error:
+            self._messages.print(f"failed: {error}", soft_wrap=True)
+            killed = isinstance(error, TrainingError)
+            facts = {"error": error.problems[0].message, "exit_code": error.exit_code, "killed": killed}
+            return Trained(_with(running, status="failed", seconds=0.0, **facts))
+        found = self._folder.record_of(cell.name)
+        if found is None or found.status == "running":
+            error = "one of its processes failed; what it printed is shown above or in the worker's log"
+            return Trained(_with(running, status="failed", error=error, exit_code=code or 1, seconds=0.0))
+        return Trained(found, signal.Signals(code - 128) if found.status == "interrupted" else None)
 
     def _unfinished(self, before: CellRecord | None, key: str) -> Resume | None:
         """The run of this very cell that was interrupted or whose process was killed.
@@ -278,6 +312,32 @@ def starting_from(cell: Cell, run: Path) -> Cell:
     )
 
 
+def train_part(cell: Cell, folder: SuiteFolder, data_root: Path | None, messages: Console) -> int:
+    """Train a cell as one of the processes that its worker has started; the first one writes the record.
+
+    Returns:
+        The exit code: that of an error, 128 and the signal's number if it was stopped by one.
+    """
+    running, found, resumed = folder.record_of(cell.name), workers(), os.environ[_RESUMED]
+    assert running is not None
+    assert found is not None
+    if cell.after is not None:
+        first = folder.record_of(cell.after)
+        assert first is not None
+        cell = starting_from(cell, folder.run_of(first))
+    done = train_cell(
+        cell,
+        folder=folder.path,
+        data_root=data_root,
+        messages=messages,
+        resume=Resume(Path(resumed)) if resumed else None,
+        found=found,
+    )
+    if found.rank == 0:
+        folder.write_record(_with(done.record, key=running.key, session=running.session))
+    return done.record.exit_code if done.stopped is None else 128 + done.stopped
+
+
 def train_cell(
     cell: Cell,
     *,
@@ -286,12 +346,14 @@ def train_cell(
     messages: Console,
     watchers: Sequence[Log] = (),
     resume: Resume | None = None,
+    found: Workers | None = None,
 ) -> Trained:
     """Train one cell; an error of the project is part of its record, any other is raised.
 
     Args:
         data_root: where data files are looked up first.
         resume: a run of this cell to resume; None: a new one.
+        found: this process's place among several that train it together.
     """
     try:
         run, outcome = train_recipe(
@@ -303,12 +365,13 @@ def train_cell(
             watchers=watchers,
             name=cell.name,
             resume=resume,
+            found=found,
         )
     except ProjectError as error:
         messages.print(f"failed: {error}", soft_wrap=True)
         failed = _blank(cell, "failed")
         return Trained(_with(failed, error=error.problems[0].message, exit_code=error.exit_code))
-    if outcome.status == "finished":
+    if outcome.status == "finished" and (found is None or found.rank == 0):
         _drop_what_is_not_kept(cell, run.path)
     return _trained(cell, outcome, run.path.relative_to(folder).as_posix())
 

@@ -205,7 +205,7 @@ def test_a_recipe_on_glm_runs_from_end_to_end_on_the_tiny_one(
 
 
 def test_a_verbalizer_has_no_head_to_train(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = plan_json(capsys, str(RECIPES / "study" / "sst2.yaml"), f"task={RECIPES.parent}/tasks/sst2_cloze.yaml")
+    plan = plan_json(capsys, str(RECIPES / "mini-sst2.yaml"), f"task={RECIPES.parent}/tasks/sst2_cloze.yaml")
     assert plan["parameters"]["head"] == 0
-    assert main(["plan", str(RECIPES / "study" / "sst2.yaml"), f"task={RECIPES.parent}/tasks/sst2_cloze.yaml"]) == 0
+    assert main(["plan", str(RECIPES / "mini-sst2.yaml"), f"task={RECIPES.parent}/tasks/sst2_cloze.yaml"]) == 0
     assert "in front of every layer\n" in capsys.readouterr().out

@@ -223,8 +223,8 @@ def test_it_runs_within_the_launcher_of_deepspeed(project: Project) -> None:
 def test_a_hostfile_starts_the_launcher_of_deepspeed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
     (project.folder / "hosts").write_text("localhost slots=2\n")
-    monkeypatch.setattr("ptv2kit.cli.launch.subprocess.call", lambda words, env: calls.append(words) or 7)
-    monkeypatch.setattr("ptv2kit.cli.launch.Path.is_file", lambda path: True)
+    monkeypatch.setattr("ptv2kit.training.launch.subprocess.call", lambda words, env: calls.append(words) or 7)
+    monkeypatch.setattr("ptv2kit.training.launch.Path.is_file", lambda path: True)
     assert project.run("distributed.hostfile=hosts")[0] == 7
     [[launcher, *words]] = calls
     assert Path(launcher).name == "deepspeed"
@@ -232,18 +232,22 @@ def test_a_hostfile_starts_the_launcher_of_deepspeed(project: Project, monkeypat
     assert words[5:] == ["run", "recipe.yaml", "distributed.hostfile=hosts"]
 
 
-@needs_deepspeed
-@pytest.mark.night
-def test_the_glm_10b_recipe_runs_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With random weights of a size for tests; the paper's score is missed, which is exit code 5."""
+def write_boolq(folder: Path) -> None:
     rows = [
         {"question": f"is {word} a colour", "passage": f"{word} is {kind}.", "label": int(kind == "a colour")}
         for word, kind in (("red", "a colour"), ("two", "a number"), ("blue", "a colour"), ("six", "a number")) * 3
     ]
-    (tmp_path / "boolq").mkdir()
+    (folder / "boolq").mkdir()
     for split in ("train", "validation"):
-        with gzip.open(tmp_path / "boolq" / f"{split}.jsonl.gz", "wt") as file:
+        with gzip.open(folder / "boolq" / f"{split}.jsonl.gz", "wt") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+@needs_deepspeed
+@pytest.mark.night
+def test_the_glm_10b_recipe_runs_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With random weights of a size for tests; the paper's score is missed, which is exit code 5."""
+    write_boolq(tmp_path)
     monkeypatch.chdir(tmp_path)
     tiny = ["backbone.name=glm-tiny-random", "distributed.strategy=zero3", "distributed.gpus=2", "train.epochs=2"]
     whole = "deepspeed={zero_optimization: {stage3_param_persistence_threshold: 0}}"
@@ -255,6 +259,35 @@ def test_the_glm_10b_recipe_runs_in_parts(tmp_path: Path, monkeypatch: pytest.Mo
     assert results["epochs"] == 2
     [checkpoint, *_] = sorted((tmp_path / results["run"] / "checkpoints").iterdir())
     assert checkpoint.stat().st_size < 4 * 4 * results["parameters"]["trained"] + 100_000
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param("{name: deep, set: {distributed.strategy: ddp}}", marks=pytest.mark.slow),
+        pytest.param(
+            "{name: tuned, set: {method: fine_tuning, backbone.dtype: fp32, train.micro_batch_size: 2, "
+            "train.learning_rate: 1e-5, distributed.strategy: zero2}}",
+            marks=[needs_deepspeed, pytest.mark.night],
+        ),
+    ],
+    ids=["deep", "tuned"],
+)
+def test_a_cell_of_glm_10b_has_two_processes(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the cells of table 2, with random weights of a size for tests."""
+    write_boolq(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "suite.yaml").write_text(
+        f"suite: wide\nrecipe: {ROOT}/recipes/paper/glm-10b.yaml\n"
+        "set: {task: boolq, backbone.name: glm-tiny-random, distributed.gpus: 2, train.epochs: 2}\n"
+        f"cases:\n  - {case}\n"
+    )
+    process = start("--data-root", str(tmp_path), "--json", file="suite.yaml")
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert "2 processes, strategy" in err
+    [cell] = json.loads(out)["cells"]
+    assert (cell["status"], cell["epochs"]) == ("finished", 2)
 
 
 @pytest.mark.parametrize(

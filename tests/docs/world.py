@@ -17,7 +17,6 @@ NAMED_RUNS = {
     "runs/mini-sst2/20261123-130443-1f2e3d4c": "recipes/mini-sst2.yaml",
     "runs/mini-sst2/20261123-140501-9c0ffee1": "recipes/mini-sst2.yaml",
     "runs/mini-rte/20261123-130443-1f2e3d4c": "recipes/mini-rte.yaml",
-    "runs/study-three/RUN": "recipes/study/three.yaml",
     "runs/two-name-tasks/…": "two-name-tasks.yaml",
 }
 """Runs that pages speak of, and how each is made."""

@@ -413,8 +413,11 @@ def test_ctrl_c_keeps_what_is_finished(project: Project) -> None:
     assert "| waiting |" in out
 
 
-def test_a_cell_has_one_process(project: Project) -> None:
-    code, _, err = project.run(GRID, "distributed.gpus=2")
+def test_a_trial_has_one_process_and_a_cell_one_machine(project: Project) -> None:
+    code, _, err = project.run(SEARCH, "distributed.gpus=2")
     assert code == 2
-    assert "each cell of a suite has one process" in err
+    assert "a trial of a search has one process" in err
     assert project.run(SEARCH, "distributed.gpus=1", "--dry-run")[0] == 0
+    code, _, err = project.run(GRID, "distributed.hostfile=hosts")
+    assert code == 2
+    assert "a cell of a suite is trained on one machine" in err

@@ -545,3 +545,92 @@ def test_workers_that_cannot_start_are_an_error(project: Project, monkeypatch: p
     assert code == 1
     assert "the workers ended and left 3 cells untouched, the first is 'length=2'" in err
     assert "runs/sizes/worker-*.log" in err
+
+
+WIDE = """suite: wide
+recipe: recipe.yaml
+set: {train.epochs: 2, backbone.dropout: 0.0, backbone.attention_dropout: 0.0, prompt.dropout: 0.0}
+cases:
+  - {name: joint, set: {distributed.gpus: 2}}
+  - {name: after, set: {init_from: "cell:joint"}}
+  - {name: alone}
+"""
+
+
+def losses(folder: Path, record: dict[str, Any]) -> list[float]:
+    lines = (folder / "runs" / "wide" / record["run"] / "metrics.jsonl").read_text().splitlines()
+    return [row["loss"] for row in map(json.loads, lines) if row["kind"] == "train"]
+
+
+@pytest.mark.parametrize("words", [[], ["--jobs", "2"]], ids=["in this process", "by workers"])
+def test_a_cell_is_trained_by_several_processes(project: Project, words: list[str]) -> None:
+    """What starts from it follows, and its numbers are those of one process."""
+    code, _, err = project.run(WIDE, *words)
+    assert code == 0, err + "".join(path.read_text() for path in project.folder.glob("runs/wide/worker-*.log"))
+    joint, after, alone = (project.record("wide", name) for name in ("joint", "after", "alone"))
+    assert {record["status"] for record in (joint, after, alone)} == {"finished"}
+    assert losses(project.folder, joint) == pytest.approx(losses(project.folder, alone), abs=2e-6)
+    assert joint["metrics"] == alone["metrics"]
+    start = (project.folder / "runs/wide" / str(after["run"]) / "recipe.resolved.yaml").read_text()
+    assert f"init_from: {project.folder / 'runs/wide' / str(joint['run'])}" in start
+    assert not (project.folder / "runs/wide" / str(joint["run"]) / "checkpoints").exists()
+    code, _, err = project.run(WIDE)
+    assert code == 0
+    assert err.count("finished before") == 3
+    code, out, _ = project.run(WIDE.replace("suite: wide", "suite: other"), "--dry-run", "--runs-dir", "others")
+    assert "waiting, 2 processes" in out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.slow
+def test_a_cell_whose_process_is_killed_fails_and_goes_on_later(project: Project) -> None:
+    text = WIDE.replace("train.epochs: 2", "train.epochs: 400")
+    process = project.start(text, "train.patience=400")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch   3/"):
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            assert len(children) == 2
+            os.kill(int(children[1]), signal.SIGKILL)
+            break
+    for line in process.stderr:
+        if "alone" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    joint = project.record("wide", "joint")
+    assert (joint["status"], joint["error"]) == ("failed", "process 1 of 2 was killed by SIGKILL")
+    assert project.record("wide", "after")["error"] == "needs cell 'joint', which failed"
+    process = project.start(text, "train.patience=400")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("resuming after step"):
+            process.send_signal(signal.SIGTERM)
+            break
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert project.record("wide", "joint")["status"] == "interrupted"
+
+
+def test_workers_get_as_many_gpus_as_their_cells_have_processes(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, str]] = []
+
+    class Ended:
+        pid, returncode = 1, 0
+
+        def poll(self) -> int:
+            return 0
+
+    def start(words: object, log: object, session: object, environment: dict[str, str]) -> Ended:
+        started.append(environment)
+        return Ended()
+
+    monkeypatch.setattr(crew, "start_worker", start)
+    monkeypatch.setattr(crew, "visible_gpus", lambda: ["0", "1", "2", "3", "4"])
+    for count, processes in ((3, 1), (2, 2), (1, 8)):
+        crew.local_crew(count, processes, [], project.folder, "this", Console(stderr=True), lambda: None)
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in started] == ["0", "1", "2", "0,1", "2,3", "0,1,2,3,4"]
+    assert [each["PTV2KIT_PROCESSES"] for each in started] == ["1", "1", "1", "2", "2", "8"]

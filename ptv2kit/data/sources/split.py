@@ -231,7 +231,9 @@ def locate_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path
         if data_root is None:
             return None
         folder = data_root / (task.data.mirror or task.task)
-        mirrors = [folder / f"{mirror}{suffix}" for mirror in _mirrors(task, split) for suffix in (".jsonl.gz", ".jsonl")]
+        mirrors = [
+            folder / f"{mirror}{suffix}" for mirror in _mirrors(task, split) for suffix in (".jsonl.gz", ".jsonl")
+        ]
         return next((Located(path, (path,)) for path in mirrors if _is_file(path)), None)
     # An absolute name stays as it is: a folder in front of it has no effect.
     roots = [task_path.parent] if data_root is None else [data_root, task_path.parent]

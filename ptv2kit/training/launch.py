@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO, final
@@ -44,6 +44,12 @@ def local_processes(recipe: Recipe) -> int:
     return wanted.gpus
 
 
+def cell_processes(recipe: Recipe) -> int:
+    """How many processes train a cell of a suite: `distributed.gpus` if it is a number, else one."""
+    wanted = recipe.distributed
+    return 1 if wanted.strategy == "none" or wanted.gpus == "auto" else wanted.gpus
+
+
 def launch_machines(hostfile: Path, words: Sequence[str]) -> int:
     """Start the same command on all machines of a hostfile with DeepSpeed's launcher, and wait for it.
 
@@ -68,7 +74,7 @@ def launch_machines(hostfile: Path, words: Sequence[str]) -> int:
     )
 
 
-def launch(count: int, words: Sequence[str]) -> int:
+def launch(count: int, words: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
     """Start so many processes of the same command on this machine, and wait for all of them.
 
     If one dies, the others are asked to end. SIGINT and SIGTERM are passed on. If this process is killed, they end too.
@@ -76,6 +82,7 @@ def launch(count: int, words: Sequence[str]) -> int:
     Args:
         count: at least two.
         words: of the command line, after `ptv2kit`.
+        environment: variables that they get besides this process's.
 
     Returns:
         Exit code of the process that ended first with one that is not 0; else 0.
@@ -84,7 +91,7 @@ def launch(count: int, words: Sequence[str]) -> int:
         TrainingError: a process was killed by a signal.
     """
     with tempfile.TemporaryDirectory(prefix="ptv2kit-") as folder:
-        return _Processes(count, words, Path(folder)).wait()
+        return _Processes(count, words, Path(folder), environment or {}).wait()
 
 
 @final
@@ -95,11 +102,12 @@ class _Processes:
         folder: for what all but the first one write to stderr; it is shown only if it matters.
     """
 
-    def __init__(self, count: int, words: Sequence[str], folder: Path) -> None:
+    def __init__(self, count: int, words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
         self._logs = [folder / f"rank-{rank}.txt" for rank in range(count)]
         self._received: signal.Signals | None = None
         common = {
             **safe_environment(),
+            **environment,
             "WORLD_SIZE": str(count),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(_free_port()),
