@@ -26,6 +26,8 @@ from ptv2kit.suites.preflight import Preflight
 from ptv2kit.suites.worker import starting_from
 from ptv2kit.training.launch import cell_processes
 
+_LENGTHS = "inputs as long as a sample of the rows, or as they may be where rows or tokenizer are not on this machine"
+
 
 @final
 @dataclass(frozen=True)
@@ -236,12 +238,12 @@ def _operations(line: _Line) -> float:
 def _basis(gpu: Gpu, rates: Mapping[tuple[str, str], float], *, named: bool) -> str:
     """What the hours rest on."""
     if named:
-        return f"hours on {gpu.name} at 40% of its peak rate, for inputs as long as they may be; training only"
+        return f"hours on {gpu.name} at 40% of its peak rate; {_LENGTHS}; training only"
     parts: list[str] = []
     if rates:
         parts.append("hours by the rate of the slowest finished cell of the same task and backbone")
     rate = "a timed product of matrices" if gpu.memory == 0 else "its peak rate"
-    parts.append(f"{'else ' if rates else 'hours '}on {gpu.name} at 40% of {rate}; training only")
+    parts.append(f"{'else ' if rates else 'hours '}on {gpu.name} at 40% of {rate}; {_LENGTHS}; training only")
     return ", ".join(parts) + ("; --gpu h100 plans for another" if gpu.memory == 0 else "")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -13,10 +13,14 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from ptv2kit.data.rows import Row
+from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.sources import locate_split, read_split
+from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError
 from ptv2kit.models.backbones import BackboneSpec, empty_backbone, find_backbone
 from ptv2kit.models.build import build_head, covered, empty_model, trunk_depth
+from ptv2kit.models.checkpoints import load_tokenizer
 from ptv2kit.plan.hardware import Gpu
 from ptv2kit.plan.passes import TaskShape
 from ptv2kit.plan.plan import UTILISATION, task_shape
@@ -26,6 +30,8 @@ from ptv2kit.spec.suite import Keep, keeps_tensors
 
 _SMALL_FILES = 200_000
 """Bytes of a run's folder besides tensors: resolved YAML, logs, metrics, generators. Predictions come on top."""
+_SAMPLE = 64
+"""Rows whose lengths stand for those of all."""
 _MODEL_KEYS: Any = {"backbone", "method", "prompt", "deepspeed", "task"}
 _TRAIN_KEYS = ("max_length", "gradient_checkpointing", "device")
 
@@ -46,7 +52,8 @@ class Estimate:
 
     Args:
         examples: rows that it trains on, over all epochs; None: its files are not on this machine.
-        operations: of all forward and backward passes on them, with inputs as long as they may be.
+        operations: of all forward and backward passes on them; inputs are as long as a sample of the rows, where rows
+            and tokenizer are on this machine, else as long as they may be.
         disk: bytes of its folder when it is largest, without predictions.
     """
 
@@ -80,6 +87,8 @@ class Estimator:
         self._operations: dict[str, float] = {}
         self._disk: dict[str, tuple[int, int]] = {}
         self._rows: dict[str, int | None] = {}
+        self._samples: dict[str, list[Row]] = {}
+        self._lengths: dict[str, tuple[float, int]] = {}
         self._unreachable: dict[str, DataError] = {}
 
     def estimate(self, resolved: ResolvedRecipe) -> Estimate:
@@ -95,8 +104,9 @@ class Estimator:
         disk = self.disk(resolved)
         if len(known) < len(rows):
             return Estimate(None, None, disk)
-        examples = recipe.train.epochs * sum(known)
-        return Estimate(examples, examples * self._operations_of(resolved), disk)
+        pairs = zip(resolved.tasks, known, strict=True)
+        work = sum(count * self._operations_of(recipe, task) for task, count in pairs)
+        return Estimate(recipe.train.epochs * sum(known), recipe.train.epochs * work, disk)
 
     def disk(self, resolved: ResolvedRecipe) -> Disk:
         """Bytes of a run's folder.
@@ -138,16 +148,30 @@ class Estimator:
         model.fold_prompt()
         return unfolded, trained()
 
-    def _operations_of(self, resolved: ResolvedRecipe) -> float:
-        """Of one example, forward and backward."""
-        key = _key(resolved)
+    def _operations_of(self, recipe: Recipe, task: ResolvedTask) -> float:
+        """Of one row, forward and backward."""
+        windows, length = self._length_of(recipe, task)
+        shape = replace(task_shape(recipe, task.task), max_length=length)
+        train = {name: getattr(recipe.train, name) for name in _TRAIN_KEYS}
+        key = json.dumps([recipe.model_dump(mode="json", include=_MODEL_KEYS), str(shape), train], sort_keys=True)
         if key not in self._operations:
-            recipe = resolved.recipe
-            shapes = [task_shape(recipe, task.task) for task in resolved.tasks]
-            largest = max(shapes, key=lambda shape: shape.tokens)
             backbone = self._empty(recipe) or empty_backbone(self._spec(recipe))
-            self._operations[key] = operations(recipe, self._spec(recipe), backbone, largest)
-        return self._operations[key]
+            self._operations[key] = operations(recipe, self._spec(recipe), backbone, shape)
+        return windows * self._operations[key]
+
+    def _length_of(self, recipe: Recipe, task: ResolvedTask) -> tuple[float, int]:
+        """Inputs for each row, which is more than one if long rows are read in windows, and their mean length."""
+        longest = task_shape(recipe, task.task).max_length
+        spec, rows = self._spec(recipe), self._samples.get(_data_key(task))
+        if rows is None or not spec.at_hand:
+            return 1.0, longest
+        key = json.dumps([_data_key(task), recipe.backbone.model_dump(mode="json"), longest])
+        if key not in self._lengths:
+            tokenizer = load_tokenizer(spec, words=task.task.reads_words)
+            scheme = build_scheme(task.task, Subwords(tokenizer, longest, spec.filling, spec.vocabulary), rows)
+            lengths = [feature.length for index, row in enumerate(rows) for feature in scheme.encode(row, index)]
+            self._lengths[key] = len(lengths) / len(rows), round(sum(lengths) / len(lengths))
+        return self._lengths[key]
 
     def _empty(self, recipe: Recipe) -> PreTrainedModel | None:
         """The backbone without weights, made once for all recipes of it; None for LoRA, which changes it."""
@@ -160,7 +184,7 @@ class Estimator:
 
     def _rows_of(self, recipe: Recipe, task: ResolvedTask) -> int | None:
         """Rows of a training split as far as the recipe takes them; None if its files are not on this machine."""
-        key = json.dumps([str(task.path), task.task.data.model_dump(mode="json")])
+        key = _data_key(task)
         if key not in self._rows:
             try:
                 there = locate_split(task.task, "train", task_path=task.path, data_root=self._data_root)
@@ -168,7 +192,9 @@ class Estimator:
                 there = None
             rows = None
             if there is not None:
-                rows = len(read_split(task.task, "train", task_path=task.path, data_root=self._data_root).rows)
+                found = read_split(task.task, "train", task_path=task.path, data_root=self._data_root).rows
+                rows = len(found)
+                self._samples[key] = list(found[:: max(1, rows // _SAMPLE)])
             self._rows[key] = rows
         rows = self._rows[key]
         return rows if rows is None or recipe.limit.train is None else min(rows, recipe.limit.train)
@@ -211,6 +237,10 @@ def operations(recipe: Recipe, spec: BackboneSpec, backbone: nn.Module, shape: T
     trained = products if recipe.method == "fine_tuning" else 0.0
     again = forward if recipe.train.gradient_checkpointing else 0.0
     return shape.inputs * (forward + again + reached * (products + 2 * attention) + trained)
+
+
+def _data_key(task: ResolvedTask) -> str:
+    return json.dumps([str(task.path), task.task.model_dump(mode="json")], sort_keys=True)
 
 
 def _key(resolved: ResolvedRecipe) -> str:

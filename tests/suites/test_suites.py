@@ -421,3 +421,12 @@ def test_a_trial_has_one_process_and_a_cell_one_machine(project: Project) -> Non
     code, _, err = project.run(GRID, "distributed.hostfile=hosts")
     assert code == 2
     assert "a cell of a suite is trained on one machine" in err
+
+
+def test_the_plan_counts_inputs_as_long_as_the_rows_are(project: Project) -> None:
+    def operations(length: int) -> float:
+        code, out, err = project.run(GRID, f"train.max_length={length}", "--dry-run", "--json")
+        assert code == 0, err
+        return json.loads(out)["operations"]
+
+    assert operations(16) == operations(32) == operations(48)
