@@ -1,7 +1,9 @@
 """Keeps what the mini study found: for each cell the results, metrics and resolved YAML of its run, without paths.
 
-python benchmarks/keep_study.py runs/study-names runs/study-roles --to docs/study
-ptv2kit report recipes/suites/study/names.yaml --runs-dir docs/study --to report
+python benchmarks/keep_study.py runs/mini-table3 runs/mini-figure3 --to docs/study
+ptv2kit report recipes/suites/mini/table3.yaml --runs-dir docs/study --to report
+
+A cell that another suite has trained is kept as if this one had.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ def keep(suite: Path, target: Path, *, scores_only: bool) -> int:
             continue
         count += 1
         run = suite / record["run"]
+        record["run"] = f"cells/{record['name']}/{run.name}"
         kept = target / suite.name / record["run"]
         (kept.parent if scores_only else kept).mkdir(parents=True)
         (kept.parent / "cell.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -30,7 +30,7 @@ from ptv2kit.models.build import Unit, build_model
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.spec.recipe import Recipe
 from ptv2kit.training.load_run import load_run
-from tests.cli.test_run import Project, project, read_json
+from tests.projects import Project, project, read_json
 from tests.tiny_backbones import FAMILIES, save_tiny
 
 __all__ = ["project"]

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ptv2kit.training.trackers import flat
-from tests.cli.test_run import Project, project, read_json
+from tests.projects import Project, project, read_json
 
 __all__ = ["project"]
 

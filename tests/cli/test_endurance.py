@@ -21,7 +21,7 @@ from ptv2kit.training.prompt_file import load_prompt
 from ptv2kit.training.state import Evaluated, LogEntry
 from ptv2kit.training.writer import RunWriter
 from tests.cli.test_resume import assert_equal_runs, at_step, uninterrupted
-from tests.cli.test_run import Project, project, read_json
+from tests.projects import Project, project, read_json
 
 __all__ = ["project"]
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from ptv2kit.plan.memory import Setup, footprint, measure
 from ptv2kit.plan.plan import task_shape
 from ptv2kit.spec.load import load_recipe
 from ptv2kit.training.trainer import Trainer
-from tests.cli.test_run import Project, project, read_json
+from tests.projects import Project, project, read_json
 
 __all__ = ["project"]
 

@@ -13,7 +13,7 @@ from ptv2kit.data.rows import Row
 from ptv2kit.data.templates import task_rows
 from ptv2kit.spec.load import load_task
 from ptv2kit.spec.task import scheme_of
-from tests.cli.test_run import Project, project, read_json
+from tests.projects import Project, project, read_json
 
 __all__ = ["project"]
 PASSAGE = "ada met alan in paris"

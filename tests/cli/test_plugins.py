@@ -12,7 +12,7 @@ import pytest
 
 from ptv2kit.cli.main import main
 from ptv2kit.spec import plugins
-from tests.cli.test_run import Project, project
+from tests.projects import Project, project
 
 __all__ = ["project"]
 

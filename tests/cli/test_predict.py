@@ -12,7 +12,7 @@ import pytest
 import ptv2kit
 from ptv2kit.cli.main import main
 from ptv2kit.errors import ConfigError, DataError
-from tests.cli.test_run import Project, project, read_json
+from tests.projects import Project, project, read_json
 
 __all__ = ["project"]
 CLASSES = """task: tiny

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from ptv2kit.cli.main import main
-from tests.cli.test_run import Project, project, read_json
+from tests.projects import Project, project, read_json
 
 __all__ = ["project"]
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from ptv2kit.cli.main import main
-from tests.cli.test_run import Project, project
+from tests.projects import Project, project
 
 __all__ = ["project"]
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from ptv2kit.cli.main import main
 from ptv2kit.training.state import LogEntry, Step
 from ptv2kit.training.writer import RunWriter
-from tests.cli.test_run import Project, project, read_json
+from tests.projects import Project, project, read_json
 
 __all__ = ["project"]
 ROOT = Path(__file__).parents[2]

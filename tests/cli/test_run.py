@@ -8,65 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
 from ptv2kit.cli.main import main
+from tests.projects import Project, project, read_json
 
-TASK = """task: tiny
-data: {source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl}}
-input: {words: words, max_length: 16}
-labels: {scheme: iob2, column: tags, names: [LOC, PER]}
-"""
-
-
-@dataclass
-class Project:
-    """A folder with recipe, task and data, and the command run in it."""
-
-    folder: Path
-    capsys: pytest.CaptureFixture[str]
-
-    def run(self, *words: str) -> tuple[int, str, str]:
-        code = main(["run", "recipe.yaml", *words])
-        captured = self.capsys.readouterr()
-        return code, captured.out, captured.err
-
-    def change(self, name: str, old: str, new: str) -> None:
-        text = (self.folder / name).read_text()
-        assert old in text
-        (self.folder / name).write_text(text.replace(old, new))
-
-    @property
-    def runs(self) -> list[Path]:
-        return sorted(self.folder.glob("runs/*/*"))
-
-
-@pytest.fixture
-def project(
-    tmp_path: Path,
-    backbone: Path,
-    task_file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Project:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PTV2KIT_DATA", raising=False)
-    (tmp_path / "rows.jsonl").write_text((task_file.parent / "rows.jsonl").read_text())
-    (tmp_path / "tiny.yaml").write_text(TASK)
-    (tmp_path / "recipe.yaml").write_text(
-        f"recipe: tiny\ntask: tiny.yaml\nbackbone: {{name: {backbone}}}\nprompt: {{length: 4}}\n"
-        "train: {epochs: 3, batch_size: 4, learning_rate: 0.05}\n"
-    )
-    return Project(tmp_path, capsys)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
+__all__ = ["project"]
 
 
 def test_the_epoch_is_chosen_on_a_share_of_the_training_rows(project: Project) -> None:

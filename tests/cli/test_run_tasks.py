@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from ptv2kit.cli.main import main
+from tests.projects import read_json
 
 NAMES = """task: names
 data: {source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl, test: rows.jsonl}}
@@ -77,10 +77,6 @@ def project(
     project = Project(tmp_path, backbone, capsys)
     project.recipe("shared", "[names.yaml, places.yaml]")
     return project
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
 
 
 def tensors_in(folder: Path) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from ptv2kit.cli.main import main
-from tests.cli.test_run import Project, project
+from tests.projects import Project, project
 
 __all__ = ["project"]
 

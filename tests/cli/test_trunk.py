@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.test_processes import STILL as PLAIN
 from tests.cli.test_processes import TOLERANCE, losses, only_run, start
-from tests.cli.test_run import Project, project, read_json
+from tests.projects import Project, project, read_json
 
 __all__ = ["project"]
 

@@ -13,7 +13,7 @@ import pytest
 
 from ptv2kit.cli.main import main
 from ptv2kit.errors import Problem, visible
-from tests.cli.test_run import Project, project
+from tests.projects import Project, project
 
 __all__ = ["project"]
 ROOT = Path(__file__).parents[2]

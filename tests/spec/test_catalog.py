@@ -10,7 +10,7 @@ from ptv2kit.cli.main import main
 from ptv2kit.errors import ConfigError
 from ptv2kit.spec.catalog import FOLDERS, catalog_entry, catalog_folder, entries, find_file
 from ptv2kit.spec.load import load_recipe
-from tests.cli.test_run import Project, project
+from tests.projects import Project, project
 
 __all__ = ["project"]
 RTE = (Path(__file__).parents[2] / "tasks/rte.yaml").read_text()

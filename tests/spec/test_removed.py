@@ -8,7 +8,7 @@ import pytest
 
 from ptv2kit.cli.main import main
 from ptv2kit.spec.validate import REMOVED
-from tests.cli.test_run import Project, project
+from tests.projects import Project, project
 
 __all__ = ["project"]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,11 @@ import pytest
 from ptv2kit.cli.main import main
 from ptv2kit.spec.cells import load_file, load_suite
 from ptv2kit.spec.load import ResolvedRecipe
+from tests.projects import SuiteProject, project, suites
+
+__all__ = ["project", "suites"]
 
 ROOT = Path(__file__).parents[2]
-TASK = """task: tiny
-data: {source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl}}
-input: {words: words, max_length: 16}
-labels: {scheme: iob2, column: tags, names: [LOC, PER]}
-"""
 GRID = """suite: sizes
 recipe: recipe.yaml
 set: {train.epochs: 2}
@@ -42,50 +38,11 @@ search:
 """
 
 
-@dataclass
-class Project:
-    """A folder with suite, recipe, task and data, and the command run in it."""
-
-    folder: Path
-    capsys: pytest.CaptureFixture[str]
-
-    def run(self, text: str, *words: str, verb: str = "run") -> tuple[int, str, str]:
-        (self.folder / "suite.yaml").write_text(text)
-        code = main([verb, "suite.yaml", *words])
-        captured = self.capsys.readouterr()
-        return code, captured.out, captured.err
-
-    def runs(self, suite: str = "sizes") -> list[Path]:
-        return sorted(path for path in self.folder.glob(f"runs/{suite}/cells/*/*") if path.is_dir())
-
-    def table(self, suite: str = "sizes") -> list[dict[str, str]]:
-        return list(csv.DictReader((self.folder / "runs" / suite / "table.csv").read_text().splitlines()))
-
-
-@pytest.fixture
-def project(
-    tmp_path: Path,
-    backbone: Path,
-    task_file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Project:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PTV2KIT_DATA", raising=False)
-    (tmp_path / "rows.jsonl").write_text((task_file.parent / "rows.jsonl").read_text())
-    (tmp_path / "tiny.yaml").write_text(TASK)
-    (tmp_path / "recipe.yaml").write_text(
-        f"recipe: tiny\ntask: tiny.yaml\nbackbone: {{name: {backbone}}}\nprompt: {{length: 4}}\n"
-        "train: {epochs: 3, batch_size: 4, learning_rate: 0.05}\n"
-    )
-    return Project(tmp_path, capsys)
-
-
-def test_a_grid_is_run_and_shown(project: Project) -> None:
-    code, out, err = project.run(GRID)
+def test_a_grid_is_run_and_shown(suites: SuiteProject) -> None:
+    code, out, err = suites.run(GRID)
     assert code == 0, err
     assert "[4/4] learning_rate=0.05,length=4" in err
-    rows = project.table()
+    rows = suites.table()
     assert [(row["learning_rate"], row["length"]) for row in rows] == [
         ("0.001", "2"),
         ("0.001", "4"),
@@ -95,84 +52,84 @@ def test_a_grid_is_run_and_shown(project: Project) -> None:
     assert {row["status"] for row in rows} == {"finished"}
     assert {row["epochs"] for row in rows} == {"2"}
     assert [int(row["trained"]) for row in rows[:2]] == [2 * 2 * 2 * 32 + 165, 2 * 2 * 4 * 32 + 165]
-    results = json.loads((project.folder / "runs/sizes" / rows[3]["run"] / "results.json").read_text())
+    results = json.loads((suites.folder / "runs/sizes" / rows[3]["run"] / "results.json").read_text())
     assert float(rows[3]["score"]) == pytest.approx(results["score"], abs=0.01)
-    table = (project.folder / "runs/sizes/table.md").read_text()
+    table = (suites.folder / "runs/sizes/table.md").read_text()
     assert "| learning_rate | length | validation span_f1 | status" in table
     assert "4 of 4 finished." in table
     assert out.splitlines()[0] in table
     assert "suite: runs/sizes" in out
     best = max(rows, key=lambda row: float(row["score"]))
-    loaded = load_file(project.folder / "runs/sizes/best.yaml")
+    loaded = load_file(suites.folder / "runs/sizes/best.yaml")
     assert isinstance(loaded, ResolvedRecipe)
     assert loaded.recipe.train.learning_rate == float(best["learning_rate"])
     assert main(["run", "runs/sizes/best.yaml", "--quiet"]) == 0
-    [again] = (project.folder / "runs" / "tiny").iterdir()
+    [again] = (suites.folder / "runs" / "tiny").iterdir()
     assert again.name.split("-")[2] == best["run"].split("-")[-1]
 
 
 @pytest.mark.slow
-def test_what_is_finished_is_not_run_again(project: Project) -> None:
-    assert project.run(GRID)[0] == 0
-    before = project.runs()
-    code, out, err = project.run(GRID)
-    assert (code, project.runs()) == (0, before)
+def test_what_is_finished_is_not_run_again(suites: SuiteProject) -> None:
+    assert suites.run(GRID)[0] == 0
+    before = suites.runs()
+    code, out, err = suites.run(GRID)
+    assert (code, suites.runs()) == (0, before)
     assert err.count("finished before") == 4
     assert "| 0.05          | 4      |" in out
-    project.run(GRID.replace("[2, 4]", "[2, 4, 8]"))
-    assert len(project.runs()) == 6
-    project.run(GRID.replace("epochs: 2", "epochs: 1"))
-    assert len(project.runs()) == 10
-    rows = project.folder / "rows.jsonl"
+    suites.run(GRID.replace("[2, 4]", "[2, 4, 8]"))
+    assert len(suites.runs()) == 6
+    suites.run(GRID.replace("epochs: 2", "epochs: 1"))
+    assert len(suites.runs()) == 10
+    rows = suites.folder / "rows.jsonl"
     rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
-    project.run(GRID.replace("epochs: 2", "epochs: 1"))
-    assert len(project.runs()) == 14, "other data, other cells"
+    suites.run(GRID.replace("epochs: 2", "epochs: 1"))
+    assert len(suites.runs()) == 14, "other data, other cells"
 
 
 @pytest.mark.slow
-def test_a_description_or_an_expectation_runs_nothing_again(project: Project) -> None:
-    project.run(GRID)
-    recipe = project.folder / "recipe.yaml"
+def test_a_description_or_an_expectation_runs_nothing_again(suites: SuiteProject) -> None:
+    suites.run(GRID)
+    recipe = suites.folder / "recipe.yaml"
     recipe.write_text(recipe.read_text() + "description: new\nexpect: [{metric: span_f1, value: 99}]\n")
-    code, _, err = project.run(GRID)
-    assert len(project.runs()) == 4
+    code, _, err = suites.run(GRID)
+    assert len(suites.runs()) == 4
     assert code == 5
     assert "error: learning_rate=0.001,length=2: validation span_f1: expected 99, found " in err
 
 
-def test_a_cell_that_fails_stops_no_other_and_is_tried_again(project: Project) -> None:
+def test_a_cell_that_fails_stops_no_other_and_is_tried_again(suites: SuiteProject) -> None:
     suite = GRID.replace("1e-3, 5e-2", "1e30, 5e-2").replace("epochs: 2}", "epochs: 2, train.max_gradient_norm: 0.0}")
-    code, out, err = project.run(suite)
+    code, out, err = suites.run(suite)
     assert code == 1
     assert err.count("error: cell 'learning_rate=1e+30,length=") == 2
-    assert [row["status"] for row in project.table()] == ["failed", "failed", "finished", "finished"]
-    assert "became nan" in project.table()[0]["error"]
+    assert [row["status"] for row in suites.table()] == ["failed", "failed", "finished", "finished"]
+    assert "became nan" in suites.table()[0]["error"]
     assert "| failed " in out
-    project.run(suite)
-    assert len(project.runs()) == 6
+    suites.run(suite)
+    assert len(suites.runs()) == 6
 
 
 @pytest.mark.slow
-def test_failures_of_one_kind_end_with_its_code(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_of_one_kind_end_with_its_code(suites: SuiteProject, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise RuntimeError("not enough memory: you tried to allocate")
 
     monkeypatch.setattr("ptv2kit.training.trainer.Trainer.train", full)
-    assert project.run(GRID)[0] == 4
+    assert suites.run(GRID)[0] == 4
 
     def broken(*_: object) -> None:
         raise KeyError("boom")
 
     monkeypatch.setattr("ptv2kit.training.trainer.Trainer.train", broken)
-    code, _, err = project.run(GRID)
+    code, _, err = suites.run(GRID)
     assert code == 1
     assert "internal error: KeyError: 'boom'" in err
-    assert [row["status"] for row in project.table()] == ["failed"] * 4
+    assert [row["status"] for row in suites.table()] == ["failed"] * 4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", [GRID, SEARCH])
-def test_an_interrupted_suite_goes_on(project: Project, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_an_interrupted_suite_goes_on(suites: SuiteProject, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     from ptv2kit.suites import worker
 
     original, calls = worker.train_recipe, []
@@ -184,15 +141,15 @@ def test_an_interrupted_suite_goes_on(project: Project, monkeypatch: pytest.Monk
         return original(*args, **kwargs)
 
     monkeypatch.setattr("ptv2kit.suites.worker.train_recipe", second_is_interrupted)
-    code, _, err = project.run(text)
+    code, _, err = suites.run(text)
     assert code == 130
     assert "error: interrupted after 1 of" in err
-    assert project.run(text)[0] == 0
+    assert suites.run(text)[0] == 0
     assert calls[1] == calls[2]
     assert len(calls) == (5 if text == GRID else 4)
 
 
-def test_cases_have_their_own_values_and_best_recipes(project: Project) -> None:
+def test_cases_have_their_own_values_and_best_recipes(suites: SuiteProject) -> None:
     suite = """suite: methods
 cases:
   - {name: deep, recipe: recipe.yaml, grid: {prompt.length: [2, 4]}}
@@ -200,56 +157,56 @@ cases:
 set: {train.epochs: 1}
 grid: {train.seed: [1]}
 """
-    code, out, err = project.run(suite)
+    code, out, err = suites.run(suite)
     assert code == 0, err
-    assert [row["cell"] for row in project.table("methods")] == [
+    assert [row["cell"] for row in suites.table("methods")] == [
         "deep,seed=1,length=2",
         "deep,seed=1,length=4",
         "shallow,seed=1",
     ]
     assert "| shallow |" in out
     for name in ("deep", "shallow"):
-        recipe = load_file(project.folder / f"runs/methods/best.{name}.yaml")
+        recipe = load_file(suites.folder / f"runs/methods/best.{name}.yaml")
         assert isinstance(recipe, ResolvedRecipe)
         assert recipe.recipe.method == ("p_tuning_v2" if name == "deep" else "prompt_tuning")
 
 
 @pytest.mark.slow
-def test_a_search_is_run_shown_and_goes_on(project: Project) -> None:
+def test_a_search_is_run_shown_and_goes_on(suites: SuiteProject) -> None:
     text = SEARCH + "  final: {train.epochs: 3}\n"
-    code, out, err = project.run(text)
+    code, out, err = suites.run(text)
     assert code == 0, err
     assert "[trial 3/3] learning_rate=" in err
-    rows = project.table("look")
+    rows = suites.table("look")
     assert [row["cell"] for row in rows] == ["trial-001", "trial-002", "trial-003", "final"]
     best = max(rows[:3], key=lambda row: float(row["score"]))
     assert (rows[3]["learning_rate"], rows[3]["epochs"]) == (best["learning_rate"], "3")
-    recipe = load_file(project.folder / "runs/look/best.yaml")
+    recipe = load_file(suites.folder / "runs/look/best.yaml")
     assert isinstance(recipe, ResolvedRecipe)
     assert recipe.recipe.train.epochs == 3
     assert recipe.recipe.train.learning_rate == float(best["learning_rate"])
     assert "best: final with " in out
-    before = project.runs("look")
+    before = suites.runs("look")
     assert len(before) == 4
-    assert project.run(text)[0] == 0
-    assert project.runs("look") == before
-    assert project.run(text, "search.trials=4")[0] == 0
-    assert {row["cell"] for row in project.table("look")} == {row["cell"] for row in rows} | {"trial-004"}
-    assert project.run(text, "train.batch_size=6")[0] == 0
-    assert len(project.runs("look")) >= len(before) + 4, "another recipe is another study"
+    assert suites.run(text)[0] == 0
+    assert suites.runs("look") == before
+    assert suites.run(text, "search.trials=4")[0] == 0
+    assert {row["cell"] for row in suites.table("look")} == {row["cell"] for row in rows} | {"trial-004"}
+    assert suites.run(text, "train.batch_size=6")[0] == 0
+    assert len(suites.runs("look")) >= len(before) + 4, "another recipe is another study"
 
 
-def test_of_a_search_the_best_is_judged(project: Project) -> None:
-    recipe = project.folder / "recipe.yaml"
+def test_of_a_search_the_best_is_judged(suites: SuiteProject) -> None:
+    recipe = suites.folder / "recipe.yaml"
     recipe.write_text(recipe.read_text() + "expect: [{metric: span_f1, value: 101}]\n")
-    code, _, err = project.run(SEARCH)
+    code, _, err = suites.run(SEARCH)
     assert code == 5
     assert err.count("error: ") == 1
     assert "error: trial-00" in err
 
 
-def test_json_is_for_programs(project: Project) -> None:
-    code, out, err = project.run(GRID, "--json", "--quiet")
+def test_json_is_for_programs(suites: SuiteProject) -> None:
+    code, out, err = suites.run(GRID, "--json", "--quiet")
     assert (code, err) == (0, "")
     summary = json.loads(out)
     assert (summary["suite"], summary["status"], summary["missed"]) == ("sizes", "finished", [])
@@ -258,38 +215,38 @@ def test_json_is_for_programs(project: Project) -> None:
 
 
 @pytest.mark.parametrize("text", [GRID, SEARCH])
-def test_a_dry_run_writes_nothing(project: Project, text: str) -> None:
-    code, out, _ = project.run(text, "--dry-run")
+def test_a_dry_run_writes_nothing(suites: SuiteProject, text: str) -> None:
+    code, out, _ = suites.run(text, "--dry-run")
     assert code == 0
     assert "learning_rate=0.001,length=2" in out
-    assert not (project.folder / "runs").exists()
+    assert not (suites.folder / "runs").exists()
 
 
-def test_the_resolved_suite_runs_from_anywhere(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    project.run(GRID)
-    monkeypatch.chdir(project.folder / "runs")
+def test_the_resolved_suite_runs_from_anywhere(suites: SuiteProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    suites.run(GRID)
+    monkeypatch.chdir(suites.folder / "runs")
     assert main(["validate", "sizes/suite.resolved.yaml"]) == 0
     assert main(["run", "sizes/suite.resolved.yaml", "--runs-dir", "."]) == 0
-    assert "finished before" in project.capsys.readouterr().err
-    assert len(project.runs()) == 4
+    assert "finished before" in suites.capsys.readouterr().err
+    assert len(suites.runs()) == 4
 
 
-def test_a_password_is_not_written(project: Project) -> None:
-    (project.folder / "x").mkdir()
-    url = f"sqlite://ada:secret@/{project.folder}/x/s.db"
-    code, _, err = project.run(SEARCH + f"  storage: {url}\n")
+def test_a_password_is_not_written(suites: SuiteProject) -> None:
+    (suites.folder / "x").mkdir()
+    url = f"sqlite://ada:secret@/{suites.folder}/x/s.db"
+    code, _, err = suites.run(SEARCH + f"  storage: {url}\n")
     assert code == 2, "SQLite has no users"
     assert "secret" not in err
-    assert "secret" not in (project.folder / "runs/look/suite.resolved.yaml").read_text()
+    assert "secret" not in (suites.folder / "runs/look/suite.resolved.yaml").read_text()
 
 
-def test_optuna_missing_is_said_before_anything_runs(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optuna_missing_is_said_before_anything_runs(suites: SuiteProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    code, _, err = project.run(SEARCH)
+    code, _, err = suites.run(SEARCH)
     assert code == 2
     assert "hint: pip install 'ptv2kit[search]'" in err
-    assert not (project.folder / "runs").exists()
-    assert project.run(GRID, "--dry-run")[0] == 0
+    assert not (suites.folder / "runs").exists()
+    assert suites.run(GRID, "--dry-run")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -344,56 +301,56 @@ def test_optuna_missing_is_said_before_anything_runs(project: Project, monkeypat
         (SEARCH, "high: 1e-1", "hihg: 1e-1", "unknown key 'search.space.train.learning_rate.hihg'"),
     ],
 )
-def test_mistakes_are_named_where_they_stand(project: Project, text: str, old: str, new: str, message: str) -> None:
+def test_mistakes_are_named_where_they_stand(suites: SuiteProject, text: str, old: str, new: str, message: str) -> None:
     assert old in text
     for verb in ("validate", "run"):
-        code, _, err = project.run(text.replace(old, new, 1), verb=verb)
+        code, _, err = suites.run(text.replace(old, new, 1), verb=verb)
         assert code == 2
         assert message in err
-    assert not (project.folder / "runs").exists()
+    assert not (suites.folder / "runs").exists()
 
 
-def test_what_needs_backbone_or_data_is_found_before_anything_runs(project: Project) -> None:
-    code, _, err = project.run(GRID.replace("[2, 4]", "[2, 60]"))
+def test_what_needs_backbone_or_data_is_found_before_anything_runs(suites: SuiteProject) -> None:
+    code, _, err = suites.run(GRID.replace("[2, 4]", "[2, 60]"))
     assert code == 2
     assert "exceed the 64 positions" in err
     assert "(cell 'learning_rate=0.001,length=60' and 1 more)" in err
-    (project.folder / "rows.jsonl").unlink()
-    code, _, err = project.run(GRID)
+    (suites.folder / "rows.jsonl").unlink()
+    code, _, err = suites.run(GRID)
     assert code == 3
     assert "of split 'train' was not found" in err
     assert err.count("error:") == 2, "two splits, said once for all cells"
-    assert not (project.folder / "runs").exists()
+    assert not (suites.folder / "runs").exists()
 
 
-def test_an_override_goes_to_every_cell_and_to_nothing_that_is_varied(project: Project) -> None:
-    (project.folder / "suite.yaml").write_text(GRID)
+def test_an_override_goes_to_every_cell_and_to_nothing_that_is_varied(suites: SuiteProject) -> None:
+    (suites.folder / "suite.yaml").write_text(GRID)
     suite = load_suite(Path("suite.yaml"), ["train.epochs=1", "train.seed=3"])
     assert {(cell.resolved.recipe.train.epochs, cell.resolved.recipe.train.seed) for cell in suite.cells} == {(1, 3)}
-    code, _, err = project.run(GRID, "prompt.length=8")
+    code, _, err = suites.run(GRID, "prompt.length=8")
     assert code == 2
     assert "command line: error: the suite varies 'prompt.length'" in err
-    assert project.run(GRID, "prompt={length: 8}")[0] == 2
+    assert suites.run(GRID, "prompt={length: 8}")[0] == 2
 
 
-def test_other_verbs_take_suites(project: Project) -> None:
-    assert project.run(SEARCH, verb="validate")[1] == "suite.yaml: ok (suite)\n"
-    code, out, _ = project.run(SEARCH, "search.trials", verb="explain")
+def test_other_verbs_take_suites(suites: SuiteProject) -> None:
+    assert suites.run(SEARCH, verb="validate")[1] == "suite.yaml: ok (suite)\n"
+    code, out, _ = suites.run(SEARCH, "search.trials", verb="explain")
     assert (code, out.split()) == (0, ["search.trials", "3", "suite.yaml:5:11"])
-    code, _, err = project.run(SEARCH, verb="preview")
+    code, _, err = suites.run(SEARCH, verb="preview")
     assert (code, "a suite has no rows" in err) == (2, True)
-    assert project.run(SEARCH, "--data", verb="validate")[0] == 2
+    assert suites.run(SEARCH, "--data", verb="validate")[0] == 2
 
 
-def test_every_listed_value_and_both_ends_are_validated(project: Project) -> None:
-    (project.folder / "suite.yaml").write_text(SEARCH.replace("[2, 4]", "[2, 4, 8]"))
+def test_every_listed_value_and_both_ends_are_validated(suites: SuiteProject) -> None:
+    (suites.folder / "suite.yaml").write_text(SEARCH.replace("[2, 4]", "[2, 4, 8]"))
     cells = load_suite(Path("suite.yaml")).cells
     assert [tuple(cell.settings.values()) for cell in cells] == [(0.001, 2), (0.1, 4), (0.1, 8)]
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_finished(project: Project) -> None:
-    (project.folder / "suite.yaml").write_text(
+def test_ctrl_c_keeps_what_is_finished(suites: SuiteProject) -> None:
+    (suites.folder / "suite.yaml").write_text(
         SEARCH.replace("train.epochs: 2", "train.epochs: 100000, train.patience: 100000")
     )
     command = [sys.executable, "-m", "ptv2kit", "run", "suite.yaml"]
@@ -413,19 +370,19 @@ def test_ctrl_c_keeps_what_is_finished(project: Project) -> None:
     assert "| waiting |" in out
 
 
-def test_a_trial_has_one_process_and_a_cell_one_machine(project: Project) -> None:
-    code, _, err = project.run(SEARCH, "distributed.gpus=2")
+def test_a_trial_has_one_process_and_a_cell_one_machine(suites: SuiteProject) -> None:
+    code, _, err = suites.run(SEARCH, "distributed.gpus=2")
     assert code == 2
     assert "a trial of a search has one process" in err
-    assert project.run(SEARCH, "distributed.gpus=1", "--dry-run")[0] == 0
-    code, _, err = project.run(GRID, "distributed.hostfile=hosts")
+    assert suites.run(SEARCH, "distributed.gpus=1", "--dry-run")[0] == 0
+    code, _, err = suites.run(GRID, "distributed.hostfile=hosts")
     assert code == 2
     assert "a cell of a suite is trained on one machine" in err
 
 
-def test_the_plan_counts_inputs_as_long_as_the_rows_are(project: Project) -> None:
+def test_the_plan_counts_inputs_as_long_as_the_rows_are(suites: SuiteProject) -> None:
     def operations(length: int) -> float:
-        code, out, err = project.run(GRID, f"train.max_length={length}", "--dry-run", "--json")
+        code, out, err = suites.run(GRID, f"train.max_length={length}", "--dry-run", "--json")
         assert code == 0, err
         return json.loads(out)["operations"]
 

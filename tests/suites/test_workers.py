@@ -26,12 +26,10 @@ from ptv2kit.suites import crew
 from ptv2kit.suites import worker as workers
 from ptv2kit.suites.folder import SuiteFolder
 from ptv2kit.suites.worker import KILLED, Trained, Worker
+from tests.projects import SuiteProject, project, suites
 
-TASK = """task: tiny
-data: {source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl}}
-input: {words: words, max_length: 16}
-labels: {scheme: iob2, column: tags, names: [LOC, PER]}
-"""
+__all__ = ["project", "suites"]
+
 GRID = """suite: sizes
 recipe: recipe.yaml
 set: {train.epochs: 2}
@@ -45,52 +43,6 @@ cases:
   - {name: first, set: {train.seed: 1}}
   - {name: second, set: {init_from: "cell:first"}, grid: {train.seed: [2, 3]}}
 """
-
-
-@dataclass
-class Project:
-    """A folder with a suite, its recipe, task and data, and the command run in it."""
-
-    folder: Path
-    capsys: pytest.CaptureFixture[str]
-
-    def write(self, text: str) -> Path:
-        path = self.folder / "suite.yaml"
-        path.write_text(text)
-        return path
-
-    def run(self, text: str, *words: str) -> tuple[int, str, str]:
-        self.write(text)
-        code = main(["run", "suite.yaml", *words])
-        captured = self.capsys.readouterr()
-        return code, captured.out, captured.err
-
-    def start(self, text: str, *words: str) -> subprocess.Popen[str]:
-        self.write(text)
-        command = [sys.executable, "-m", "ptv2kit", "run", "suite.yaml", *words]
-        return subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def record(self, suite: str, cell: str) -> dict[str, object]:
-        return json.loads((self.folder / "runs" / suite / "cells" / cell / "cell.json").read_text())
-
-
-@pytest.fixture
-def project(
-    tmp_path: Path,
-    backbone: Path,
-    task_file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Project:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PTV2KIT_DATA", raising=False)
-    (tmp_path / "rows.jsonl").write_text((task_file.parent / "rows.jsonl").read_text())
-    (tmp_path / "tiny.yaml").write_text(TASK)
-    (tmp_path / "recipe.yaml").write_text(
-        f"recipe: tiny\ntask: tiny.yaml\nbackbone: {{name: {backbone}}}\nprompt: {{length: 4}}\n"
-        "train: {epochs: 3, batch_size: 4, learning_rate: 0.05}\n"
-    )
-    return Project(tmp_path, capsys)
 
 
 Ends = Callable[[Cell], Trained]
@@ -126,10 +78,10 @@ class Work:
 
 
 @pytest.fixture
-def work(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Work]:
+def work(suites: SuiteProject, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Work]:
     def make(text: str, ends: Ends = ended, session: str = "this") -> Work:
-        suite = load_suite(project.write(text))
-        folder = SuiteFolder(project.folder / "runs" / suite.suite.suite)
+        suite = load_suite(suites.write(text))
+        folder = SuiteFolder(suites.folder / "runs" / suite.suite.suite)
         trained: list[Cell] = []
 
         def train(cell: Cell, **_: object) -> Trained:
@@ -203,7 +155,7 @@ def test_a_failed_start_is_tried_again_with_what_needs_it(work: Callable[..., Wo
     assert {record.status for record in later.worker.records()} == {"finished"}
 
 
-def test_a_fault_of_ours_costs_one_cell(work: Callable[..., Work], project: Project) -> None:
+def test_a_fault_of_ours_costs_one_cell(work: Callable[..., Work], suites: SuiteProject) -> None:
     def broken(cell: Cell) -> Trained:
         if cell.name == "length=4":
             raise ValueError("a fault")
@@ -213,7 +165,7 @@ def test_a_fault_of_ours_costs_one_cell(work: Callable[..., Work], project: Proj
     done.worker.run()
     assert [record.status for record in done.worker.records()] == ["finished", "failed", "finished"]
     assert done.worker.records()[1].error == "internal error: ValueError: a fault"
-    assert "in broken" in project.capsys.readouterr().err, "with where it came from"
+    assert "in broken" in suites.capsys.readouterr().err, "with where it came from"
 
 
 def test_a_signal_ends_the_worker(work: Callable[..., Work]) -> None:
@@ -286,40 +238,40 @@ def test_the_lock_of_a_process_that_died_is_free(tmp_path: Path) -> None:
 
 
 @pytest.mark.night
-def test_two_at_a_time_find_what_one_finds(project: Project) -> None:
-    code, _, err = project.run(GRID, "--jobs", "2", "--runs-dir", "two")
+def test_two_at_a_time_find_what_one_finds(suites: SuiteProject) -> None:
+    code, _, err = suites.run(GRID, "--jobs", "2", "--runs-dir", "two")
     assert code == 0, err
     assert err.count("; prints to two/sizes/worker-") == 2
     assert "[3/3] length=8: finished, " in err
-    code, _, _ = project.run(GRID, "--runs-dir", "one")
+    code, _, _ = suites.run(GRID, "--runs-dir", "one")
     assert code == 0
     for name in ("length=2", "length=4", "length=8"):
         one, two = (
-            json.loads((project.folder / runs / "sizes/cells" / name / "cell.json").read_text())
+            json.loads((suites.folder / runs / "sizes/cells" / name / "cell.json").read_text())
             for runs in ("one", "two")
         )
         assert one["key"] == two["key"]
         assert one["score"] == pytest.approx(two["score"], abs=0.01)
-    code, out, err = project.run(GRID, "--jobs", "2", "--runs-dir", "two")
+    code, out, err = suites.run(GRID, "--jobs", "2", "--runs-dir", "two")
     assert (code, err.count("finished before")) == (0, 3)
     assert "best: " in out
 
 
 @pytest.mark.night
-def test_a_second_command_is_one_more_worker(project: Project) -> None:
+def test_a_second_command_is_one_more_worker(suites: SuiteProject) -> None:
     text = GRID.replace("epochs: 2", "epochs: 150").replace("[2, 4, 8]", "[2, 4, 8, 16]")
-    commands = [project.start(text, "--json"), project.start(text, "--json")]
+    commands = [suites.start(text, "--json"), suites.start(text, "--json")]
     ends = [command.communicate(timeout=300) for command in commands]
     assert [command.returncode for command in commands] == [0, 0], ends
-    runs = [list((project.folder / f"runs/sizes/cells/length={size}").glob("*/results.json")) for size in (2, 4, 8, 16)]
+    runs = [list((suites.folder / f"runs/sizes/cells/length={size}").glob("*/results.json")) for size in (2, 4, 8, 16)]
     assert [len(found) for found in runs] == [1, 1, 1, 1], "each cell was trained once"
 
 
 @pytest.mark.slow
-def test_a_killed_process_costs_its_cell_only_and_that_goes_on(project: Project) -> None:
+def test_a_killed_process_costs_its_cell_only_and_that_goes_on(suites: SuiteProject) -> None:
     text = GRID.replace("epochs: 2", "epochs: 400").replace("[2, 4, 8]", "[2, 4]")
-    command = project.start(text, "--jobs", "2", "--json")
-    cells = project.folder / "runs/sizes/cells"
+    command = suites.start(text, "--jobs", "2", "--json")
+    cells = suites.folder / "runs/sizes/cells"
     assert command.stderr is not None
     try:
         pids = [int(re.findall(r"process ([0-9]+)", command.stderr.readline())[0]) for _ in range(2)]
@@ -332,12 +284,12 @@ def test_a_killed_process_costs_its_cell_only_and_that_goes_on(project: Project)
         command.kill()
     assert command.returncode == 1
     assert "worker 2 was ended by SIGKILL" in err
-    statuses = {name: project.record("sizes", name)["status"] for name in ("length=2", "length=4")}
+    statuses = {name: suites.record("sizes", name)["status"] for name in ("length=2", "length=4")}
     assert sorted(statuses.values()) == ["failed", "finished"]
     (killed,) = [name for name, status in statuses.items() if status == "failed"]
     assert f"error: cell '{killed}' failed: {KILLED}" in err
     before = sorted(path for path in (cells / killed).iterdir() if path.is_dir())
-    code, _, err = project.run(text)
+    code, _, err = suites.run(text)
     assert code == 0, err
     assert sorted(path for path in (cells / killed).iterdir() if path.is_dir()) == before, (
         "in the folder that was there"
@@ -345,44 +297,46 @@ def test_a_killed_process_costs_its_cell_only_and_that_goes_on(project: Project)
     assert err.count("finished before") == 1
 
 
-def wait_for_checkpoints(project: Project, command: subprocess.Popen[str], count: int) -> None:
-    cells = project.folder / "runs/sizes/cells"
+def wait_for_checkpoints(suites: SuiteProject, command: subprocess.Popen[str], count: int) -> None:
+    cells = suites.folder / "runs/sizes/cells"
     while len({path.parts[-4] for path in cells.glob("*/*/checkpoints/step-*.safetensors")}) < count:
         assert command.poll() is None, command.communicate()
         time.sleep(0.05)
 
 
-def each_epoch_once(project: Project, name: str) -> None:
+def each_epoch_once(suites: SuiteProject, name: str) -> None:
     """A cell has one run, and the run each epoch once, however often it was begun."""
-    [run] = [path for path in (project.folder / "runs/sizes/cells" / name).iterdir() if path.is_dir()]
+    [run] = [path for path in (suites.folder / "runs/sizes/cells" / name).iterdir() if path.is_dir()]
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     epochs = [row["epoch"] for row in rows if row["kind"] == "validation"]
     assert epochs == list(range(1, len(epochs) + 1))
 
 
 @pytest.mark.night
-def test_when_all_are_killed_the_next_command_goes_on(project: Project) -> None:
+def test_when_all_are_killed_the_next_command_goes_on(suites: SuiteProject) -> None:
     text = GRID.replace("epochs: 2", "epochs: 100").replace("[2, 4, 8]", "[2, 4]")
-    command = project.start(text, "--jobs", "2")
+    command = suites.start(text, "--jobs", "2")
     assert command.stderr is not None
     pids = [int(re.findall(r"process ([0-9]+)", command.stderr.readline())[0]) for _ in range(2)]
-    wait_for_checkpoints(project, command, 2)
+    wait_for_checkpoints(suites, command, 2)
     for pid in (*pids, command.pid):
         os.kill(pid, signal.SIGKILL)
     command.communicate()
-    code, _, err = project.run(text)
+    code, _, err = suites.run(text)
     assert code == 0, err
     for name in ("length=2", "length=4"):
-        assert project.record("sizes", name)["status"] == "finished"
-        each_epoch_once(project, name)
+        assert suites.record("sizes", name)["status"] == "finished"
+        each_epoch_once(suites, name)
 
 
 @pytest.mark.night
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_all_and_the_command_goes_on_later(project: Project, number: signal.Signals, code: int) -> None:
+def test_a_signal_ends_all_and_the_command_goes_on_later(
+    suites: SuiteProject, number: signal.Signals, code: int
+) -> None:
     text = GRID.replace("epochs: 2", "epochs: 400").replace("[2, 4, 8]", "[2, 4]")
-    command = project.start(text, "--jobs", "2")
-    cells = project.folder / "runs/sizes/cells"
+    command = suites.start(text, "--jobs", "2")
+    cells = suites.folder / "runs/sizes/cells"
     try:
         while len({path.parts[-4] for path in cells.glob("*/*/checkpoints/step-*.safetensors")}) < 2:
             assert command.poll() is None, command.communicate()
@@ -394,37 +348,37 @@ def test_a_signal_ends_all_and_the_command_goes_on_later(project: Project, numbe
     assert command.returncode == code, err
     assert "interrupted after 0 of 2 cells" in err
     for name in ("length=2", "length=4"):
-        assert project.record("sizes", name)["status"] == "interrupted"
+        assert suites.record("sizes", name)["status"] == "interrupted"
         assert not is_locked(cells / name / ".lock")
 
 
 @pytest.mark.night
-def test_a_search_by_two_processes_has_as_many_trials_as_one(project: Project) -> None:
+def test_a_search_by_two_processes_has_as_many_trials_as_one(suites: SuiteProject) -> None:
     text = (
         "suite: look\nrecipe: recipe.yaml\nset: {train.epochs: 1}\n"
         "search: {trials: 4, space: {prompt.length: {values: [2, 4, 8, 16]}}}\n"
     )
-    code, out, err = project.run(text, "--jobs", "2")
+    code, out, err = suites.run(text, "--jobs", "2")
     assert code == 0, err
     assert err.count("; prints to ") == 2
     assert out.count("| finished") == 4, out
 
 
-def worker_of(project: Project) -> int:
-    """A process that trains a cell of this project."""
+def worker_of(suites: SuiteProject) -> int:
+    """A process that trains a cell of this suites."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
                 words, where = (entry / "cmdline").read_text().split("\0"), (entry / "cwd").resolve()
             except OSError:
                 continue  # ended, or not ours
-            if "--jobs" in words and where == project.folder.resolve():
+            if "--jobs" in words and where == suites.folder.resolve():
                 return int(entry.name)
     raise AssertionError("no worker is running")
 
 
 @pytest.mark.night
-def test_a_local_ray_cluster_of_two_workers(project: Project) -> None:
+def test_a_local_ray_cluster_of_two_workers(suites: SuiteProject) -> None:
     ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     from ray.cluster_utils import Cluster
 
@@ -433,25 +387,25 @@ def test_a_local_ray_cluster_of_two_workers(project: Project) -> None:
         for _ in range(2):
             cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
-        command = project.start(CHAIN, "--engine", "ray", "--address", cluster.address)
+        command = suites.start(CHAIN, "--engine", "ray", "--address", cluster.address)
         out, err = command.communicate(timeout=300)
         assert command.returncode == 0, err
         assert "Ray: 2 workers, a CPU for each" in err
         assert out.count("| finished") == 3
-        assert not list((project.folder / "runs/chain").glob(".stop-*"))
-        again = project.start(CHAIN, "--engine", "ray", "--address", cluster.address)
+        assert not list((suites.folder / "runs/chain").glob(".stop-*"))
+        again = suites.start(CHAIN, "--engine", "ray", "--address", cluster.address)
         _, err = again.communicate(timeout=300)
         assert (again.returncode, err.count("finished before")) == (0, 3), err
         long = GRID.replace("epochs: 2", "epochs: 400").replace("[2, 4, 8]", "[2, 4]")
-        command = project.start(long, "--engine", "ray", "--address", cluster.address)
-        wait_for_checkpoints(project, command, 2)
-        os.kill(worker_of(project), signal.SIGKILL)
+        command = suites.start(long, "--engine", "ray", "--address", cluster.address)
+        wait_for_checkpoints(suites, command, 2)
+        os.kill(worker_of(suites), signal.SIGKILL)
         _, err = command.communicate(timeout=300)
         assert (command.returncode, err.count(KILLED)) == (1, 2), err
-        code, _, err = project.run(long)
+        code, _, err = suites.run(long)
         assert (code, err.count("finished before")) == (0, 1), err
-        each_epoch_once(project, "length=2")
-        each_epoch_once(project, "length=4")
+        each_epoch_once(suites, "length=2")
+        each_epoch_once(suites, "length=4")
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -465,21 +419,21 @@ def test_a_local_ray_cluster_of_two_workers(project: Project) -> None:
         (["--resume"], "--resume is for a single run"),
     ],
 )
-def test_options_that_contradict(project: Project, words: list[str], expected: str) -> None:
-    code, _, err = project.run(GRID, *words)
+def test_options_that_contradict(suites: SuiteProject, words: list[str], expected: str) -> None:
+    code, _, err = suites.run(GRID, *words)
     assert code == 2
     assert expected in err
-    assert not (project.folder / "runs").exists()
+    assert not (suites.folder / "runs").exists()
 
 
-def test_jobs_is_a_number(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_is_a_number(suites: SuiteProject, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["run", "suite.yaml", "--jobs", "0"])
     assert "expected a number from 1 on, or auto. Got '0'" in capsys.readouterr().err
 
 
-def test_the_plan_of_a_suite_writes_nothing(project: Project) -> None:
-    code, out, _ = project.run(CHAIN, "--dry-run", "--gpu", "h100", "--jobs", "2")
+def test_the_plan_of_a_suite_writes_nothing(suites: SuiteProject) -> None:
+    code, out, _ = suites.run(CHAIN, "--dry-run", "--gpu", "h100", "--jobs", "2")
     assert code == 0
     assert "second,seed=2  waiting, " in out
     assert ", starts from first" in out
@@ -487,12 +441,12 @@ def test_the_plan_of_a_suite_writes_nothing(project: Project) -> None:
     assert "with 2 at one time" in out
     assert "disk: about " in out
     assert out.endswith("nothing was trained or written\n")
-    assert not (project.folder / "runs").exists()
+    assert not (suites.folder / "runs").exists()
 
 
-def test_the_plan_of_a_suite_knows_what_is_finished(project: Project) -> None:
-    assert project.run(GRID)[0] == 0
-    code, out, _ = project.run(GRID.replace("[2, 4, 8]", "[2, 4, 8, 16]"), "--dry-run", "--json")
+def test_the_plan_of_a_suite_knows_what_is_finished(suites: SuiteProject) -> None:
+    assert suites.run(GRID)[0] == 0
+    code, out, _ = suites.run(GRID.replace("[2, 4, 8]", "[2, 4, 8, 16]"), "--dry-run", "--json")
     assert code == 0
     plan = json.loads(out)
     assert [cell["status"] for cell in plan["cells"]] == ["finished"] * 3 + ["waiting"]
@@ -501,12 +455,12 @@ def test_the_plan_of_a_suite_knows_what_is_finished(project: Project) -> None:
     assert plan["cells"][3]["operations"] > 0
 
 
-def test_a_suite_that_does_not_fit_the_disk_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suite_that_does_not_fit_the_disk_is_refused(suites: SuiteProject, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
-    usage = shutil.disk_usage(project.folder)
+    usage = shutil.disk_usage(suites.folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    code, _, err = project.run(GRID)
+    code, _, err = suites.run(GRID)
     assert code == 2
     assert "the runs will need about " in err
     assert "where 1 kB are free" in err
@@ -514,7 +468,7 @@ def test_a_suite_that_does_not_fit_the_disk_is_refused(project: Project, monkeyp
 
 
 def test_a_hub_that_does_not_answer_is_asked_once_for_each_backbone(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    suites: SuiteProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ptv2kit.models import checkpoints
 
@@ -525,7 +479,7 @@ def test_a_hub_that_does_not_answer_is_asked_once_for_each_backbone(
         raise OSError("no route to the hub")
 
     monkeypatch.setattr(checkpoints, "_read_config", unreachable)
-    code, _, err = project.run(GRID.replace("set: {", "set: {backbone.name: nobody/nothing, "), "--dry-run")
+    code, _, err = suites.run(GRID.replace("set: {", "set: {backbone.name: nobody/nothing, "), "--dry-run")
     assert code == 3
     assert err.count("no route to the hub") == 1, err
     assert len(asked) <= 4, "by the check and by the plan, not by each of the three cells"
@@ -539,9 +493,9 @@ def test_a_record_of_a_killed_process_is_told_apart(tmp_path: Path) -> None:
     assert record.model_copy(update={"killed": False}) != record
 
 
-def test_workers_that_cannot_start_are_an_error(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_cannot_start_are_an_error(suites: SuiteProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew.sys, "executable", "/bin/false")
-    code, _, err = project.run(GRID, "--jobs", "2")
+    code, _, err = suites.run(GRID, "--jobs", "2")
     assert code == 1
     assert "the workers ended and left 3 cells untouched, the first is 'length=2'" in err
     assert "runs/sizes/worker-*.log" in err
@@ -563,29 +517,29 @@ def losses(folder: Path, record: dict[str, Any]) -> list[float]:
 
 
 @pytest.mark.parametrize("words", [[], ["--jobs", "2"]], ids=["in this process", "by workers"])
-def test_a_cell_is_trained_by_several_processes(project: Project, words: list[str]) -> None:
+def test_a_cell_is_trained_by_several_processes(suites: SuiteProject, words: list[str]) -> None:
     """What starts from it follows, and its numbers are those of one process."""
-    code, _, err = project.run(WIDE, *words)
-    assert code == 0, err + "".join(path.read_text() for path in project.folder.glob("runs/wide/worker-*.log"))
-    joint, after, alone = (project.record("wide", name) for name in ("joint", "after", "alone"))
+    code, _, err = suites.run(WIDE, *words)
+    assert code == 0, err + "".join(path.read_text() for path in suites.folder.glob("runs/wide/worker-*.log"))
+    joint, after, alone = (suites.record("wide", name) for name in ("joint", "after", "alone"))
     assert {record["status"] for record in (joint, after, alone)} == {"finished"}
-    assert losses(project.folder, joint) == pytest.approx(losses(project.folder, alone), abs=2e-6)
+    assert losses(suites.folder, joint) == pytest.approx(losses(suites.folder, alone), abs=2e-6)
     assert joint["metrics"] == alone["metrics"]
-    start = (project.folder / "runs/wide" / str(after["run"]) / "recipe.resolved.yaml").read_text()
-    assert f"init_from: {project.folder / 'runs/wide' / str(joint['run'])}" in start
-    assert not (project.folder / "runs/wide" / str(joint["run"]) / "checkpoints").exists()
-    code, _, err = project.run(WIDE)
+    start = (suites.folder / "runs/wide" / str(after["run"]) / "recipe.resolved.yaml").read_text()
+    assert f"init_from: {suites.folder / 'runs/wide' / str(joint['run'])}" in start
+    assert not (suites.folder / "runs/wide" / str(joint["run"]) / "checkpoints").exists()
+    code, _, err = suites.run(WIDE)
     assert code == 0
     assert err.count("finished before") == 3
-    code, out, _ = project.run(WIDE.replace("suite: wide", "suite: other"), "--dry-run", "--runs-dir", "others")
+    code, out, _ = suites.run(WIDE.replace("suite: wide", "suite: other"), "--dry-run", "--runs-dir", "others")
     assert "waiting, 2 processes" in out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.slow
-def test_a_cell_whose_process_is_killed_fails_and_goes_on_later(project: Project) -> None:
+def test_a_cell_whose_process_is_killed_fails_and_goes_on_later(suites: SuiteProject) -> None:
     text = WIDE.replace("train.epochs: 2", "train.epochs: 400")
-    process = project.start(text, "train.patience=400")
+    process = suites.start(text, "train.patience=400")
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("epoch   3/"):
@@ -599,10 +553,10 @@ def test_a_cell_whose_process_is_killed_fails_and_goes_on_later(project: Project
             break
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    joint = project.record("wide", "joint")
+    joint = suites.record("wide", "joint")
     assert (joint["status"], joint["error"]) == ("failed", "process 1 of 2 was killed by SIGKILL")
-    assert project.record("wide", "after")["error"] == "needs cell 'joint', which failed"
-    process = project.start(text, "train.patience=400")
+    assert suites.record("wide", "after")["error"] == "needs cell 'joint', which failed"
+    process = suites.start(text, "train.patience=400")
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("resuming after step"):
@@ -610,11 +564,11 @@ def test_a_cell_whose_process_is_killed_fails_and_goes_on_later(project: Project
             break
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
-    assert project.record("wide", "joint")["status"] == "interrupted"
+    assert suites.record("wide", "joint")["status"] == "interrupted"
 
 
 def test_workers_get_as_many_gpus_as_their_cells_have_processes(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    suites: SuiteProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[dict[str, str]] = []
 
@@ -631,6 +585,6 @@ def test_workers_get_as_many_gpus_as_their_cells_have_processes(
     monkeypatch.setattr(crew, "start_worker", start)
     monkeypatch.setattr(crew, "visible_gpus", lambda: ["0", "1", "2", "3", "4"])
     for count, processes in ((3, 1), (2, 2), (1, 8)):
-        crew.local_crew(count, processes, [], project.folder, "this", Console(stderr=True), lambda: None)
+        crew.local_crew(count, processes, [], suites.folder, "this", Console(stderr=True), lambda: None)
     assert [each["CUDA_VISIBLE_DEVICES"] for each in started] == ["0", "1", "2", "0,1", "2,3", "0,1,2,3,4"]
     assert [each["PTV2KIT_PROCESSES"] for each in started] == ["1", "1", "1", "2", "2", "8"]

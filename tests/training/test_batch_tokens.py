@@ -15,7 +15,7 @@ from ptv2kit.data.batching import grouped_batches, token_batches
 from ptv2kit.errors import ConfigError
 from ptv2kit.spec.recipe import Train
 from ptv2kit.training.mixing import batch_stream
-from tests.cli.test_run import Project, project, read_json
+from tests.projects import Project, project, read_json
 from tests.training.test_trainer import Recorder, train
 from tests.training.tiny import prepare_with
 

@@ -10,7 +10,7 @@ import pytest
 import ptv2kit
 from ptv2kit.errors import ConfigError, InterruptedRunError
 from ptv2kit.training.signals import StopSignals
-from tests.cli.test_run import Project, project
+from tests.projects import Project, project
 
 __all__ = ["project"]
 

@@ -12,7 +12,7 @@ from ptv2kit.cli.main import main
 from ptv2kit.data.rows import Row
 from ptv2kit.errors import ConfigError, DataError, ProjectError
 from ptv2kit.training.load_run import load_run
-from tests.cli.test_run import Project, project
+from tests.projects import Project, project
 
 __all__ = ["project"]
 TOKENS = {"input_ids": torch.tensor([[2, 5, 7, 8, 3]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
