@@ -50,7 +50,8 @@ def draw(chart: Chart) -> dict[str, bytes]:
         drawn = [handles[name] for name in order]
         # As many columns as the longest name leaves room for: a legend that is too wide is cut off at both sides.
         columns = int(size[0] / (0.45 + 0.065 * max(map(len, order), default=1)))
-        figure.legend(drawn, order, loc="outside lower center", ncols=max(1, min(columns, len(order))), frameon=False)
+        where = "outside upper center" if chart.missing else "outside lower center"  # what is missing is said below
+        figure.legend(drawn, order, loc=where, ncols=max(1, min(columns, len(order))), frameon=False)
         if chart.missing:
             figure.supxlabel(_plain(fill(f"no score: {'; '.join(chart.missing)}", int(size[0] * 16))), size=6.5)
         # Without a date and a version, the same numbers give the same files.
