@@ -153,13 +153,13 @@ def report_epoch(report: Report, setting: Setting, options: argparse.Namespace, 
 def report_startup(report: Report, options: argparse.Namespace, folder: Path) -> None:
     """CPU seconds of commands, and their ratio to importing the libraries that they stand on."""
     report.say("\nstart-up, CPU seconds")
-    report.say(f"{'':42}{'CPU seconds':>20}{'/ imports':>18}{'/ with a model':>18}")
+    report.say(f"{'':42}{'CPU seconds':>24}{'/ imports':>24}{'/ with a model':>24}")
     spent = startup_times(startup_commands(folder), options.rounds)
     cpu = {name: [turn.cpu for turn in turns] for name, turns in spent.items()}
     libraries, model = IMPORTS
     for name, seconds in cpu.items():
         to_libraries, to_model = ratios(seconds, cpu[libraries]), ratios(seconds, cpu[model])
-        report.say(f"{name:42}{spread(seconds)!s:>20}{to_libraries!s:>18}{to_model!s:>18}")
+        report.say(f"{name:42}{spread(seconds)!s:>24}{to_libraries!s:>24}{to_model!s:>24}")
         own = {"cpu": asdict(spread(seconds)), "to_imports": asdict(to_libraries), "to_model": asdict(to_model)}
         report.add("startup", command=name, **own)
         if name in COMMANDS:
