@@ -34,13 +34,14 @@ from ptv2kit.spec.load import resolved_yaml
 from ptv2kit.spec.rules import used_rules
 from ptv2kit.spec.suite import shown
 from ptv2kit.spec.yaml import parse_value
+from ptv2kit.suites.cell import CELL, train_part
 from ptv2kit.suites.crew import local_crew, ray_crew, visible_gpus
 from ptv2kit.suites.folder import SUITE_VERSION, SuiteFolder, best_of, bests_of, markdown_table
 from ptv2kit.suites.preflight import Preflight
 from ptv2kit.suites.runner import SuiteRunner
 from ptv2kit.suites.searches import Searches
 from ptv2kit.suites.study import require_optuna
-from ptv2kit.suites.worker import CELL, SESSION, train_part
+from ptv2kit.suites.worker import SESSION
 from ptv2kit.training.folder import require_writable
 from ptv2kit.training.launch import cell_processes, end_with_parent
 

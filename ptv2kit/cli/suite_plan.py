@@ -21,9 +21,9 @@ from ptv2kit.plan.hardware import Gpu, find_gpu, time_processor
 from ptv2kit.report.records import CellRecord
 from ptv2kit.spec.cells import Cell, ResolvedSuite
 from ptv2kit.spec.suite import keeps_tensors
+from ptv2kit.suites.cell import starting_from
 from ptv2kit.suites.folder import SuiteFolder
 from ptv2kit.suites.preflight import Preflight
-from ptv2kit.suites.worker import starting_from
 from ptv2kit.training.launch import cell_processes
 
 _LENGTHS = "inputs as long as a sample of the rows, or as they may be where rows or tokenizer are not on this machine"

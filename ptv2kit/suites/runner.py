@@ -12,9 +12,10 @@ from ptv2kit.errors import (
 )
 from ptv2kit.report.records import CellRecord
 from ptv2kit.spec.cells import Cell
+from ptv2kit.suites.cell import train_cell
 from ptv2kit.suites.folder import SuiteFolder, bests_of, missed
 from ptv2kit.suites.preflight import Preflight
-from ptv2kit.suites.worker import Worker, train_cell
+from ptv2kit.suites.worker import Worker
 from ptv2kit.training.launch import cell_processes
 from ptv2kit.training.state import Log
 

@@ -130,9 +130,9 @@ def test_failures_of_one_kind_end_with_its_code(suites: SuiteProject, monkeypatc
 @pytest.mark.slow
 @pytest.mark.parametrize("text", [GRID, SEARCH])
 def test_an_interrupted_suite_goes_on(suites: SuiteProject, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    from ptv2kit.suites import worker
+    from ptv2kit.suites import cell
 
-    original, calls = worker.train_recipe, []
+    original, calls = cell.train_recipe, []
 
     def second_is_interrupted(*args: Any, **kwargs: Any) -> Any:
         calls.append(kwargs["name"])
@@ -140,7 +140,7 @@ def test_an_interrupted_suite_goes_on(suites: SuiteProject, monkeypatch: pytest.
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    monkeypatch.setattr("ptv2kit.suites.worker.train_recipe", second_is_interrupted)
+    monkeypatch.setattr("ptv2kit.suites.cell.train_recipe", second_is_interrupted)
     code, _, err = suites.run(text)
     assert code == 130
     assert "error: interrupted after 1 of" in err

@@ -24,8 +24,9 @@ from ptv2kit.report.records import CellRecord
 from ptv2kit.spec.cells import Cell, load_suite
 from ptv2kit.suites import crew
 from ptv2kit.suites import worker as workers
+from ptv2kit.suites.cell import Trained
 from ptv2kit.suites.folder import SuiteFolder
-from ptv2kit.suites.worker import KILLED, Trained, Worker
+from ptv2kit.suites.worker import KILLED, Worker
 from tests.projects import SuiteProject, project, suites
 
 __all__ = ["project", "suites"]
