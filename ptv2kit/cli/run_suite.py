@@ -65,7 +65,9 @@ def run_suite(args: argparse.Namespace, suite: ResolvedSuite) -> int:
     folder = SuiteFolder(args.runs_dir / suite.suite.suite)
     together = os.environ.get(CELL)
     if together is not None:
-        cell = next(cell for cell in suite.cells if cell.name == together)
+        cell = next((cell for cell in suite.cells if cell.name == together), None)
+        if cell is None:
+            raise ConfigError(f"the suite has changed since it was started: it has no cell '{together}' any more")
         return train_part(cell, folder, args.data_root, messages)
     preflight = Preflight(args.data_root, planning=args.dry_run)
     jobs = count_jobs(args, suite)
