@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType
+from types import FrameType, MethodType
 from typing import Literal, final
 
 from ptv2kit.errors import HungUpRunError, InterruptedRunError, ProjectError, TerminatedRunError
@@ -14,8 +14,10 @@ from ptv2kit.errors import HungUpRunError, InterruptedRunError, ProjectError, Te
 class StopSignals:
     """Within `with`, the first SIGINT, SIGTERM or SIGHUP is only remembered; a second SIGINT interrupts at once.
 
-    SIGUSR1 asks for a checkpoint. SIGHUP stays ignored where the parent process has ignored it, as `nohup` does.
-    Signals are left as they are in a thread that is not the main one, which cannot take them.
+    Within another such block, what that one has received counts too: a suite's cell whose rows were still being read
+    when the signal came ends with its first step. SIGUSR1 asks for a checkpoint. SIGHUP stays ignored where the parent
+    process has ignored it, as `nohup` does. Signals are left as they are in a thread that is not the main one, which
+    cannot take them.
     """
 
     def __init__(self) -> None:
@@ -28,7 +30,10 @@ class StopSignals:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
                 if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                     continue
-                self._before[number] = signal.signal(number, self._take)
+                before = signal.signal(number, self._take)
+                if isinstance(before, MethodType) and isinstance(before.__self__, StopSignals):
+                    self.received = self.received or before.__self__.received
+                self._before[number] = before
         return self
 
     def __exit__(self, *exception: object) -> None:

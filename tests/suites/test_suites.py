@@ -149,6 +149,23 @@ def test_an_interrupted_suite_goes_on(suites: SuiteProject, monkeypatch: pytest.
     assert len(calls) == (5 if text == GRID else 4)
 
 
+def test_a_signal_while_a_cell_is_prepared_ends_it(suites: SuiteProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ptv2kit.suites import cell
+
+    original = cell.train_recipe
+
+    def signalled(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr("ptv2kit.suites.cell.train_recipe", signalled)
+    text = GRID.replace("train.epochs: 2", "train.epochs: 100000, train.patience: 100000")
+    code, _, err = suites.run(text)
+    assert code == 143, err
+    assert "epoch " not in err, "it ends with its first step"
+    assert [row["status"] for row in suites.table()] == ["interrupted", "waiting", "waiting", "waiting"]
+
+
 def test_cases_have_their_own_values_and_best_recipes(suites: SuiteProject) -> None:
     suite = """suite: methods
 cases:
