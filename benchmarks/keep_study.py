@@ -14,7 +14,7 @@ import re
 import shutil
 from pathlib import Path
 
-KEPT = ("results.json", "metrics.jsonl", "recipe.resolved.yaml", "task.resolved.yaml")
+KEPT = ("results.json", "metrics.jsonl", "*.resolved.yaml")
 _PATH = re.compile(r"(?<![\w.])/(?:[\w.@+-]+/)+(?=[\w.-]+)")
 """An absolute path up to its last part: where the data lay on the machine of the run is nobody's business."""
 
@@ -40,9 +40,9 @@ def keep(suite: Path, target: Path, *, scores_only: bool) -> int:
         kept = target / suite.name / record["run"]
         (kept.parent if scores_only else kept).mkdir(parents=True)
         (kept.parent / "cell.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        for name in () if scores_only else KEPT:
-            text = (run / name).read_text(encoding="utf-8")
-            (kept / name).write_text(_PATH.sub("", text) if name.endswith(".yaml") else text, encoding="utf-8")
+        for path in () if scores_only else sorted(each for name in KEPT for each in run.glob(name)):
+            text = path.read_text(encoding="utf-8")
+            (kept / path.name).write_text(_PATH.sub("", text) if path.suffix == ".yaml" else text, encoding="utf-8")
     return count
 
 
