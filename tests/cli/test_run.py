@@ -106,7 +106,8 @@ def test_a_mirrored_hub_task_runs_again_from_its_folder(project: Project) -> Non
     assert len(project.runs) == 2
     code, _, err = project.run("--data-root", "mirror", "train.select_on=25%")
     assert code == 0, err
-    scored = (project.runs[-1] / "predictions" / "test.jsonl").read_text().splitlines()
+    [scores] = [path for run in project.runs for path in run.glob("predictions/test.jsonl")]
+    scored = scores.read_text().splitlines()
     assert len(scored) == len((mirror / "validation.jsonl").read_text().splitlines())
     (mirror / "validation.jsonl").unlink()
     code, _, err = project.run("--data-root", "mirror")
