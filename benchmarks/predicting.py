@@ -13,16 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
 import torch
+from serving import Server
 from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
 
 import ptv2kit
@@ -48,17 +46,6 @@ def peer(labels: int) -> Any:
     return pipeline("token-classification", model=model, tokenizer=tokenizer, aggregation_strategy="simple")
 
 
-def serve(run: Path) -> tuple[subprocess.Popen[str], str]:
-    """A server of the run, and its address."""
-    command = [sys.executable, "-m", "ptv2kit", "serve", str(run), "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "http://" in line:
-            return process, line.split(": ", 1)[1].split("/predict", 1)[0]
-    raise RuntimeError("the server did not start")
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -71,8 +58,8 @@ def main() -> None:
         settings = {"train.epochs": 1, "limit.train": 64, "limit.validation": 32}
         trained = ptv2kit.train("quickstart", runs_dir=folder, **settings)
         run = trained.load()
-        process, address = serve(trained.folder)
-        client = httpx.Client(base_url=address, trust_env=False, timeout=120)
+        server = Server.start({"names": str(trained.folder)})
+        client = httpx.Client(base_url=server.address, trust_env=False, timeout=120)
         other = peer(len(run.scheme.names))
         by_length = sorted(texts, key=len)
 
@@ -95,8 +82,7 @@ def main() -> None:
                 act()
                 if turn:  # the first turn warms up
                     seconds[name].append(time.perf_counter() - began)
-        process.terminate()
-        process.wait(timeout=60)
+        server.stop()
     ours = statistics.median(seconds["loaded run"])
     print(f"{arguments.rows} sentences, {sum(map(len, texts)) / len(texts):.0f} letters each in the mean")
     print("| way | rows/s | time / loaded run |\n|---|---|---|")

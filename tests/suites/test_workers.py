@@ -22,6 +22,7 @@ from ptv2kit.cli.main import main
 from ptv2kit.files import is_locked
 from ptv2kit.report.records import CellRecord
 from ptv2kit.spec.cells import Cell, load_suite
+from ptv2kit.suites import cell as cells
 from ptv2kit.suites import crew
 from ptv2kit.suites import worker as workers
 from ptv2kit.suites.cell import Trained
@@ -518,9 +519,14 @@ def losses(folder: Path, record: dict[str, Any]) -> list[float]:
 
 
 @pytest.mark.parametrize("words", [[], ["--jobs", "2"]], ids=["in this process", "by workers"])
-def test_a_cell_is_trained_by_several_processes(suites: SuiteProject, words: list[str]) -> None:
+def test_a_cell_is_trained_by_several_processes(
+    suites: SuiteProject, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What starts from it follows, and its numbers are those of one process."""
+    launch, launched = cells.launch, list[int]()
+    monkeypatch.setattr(cells, "launch", lambda count, *rest: launched.append(count) or launch(count, *rest))
     code, _, err = suites.run(WIDE, *words)
+    assert words or launched == [2]
     assert code == 0, err + "".join(path.read_text() for path in suites.folder.glob("runs/wide/worker-*.log"))
     joint, after, alone = (suites.record("wide", name) for name in ("joint", "after", "alone"))
     assert {record["status"] for record in (joint, after, alone)} == {"finished"}
