@@ -14,14 +14,12 @@ from typing import Any, final
 import pytest
 
 from ptv2kit.cli.main import main
+from tests.projects import SuiteProject, project, suites
+
+__all__ = ["project", "suites"]
 
 pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
 
-TASK = """task: tiny
-data: {source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl}}
-input: {words: words, max_length: 16}
-labels: {scheme: iob2, column: tags, names: [LOC, PER]}
-"""
 SUITE = """suite: depth
 description: How deep <prompts> reach.
 recipe: recipe.yaml
@@ -76,19 +74,11 @@ def table(page: str, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, backbone: Path, task_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(suites: SuiteProject) -> Path:
     """A suite whose six cells are trained."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PTV2KIT_DATA", raising=False)
-    (tmp_path / "rows.jsonl").write_text((task_file.parent / "rows.jsonl").read_text())
-    (tmp_path / "tiny.yaml").write_text(TASK)
-    (tmp_path / "recipe.yaml").write_text(
-        f"recipe: tiny\ntask: tiny.yaml\nbackbone: {{name: {backbone}}}\nprompt: {{length: 4}}\n"
-        "train: {epochs: 3, batch_size: 4, learning_rate: 0.05}\n"
-    )
-    (tmp_path / "suite.yaml").write_text(SUITE)
-    assert main(["run", "suite.yaml", "--quiet"]) in (0, 5)
-    return tmp_path
+    code, _, _ = suites.run(SUITE, "--quiet")
+    assert code in (0, 5)
+    return suites.folder
 
 
 def results(folder: Path, layers: str) -> list[dict[str, Any]]:

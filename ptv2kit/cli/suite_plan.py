@@ -7,7 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -40,6 +40,7 @@ class _Line:
         estimate: None if it is finished or cannot be estimated.
         seconds: of one training, measured for a finished cell, else estimated as if its processes shared the work
             without loss; None: not known.
+        fault: why it cannot be estimated.
     """
 
     cell: Cell
@@ -47,6 +48,7 @@ class _Line:
     times: int
     estimate: Estimate | None
     seconds: float | None
+    fault: str | None = None
 
     @property
     def processes(self) -> int:
@@ -81,14 +83,19 @@ def print_suite_plan(
     known = finished_records(suite, folder, keys, preflight)
     estimator = Estimator(args.data_root, suite.suite.keep)
     estimates: dict[str, Estimate] = {}
+    faults: dict[str, str] = {}
     for cell in suite.cells:
         try:
             estimates[cell.name] = estimator.estimate(cell.resolved)
-        except (ConfigError, DataError):
-            continue  # what keeps a cell from being run is said after the plan
+        except (ConfigError, DataError) as error:
+            problem = error.problems[0]
+            faults[cell.name] = f"{problem.location}: {problem.message}" if problem.location else problem.message
     rates = {} if named else _rates(suite.cells, known, estimates)
     trials = {study.case: study.search.budget for study in suite.studies}
-    lines = [_line(cell, folder, known, estimates.get(cell.name), gpu, rates, trials) for cell in suite.cells]
+    lines = [
+        replace(_line(cell, folder, known, estimates.get(cell.name), gpu, rates, trials), fault=faults.get(cell.name))
+        for cell in suite.cells
+    ]
     basis = _basis(gpu, rates, named=named)
     free = free_disk(args.runs_dir.absolute())
     if suite.studies:
@@ -255,7 +262,8 @@ def _unknown(lines: Sequence[_Line]) -> dict[str, int]:
         if line.seconds is not None:
             continue
         if line.estimate is None:
-            found[f"backbone '{recipe.backbone.name}' could not be planned"] += 1
+            assert line.fault is not None
+            found[line.fault] += 1
         elif line.estimate.operations is None:
             found[f"the training rows of {' and '.join(recipe.task_names)} are not on this machine"] += 1
         else:

@@ -86,8 +86,7 @@ class Estimator:
         self._backbones: dict[str, PreTrainedModel] = {}
         self._operations: dict[str, float] = {}
         self._disk: dict[str, tuple[int, int]] = {}
-        self._rows: dict[str, int | None] = {}
-        self._samples: dict[str, list[Row]] = {}
+        self._splits: dict[str, tuple[int, list[Row]] | None] = {}
         self._lengths: dict[str, tuple[float, int]] = {}
         self._unreachable: dict[str, DataError] = {}
 
@@ -162,14 +161,16 @@ class Estimator:
     def _length_of(self, recipe: Recipe, task: ResolvedTask) -> tuple[float, int]:
         """Inputs for each row, which is more than one if long rows are read in windows, and their mean length."""
         longest = task_shape(recipe, task.task).max_length
-        spec, rows = self._spec(recipe), self._samples.get(_data_key(task))
-        if rows is None or not spec.at_hand:
+        spec, split = self._spec(recipe), self._split(task)
+        if split is None or not spec.at_hand:
             return 1.0, longest
+        rows = split[1]
         key = json.dumps([_data_key(task), recipe.backbone.model_dump(mode="json"), longest])
         if key not in self._lengths:
             tokenizer = load_tokenizer(spec, words=task.task.reads_words)
             scheme = build_scheme(task.task, Subwords(tokenizer, longest, spec.filling, spec.vocabulary), rows)
-            lengths = [feature.length for index, row in enumerate(rows) for feature in scheme.encode(row, index)]
+            encoded = [scheme.encode(row, index, labelled=False) for index, row in enumerate(rows)]
+            lengths = [feature.length for features in encoded for feature in features]
             self._lengths[key] = len(lengths) / len(rows), round(sum(lengths) / len(lengths))
         return self._lengths[key]
 
@@ -184,20 +185,24 @@ class Estimator:
 
     def _rows_of(self, recipe: Recipe, task: ResolvedTask) -> int | None:
         """Rows of a training split as far as the recipe takes them; None if its files are not on this machine."""
+        split = self._split(task)
+        if split is None:
+            return None
+        return split[0] if recipe.limit.train is None else min(split[0], recipe.limit.train)
+
+    def _split(self, task: ResolvedTask) -> tuple[int, list[Row]] | None:
+        """Number of a task's training rows and a sample of them; None if its files are not on this machine."""
         key = _data_key(task)
-        if key not in self._rows:
+        if key not in self._splits:
             try:
                 there = locate_split(task.task, "train", task_path=task.path, data_root=self._data_root)
             except DataError:  # a suite may be planned before there is data
                 there = None
-            rows = None
+            self._splits[key] = None
             if there is not None:
-                found = read_split(task.task, "train", task_path=task.path, data_root=self._data_root).rows
-                rows = len(found)
-                self._samples[key] = list(found[:: max(1, rows // _SAMPLE)])
-            self._rows[key] = rows
-        rows = self._rows[key]
-        return rows if rows is None or recipe.limit.train is None else min(rows, recipe.limit.train)
+                rows = read_split(task.task, "train", task_path=task.path, data_root=self._data_root).rows
+                self._splits[key] = len(rows), list(rows[:: max(1, len(rows) // _SAMPLE)])
+        return self._splits[key]
 
     def _spec(self, recipe: Recipe) -> BackboneSpec:
         key = recipe.backbone.model_dump_json()
@@ -240,6 +245,7 @@ def operations(recipe: Recipe, spec: BackboneSpec, backbone: nn.Module, shape: T
 
 
 def _data_key(task: ResolvedTask) -> str:
+    """What decides which rows a task has."""
     return json.dumps([str(task.path), task.task.model_dump(mode="json")], sort_keys=True)
 
 

@@ -77,7 +77,7 @@ def train_cell(
     except ProjectError as error:
         messages.print(f"failed: {error}", soft_wrap=True)
         failed = blank_record(cell, "failed")
-        return Trained(changed(failed, error=error.problems[0].message, exit_code=error.exit_code))
+        return Trained(with_facts(failed, error=error.problems[0].message, exit_code=error.exit_code))
     if outcome.status == "finished" and (found is None or found.rank == 0):
         _drop_what_is_not_kept(cell, run.path)
     return _trained(cell, outcome, run.path.relative_to(folder).as_posix())
@@ -105,11 +105,11 @@ def train_together(
         messages.print(f"failed: {error}", soft_wrap=True)
         killed = isinstance(error, TrainingError)
         facts = {"error": error.problems[0].message, "exit_code": error.exit_code, "killed": killed}
-        return Trained(changed(running, status="failed", seconds=0.0, **facts))
+        return Trained(with_facts(running, status="failed", seconds=0.0, **facts))
     found = folder.record_of(cell.name)
     if found is None or found.status == "running":
         error = "one of its processes failed; what it printed is shown above or in the worker's log"
-        return Trained(changed(running, status="failed", error=error, exit_code=code or 1, seconds=0.0))
+        return Trained(with_facts(running, status="failed", error=error, exit_code=code or 1, seconds=0.0))
     stopped = signal.Signals(code - 128) if code > 128 else signal.SIGTERM  # another may have failed because of it
     return Trained(found, stopped if found.status == "interrupted" else None)
 
@@ -136,7 +136,7 @@ def train_part(cell: Cell, folder: SuiteFolder, data_root: Path | None, messages
         found=found,
     )
     if found.rank == 0:
-        folder.write_record(changed(done.record, key=running.key, session=running.session))
+        folder.write_record(with_facts(done.record, key=running.key, session=running.session))
     return done.record.exit_code if done.stopped is None else 128 + done.stopped
 
 
@@ -145,7 +145,7 @@ def blank_record(cell: Cell, status: CellStatus, key: str = "") -> CellRecord:
     return CellRecord(name=cell.name, case=cell.case, settings=dict(cell.settings), status=status, key=key)
 
 
-def changed(record: CellRecord, **facts: object) -> CellRecord:
+def with_facts(record: CellRecord, **facts: object) -> CellRecord:
     """A record with other values."""
     return record.model_copy(update=facts)
 
@@ -176,7 +176,7 @@ def _trained(cell: Cell, outcome: Outcome, run: str) -> Trained:
     """Record what came out of a cell; `run` is its run's folder, relative to the suite's."""
     stopped = {"interrupted": signal.SIGINT, "terminated": signal.SIGTERM, "hung_up": signal.SIGHUP}.get(outcome.status)
     ended = "stopped" if outcome.status == "stopped" else "finished"
-    record = changed(
+    record = with_facts(
         blank_record(cell, ended if stopped is None else "interrupted"),
         score=outcome.score,
         metrics={split: dict(scores.values) for split, scores in outcome.scores.items()},

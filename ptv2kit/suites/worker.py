@@ -20,7 +20,7 @@ from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.files import is_locked, try_lock
 from ptv2kit.report.records import CellRecord
 from ptv2kit.spec.cells import Cell
-from ptv2kit.suites.cell import Trained, blank_record, changed, starting_from, train_cell, train_together
+from ptv2kit.suites.cell import Trained, blank_record, starting_from, train_cell, train_together, with_facts
 from ptv2kit.suites.folder import SuiteFolder
 from ptv2kit.training.checkpoint import Checkpoints
 from ptv2kit.training.launch import cell_processes
@@ -130,10 +130,10 @@ class Worker:
         if found is None or not key or found.key != key:
             return blank_record(cell, "running" if is_locked(lock) else "waiting", key)
         if found.status == "running" and not is_locked(lock):
-            found = changed(found, status="interrupted")
+            found = with_facts(found, status="interrupted")
         if found.status == "failed" and found.session != self._session:
             found = blank_record(cell, "waiting", key)
-        return changed(found, case=cell.case, settings=dict(cell.settings))
+        return with_facts(found, case=cell.case, settings=dict(cell.settings))
 
     def _key_of(self, cell: Cell) -> str:
         """The key of a cell; empty while what it starts from is not finished."""
@@ -151,7 +151,7 @@ class Worker:
         """Note a cell that cannot be started; the key is one that no run has."""
         self._keys[cell.name] = "cannot start"
         failed = blank_record(cell, "failed", self._keys[cell.name])
-        self._folder.write_record(changed(failed, error=error, exit_code=exit_code, session=self._session))
+        self._folder.write_record(with_facts(failed, error=error, exit_code=exit_code, session=self._session))
         self.say(cell.name, f"failed: {error}")
 
     def _claim(self) -> tuple[tuple[Cell, FileLock, CellRecord | None] | None, bool]:
@@ -188,10 +188,10 @@ class Worker:
         key = self._keys[cell.name]
         if cell.after is not None:
             cell = starting_from(cell, self._folder.run_of(self._record(self._cells[cell.after])))
-        running = changed(blank_record(cell, "running", key), session=self._session)
+        running = with_facts(blank_record(cell, "running", key), session=self._session)
         resume = self._unfinished(before, key)
         if resume is not None and before is not None:
-            running = changed(running, seconds=before.seconds)
+            running = with_facts(running, seconds=before.seconds)
         self._folder.write_record(running)
         self._messages.print(self._labels[cell.name], style="bold", soft_wrap=True)
         try:
@@ -206,15 +206,15 @@ class Worker:
                     resume=resume,
                 )
         except KeyboardInterrupt:
-            done = Trained(changed(running, status="interrupted", seconds=0.0), signal.SIGINT)
+            done = Trained(with_facts(running, status="interrupted", seconds=0.0), signal.SIGINT)
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001 - a fault of ours in one cell must not cost the others
             self._messages.print(traceback.format_exc(), soft_wrap=True)
             found = f"internal error: {type(error).__name__}: {error}"
-            done = Trained(changed(running, status="failed", error=found, exit_code=1, seconds=0.0))
+            done = Trained(with_facts(running, status="failed", error=found, exit_code=1, seconds=0.0))
         seconds = round(running.seconds + done.record.seconds, 3)
-        self._folder.write_record(changed(done.record, key=key, seconds=seconds, session=self._session))
+        self._folder.write_record(with_facts(done.record, key=key, seconds=seconds, session=self._session))
         return done.stopped
 
     def _unfinished(self, before: CellRecord | None, key: str) -> Resume | None:
@@ -238,4 +238,4 @@ class Worker:
 
 
 def _killed(record: CellRecord) -> CellRecord:
-    return changed(record, status="failed", error=KILLED, exit_code=1, killed=True)
+    return with_facts(record, status="failed", error=KILLED, exit_code=1, killed=True)

@@ -17,28 +17,21 @@ from ptv2kit.models.checkpoints import load_tokenizer
 from ptv2kit.models.glm import tiny
 from ptv2kit.spec.load import load_recipe
 from ptv2kit.spec.recipe import Backbone
+from tests.projects import Project, project
+
+__all__ = ["project"]
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
 GLM = sorted(path.name for path in RECIPES.glob("glm-*.yaml"))
-TASK = """task: tiny
-data: {source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl}}
-input: {words: words, max_length: 16}
-labels: {scheme: iob2, column: tags}
-"""
 
 
 @pytest.fixture
-def project(tmp_path: Path, backbone: Path, task_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PTV2KIT_DATA", raising=False)
-    (tmp_path / "rows.jsonl").write_text((task_file.parent / "rows.jsonl").read_text())
-    (tmp_path / "tiny.yaml").write_text(TASK)
-    (tmp_path / "recipe.yaml").write_text(
-        f"recipe: tiny\ntask: tiny.yaml\nbackbone: {{name: {backbone}}}\nprompt: {{length: 4}}\n"
-        "train: {epochs: 3, batch_size: 5, learning_rate: 0.05}\n"
-    )
-    return tmp_path
+def folder(project: Project) -> Path:
+    """Of a project whose task gives no names of labels."""
+    project.change("tiny.yaml", ", names: [LOC, PER]", "")
+    project.change("recipe.yaml", "batch_size: 4", "batch_size: 5")
+    return project.folder
 
 
 def plan_json(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
@@ -46,7 +39,7 @@ def plan_json(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_plan_counts_rows_steps_parameters_and_bytes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_counts_rows_steps_parameters_and_bytes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = plan_json(capsys, "recipe.yaml", "--gpu", "l4", "--price", "2")
     assert plan["rows"] == {"tiny": 12}
     assert plan["duration"]["steps"] == 3 * 3
@@ -63,13 +56,13 @@ def test_a_plan_counts_rows_steps_parameters_and_bytes(project: Path, capsys: py
         assert sizes["total"] == pytest.approx(sum(v for k, v in sizes.items() if k not in ("host", "total")))
         assert option["activations"]["checkpointed"] < option["activations"]["plain"]
         assert option["fits"]
-    assert list(project.glob("runs/*")) == []
+    assert list(folder.glob("runs/*")) == []
 
 
 def test_steps_are_unknown_until_somebody_says_how_many_rows_there_are(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (project / "rows.jsonl").unlink()
+    (folder / "rows.jsonl").unlink()
     assert main(["plan", "recipe.yaml"]) == 0
     out = capsys.readouterr().out
     assert "steps: unknown, because the training rows of tiny are not on this machine; say --rows N" in out
@@ -80,7 +73,7 @@ def test_steps_are_unknown_until_somebody_says_how_many_rows_there_are(
     assert "time: unknown, because the peak rate of GPU with 4 GiB is not known" in out
 
 
-def test_what_cannot_fit_is_warned_about(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_fit_is_warned_about(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "recipe.yaml", "--memory", "1.5006", "train.batch_size=64"]) == 0
     out = capsys.readouterr().out
     assert (
@@ -104,14 +97,14 @@ def test_what_cannot_fit_is_warned_about(project: Path, capsys: pytest.CaptureFi
     ],
 )
 def test_what_cannot_be_planned_ends_with_2(
-    project: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     assert main(["plan", "recipe.yaml", *words]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_lines_fit_a_narrow_terminal(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["plan", "recipe.yaml", "--gpus", "8"]) == 0

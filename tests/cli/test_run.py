@@ -91,14 +91,43 @@ def test_the_resolved_recipe_runs_again_with_the_same_result_and_key(project: Pr
     assert prompts[0] == prompts[1]
 
 
-def test_a_mirrored_hub_task_runs_again_from_its_folder(project: Project) -> None:
-    mirror = project.folder / "mirror" / "tiny"
-    mirror.mkdir(parents=True)
+@pytest.fixture
+def mirror(project: Project) -> Path:
+    """Of the project's task, whose rows are on the hub."""
+    folder = project.folder / "mirror" / "tiny"
+    folder.mkdir(parents=True)
     for split in ("train", "validation"):
-        (mirror / f"{split}.jsonl").write_text((project.folder / "rows.jsonl").read_text())
+        (folder / f"{split}.jsonl").write_text((project.folder / "rows.jsonl").read_text())
     source = "{source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl}}"
     hub = "{source: hub, path: nobody/nothing, splits: {train: train, validation: validation}}"
     project.change("tiny.yaml", source, hub)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "recipe.yaml"], ["preview", "tiny.yaml"], ["validate", "--data", "tiny.yaml"]]
+)
+def test_the_hub_is_asked_only_without_a_mirror(
+    words: list[str], project: Project, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Session:
+        def head(self, address: str, *, timeout: float, follow_redirects: bool) -> None:
+            asked.append(address)
+            raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    code, _, err = project.command(*words, "--data-root", str(mirror.parent))
+    assert code == 0, err
+    assert (asked, "does not answer" in err) == ([], False)
+    code, _, err = project.command(*words)
+    assert code == 3, err
+    assert (len(asked), "does not answer" in err) == (1, True)
+
+
+def test_a_mirrored_hub_task_runs_again_from_its_folder(project: Project, mirror: Path) -> None:
     assert project.run("--data-root", "mirror")[0] == 0
     [first] = project.runs
     assert main(["run", str(first / "recipe.resolved.yaml")]) == 0

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from ptv2kit.cli.main import main
-from tests.projects import read_json
+from tests.projects import Project, project, read_json
+
+__all__ = ["project"]
 
 NAMES = """task: names
 data: {source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl, test: rows.jsonl}}
@@ -32,12 +34,10 @@ labels: {scheme: classes, column: label, names: [ada, alan]}
 
 
 @dataclass
-class Project:
+class TasksProject(Project):
     """A folder with tasks, recipes and data, and the command run in it."""
 
-    folder: Path
     backbone: Path
-    capsys: pytest.CaptureFixture[str]
 
     def recipe(self, name: str, tasks: str, *lines: str) -> None:
         text = (
@@ -47,46 +47,36 @@ class Project:
         (self.folder / f"{name}.yaml").write_text(text + "".join(f"{line}\n" for line in lines))
 
     def run(self, name: str, *words: str) -> tuple[int, str, str]:
-        code = main(["run", f"{name}.yaml", *words])
-        captured = self.capsys.readouterr()
-        return code, captured.out, captured.err
+        return self.command("run", f"{name}.yaml", *words)
 
     def folder_of(self, name: str) -> Path:
         return sorted((self.folder / "runs" / name).iterdir())[-1]
 
 
 @pytest.fixture
-def project(
-    tmp_path: Path,
-    backbone: Path,
-    task_file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Project:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PTV2KIT_DATA", raising=False)
-    rows = [json.loads(line) for line in (task_file.parent / "rows.jsonl").read_text().splitlines()]
+def tasks(project: Project, backbone: Path) -> TasksProject:
+    rows = [json.loads(line) for line in (project.folder / "rows.jsonl").read_text().splitlines()]
     places = [
         {"words": row["words"], "tags": [tag if "LOC" in tag else "O" for tag in row["tags"]]} for row in rows[:6]
     ]
     who = [{"text": " ".join(row["words"]), "label": row["words"][0]} for row in rows]
     for name, lines in (("rows", rows), ("places", places), ("who", who)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (project.folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for name, text in (("names", NAMES), ("places", PLACES), ("who", WHO)):
-        (tmp_path / f"{name}.yaml").write_text(text)
-    project = Project(tmp_path, backbone, capsys)
-    project.recipe("shared", "[names.yaml, places.yaml]")
-    return project
+        (project.folder / f"{name}.yaml").write_text(text)
+    tasks = TasksProject(project.folder, project.capsys, backbone)
+    tasks.recipe("shared", "[names.yaml, places.yaml]")
+    return tasks
 
 
 def tensors_in(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "prompt.safetensors")
 
 
-def test_tasks_share_the_prompt_and_have_heads_of_their_own(project: Project) -> None:
-    code, out, err = project.run("shared")
+def test_tasks_share_the_prompt_and_have_heads_of_their_own(tasks: TasksProject) -> None:
+    code, out, err = tasks.run("shared")
     assert code == 0, err
-    run = project.folder_of("shared")
+    run = tasks.folder_of("shared")
     assert "names: validation, epoch" in out
     assert "places: validation, epoch" in out
     assert "names: test, epoch" in out
@@ -122,59 +112,59 @@ def test_tasks_share_the_prompt_and_have_heads_of_their_own(project: Project) ->
 
 
 def test_the_resolved_recipe_of_several_tasks_runs_again_with_the_same_result_and_key(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    tasks: TasksProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project.run("shared")
-    first = project.folder_of("shared")
+    tasks.run("shared")
+    first = tasks.folder_of("shared")
     monkeypatch.chdir(first)
-    assert main(["run", "recipe.resolved.yaml", "--runs-dir", str(project.folder / "again")]) == 0
-    [second] = (project.folder / "again" / "shared").iterdir()
+    assert main(["run", "recipe.resolved.yaml", "--runs-dir", str(tasks.folder / "again")]) == 0
+    [second] = (tasks.folder / "again" / "shared").iterdir()
     assert read_json(second / "results.json")["history"] == read_json(first / "results.json")["history"]
     assert read_json(second / "provenance.json")["key"] == read_json(first / "provenance.json")["key"]
 
 
-def test_a_list_of_one_task_trains_as_the_task_itself(project: Project) -> None:
-    project.recipe("one", "names.yaml")
-    project.recipe("listed", "[names.yaml]")
+def test_a_list_of_one_task_trains_as_the_task_itself(tasks: TasksProject) -> None:
+    tasks.recipe("one", "names.yaml")
+    tasks.recipe("listed", "[names.yaml]")
     histories = []
     for name in ("one", "listed"):
-        assert project.run(name)[0] == 0
-        histories.append(read_json(project.folder_of(name) / "results.json")["history"])
+        assert tasks.run(name)[0] == 0
+        histories.append(read_json(tasks.folder_of(name) / "results.json")["history"])
     assert histories[0] == histories[1]
 
 
-def test_families_may_be_mixed(project: Project) -> None:
-    project.recipe(
+def test_families_may_be_mixed(tasks: TasksProject) -> None:
+    tasks.recipe(
         "mixed", "[names.yaml, who.yaml]", "expect:", "  - {metric: accuracy, task: who, value: 100, tolerance: 60}"
     )
-    code, _, err = project.run("mixed", "train.epochs=4")
+    code, _, err = tasks.run("mixed", "train.epochs=4")
     assert code == 0, err
-    results = read_json(project.folder_of("mixed") / "results.json")
+    results = read_json(tasks.folder_of("mixed") / "results.json")
     assert results["metrics"]["who/validation"]["accuracy"] >= 50
     assert results["metrics"]["names/validation"].keys() == {"span_f1", "token_accuracy"}
 
 
-def test_one_task_goes_on_from_the_shared_prompt(project: Project) -> None:
-    project.run("shared")
-    shared = project.folder_of("shared")
-    project.recipe("further", "names.yaml", f"init_from: {shared}")
-    code, _, err = project.run("further", "train.learning_rate=1e-12", "train.epochs=1")
+def test_one_task_goes_on_from_the_shared_prompt(tasks: TasksProject) -> None:
+    tasks.run("shared")
+    shared = tasks.folder_of("shared")
+    tasks.recipe("further", "names.yaml", f"init_from: {shared}")
+    code, _, err = tasks.run("further", "train.learning_rate=1e-12", "train.epochs=1")
     assert code == 0, err
     assert "starts from the prompt" in err
     assert "the head of names" in err
-    start, end = tensors_in(shared / "prompt"), tensors_in(project.folder_of("further") / "prompt")
+    start, end = tensors_in(shared / "prompt"), tensors_in(tasks.folder_of("further") / "prompt")
     assert torch.allclose(start["prompt.layers.1"], end["prompt.layers.1"], atol=1e-6)
     assert torch.allclose(start["heads.names.linear.weight"], end["head.linear.weight"], atol=1e-6)
 
 
-def test_a_new_task_goes_on_from_the_shared_prompt_with_a_fresh_head(project: Project) -> None:
-    project.run("shared")
-    project.recipe("fresh", "who.yaml", f"init_from: {project.folder_of('shared')}")
-    code, _, err = project.run("fresh", "train.epochs=1")
+def test_a_new_task_goes_on_from_the_shared_prompt_with_a_fresh_head(tasks: TasksProject) -> None:
+    tasks.run("shared")
+    tasks.recipe("fresh", "who.yaml", f"init_from: {tasks.folder_of('shared')}")
+    code, _, err = tasks.run("fresh", "train.epochs=1")
     assert code == 0, err
     assert "heads are fresh" in err
-    project.run("fresh", "train.epochs=1", "init_from=null")
-    keys = {read_json(run / "provenance.json")["key"] for run in (project.folder / "runs" / "fresh").iterdir()}
+    tasks.run("fresh", "train.epochs=1", "init_from=null")
+    keys = {read_json(run / "provenance.json")["key"] for run in (tasks.folder / "runs" / "fresh").iterdir()}
     assert len(keys) == 2, "what a run starts from is part of its key"
 
 
@@ -191,58 +181,58 @@ def test_a_new_task_goes_on_from_the_shared_prompt_with_a_fresh_head(project: Pr
         (["method=fine_tuning"], "fine_tuning has none"),
     ],
 )
-def test_a_start_that_does_not_fit_is_refused(project: Project, words: list[str], message: str) -> None:
-    project.run("shared", "train.epochs=1")
-    project.recipe("further", "names.yaml", f"init_from: {project.folder_of('shared')}")
+def test_a_start_that_does_not_fit_is_refused(tasks: TasksProject, words: list[str], message: str) -> None:
+    tasks.run("shared", "train.epochs=1")
+    tasks.recipe("further", "names.yaml", f"init_from: {tasks.folder_of('shared')}")
     for extra in ([], ["--dry-run"]):
-        code, _, err = project.run("further", *words, *extra)
+        code, _, err = tasks.run("further", *words, *extra)
         assert code in (2, 3)
         assert message in err
-    assert not (project.folder / "runs" / "further").exists()
+    assert not (tasks.folder / "runs" / "further").exists()
 
 
-def test_expectations_name_the_task(project: Project) -> None:
-    project.recipe("unsaid", "[names.yaml, places.yaml]", "expect: [{metric: span_f1, value: 50, tolerance: 1}]")
-    code, _, err = project.run("unsaid")
+def test_expectations_name_the_task(tasks: TasksProject) -> None:
+    tasks.recipe("unsaid", "[names.yaml, places.yaml]", "expect: [{metric: span_f1, value: 50, tolerance: 1}]")
+    code, _, err = tasks.run("unsaid")
     assert code == 2
     assert "'expect[0]' must say which 'task'" in err
     assert "names, places" in err
-    project.recipe(
+    tasks.recipe(
         "missed", "[names.yaml, places.yaml]", "expect: [{metric: span_f1, task: places, value: 200, tolerance: 1}]"
     )
-    code, _, err = project.run("missed", "train.epochs=1")
+    code, _, err = tasks.run("missed", "train.epochs=1")
     assert code == 5
     assert "places" in err
 
 
-def test_problems_of_all_tasks_are_told_at_once(project: Project) -> None:
-    (project.folder / "places.jsonl").write_text('{"words": ["in", "rome"], "tags": ["O"]}\n')
-    (project.folder / "rows.jsonl").write_text('{"words": ["ada"], "tags": ["B-ORG"]}\n')
-    code, _, err = project.run("shared")
+def test_problems_of_all_tasks_are_told_at_once(tasks: TasksProject) -> None:
+    (tasks.folder / "places.jsonl").write_text('{"words": ["in", "rome"], "tags": ["O"]}\n')
+    (tasks.folder / "rows.jsonl").write_text('{"words": ["ada"], "tags": ["B-ORG"]}\n')
+    code, _, err = tasks.run("shared")
     assert code == 3
     assert "places.jsonl:1" in err
     assert "rows.jsonl:1" in err
 
 
-def test_the_dry_run_names_the_files_of_all_tasks(project: Project) -> None:
-    code, out, err = project.run("shared", "--dry-run")
+def test_the_dry_run_names_the_files_of_all_tasks(tasks: TasksProject) -> None:
+    code, out, err = tasks.run("shared", "--dry-run")
     assert code == 0
     assert "places train:" in err
     assert out.count("---\n") == 2
-    assert not (project.folder / "runs").exists()
+    assert not (tasks.folder / "runs").exists()
 
 
-def test_validate_and_preview_show_every_task(project: Project) -> None:
+def test_validate_and_preview_show_every_task(tasks: TasksProject) -> None:
     assert main(["validate", "shared.yaml", "--data"]) == 0
-    out = project.capsys.readouterr().out
+    out = tasks.capsys.readouterr().out
     assert out.index("names:") < out.index("PER") < out.index("places:")
     assert main(["validate", "shared.yaml", "--data", "--json"]) == 0
-    [report] = json.loads(project.capsys.readouterr().out)["files"]
+    [report] = json.loads(tasks.capsys.readouterr().out)["files"]
     assert [(task["task"], task["splits"][0]["rows"]) for task in report["tasks"]] == [("names", 12), ("places", 6)]
     assert main(["preview", "shared.yaml"]) == 0
-    out = project.capsys.readouterr().out
+    out = tasks.capsys.readouterr().out
     assert out.index("names:") < out.index("ada/B-PER") < out.index("places:") < out.rindex("paris/B-LOC")
     assert main(["preview", "shared.yaml", "--task", "places", "--json"]) == 0
-    assert json.loads(project.capsys.readouterr().out)["task"] == "places"
+    assert json.loads(tasks.capsys.readouterr().out)["task"] == "places"
     assert main(["preview", "shared.yaml", "--task", "plaices"]) == 2
-    assert "it has names, places" in project.capsys.readouterr().err
+    assert "it has names, places" in tasks.capsys.readouterr().err

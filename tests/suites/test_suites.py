@@ -404,3 +404,12 @@ def test_the_plan_counts_inputs_as_long_as_the_rows_are(suites: SuiteProject) ->
         return json.loads(out)["operations"]
 
     assert operations(16) == operations(32) == operations(48)
+
+
+def test_the_plan_says_which_row_keeps_it_from_knowing_the_time(suites: SuiteProject) -> None:
+    rows = (suites.folder / "rows.jsonl").read_text().splitlines()
+    rows[4] = json.dumps(json.loads(rows[4]) | {"words": 7})
+    (suites.folder / "rows.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    code, out, err = suites.run(GRID, "--dry-run")
+    assert code == 0, err
+    assert "cells not known: rows.jsonl:5: column 'words'" in out
