@@ -87,6 +87,22 @@ def results(folder: Path, layers: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in paths]
 
 
+def test_the_training_loss_is_a_mean_of_the_last_eighth(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [run] = folder.glob("runs/depth/cells/seed=1,layers=2-2/*/")
+    losses = [*range(14), 4.0, 2.0]
+    lines = [{"kind": "train", "step": step, "loss": loss} for step, loss in enumerate(losses)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    capsys.readouterr()
+    assert main(["report", str(run), "--json"]) == 0
+    [part] = json.loads(capsys.readouterr().out)["parts"]
+    [item] = part["configurations"]
+    assert (item["loss"]["mean"], item["cpu_seconds"]) == (3.0, None)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "lo')
+    assert main(["report", str(run), "--json"]) == 3
+    assert f"{run}/metrics.jsonl:17: error: it is not a line of a run's log" in capsys.readouterr().err
+
+
 def test_a_report_says_what_the_runs_say(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["report", "suite.yaml", "--json"]) == 0
@@ -102,6 +118,12 @@ def test_a_report_says_what_the_runs_say(folder: Path, capsys: pytest.CaptureFix
         for name, values in (("validation_max", best), ("validation_last", last)):
             assert item[name]["mean"] == pytest.approx(statistics.fmean(values))
             assert item[name]["deviation"] == pytest.approx(statistics.stdev(values))
+        runs = [folder / run for run in item["runs"]]
+        logs = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in runs]
+        losses = [[line["loss"] for line in log if line["kind"] == "train"][-1] for log in logs]  # one of a short run
+        assert item["loss"]["mean"] == pytest.approx(statistics.fmean(losses))
+        times = [[line for line in log if line["kind"] == "validation"][-1]["training_cpu_seconds"] for log in logs]
+        assert item["cpu_seconds"] == pytest.approx(statistics.fmean(times))
         expected = {found["origin"]: found for found in item["comparisons"]}
         assert set(expected) == ({"paper", "released"} if item["settings"]["prompt.layers"] == "1-2" else set())
         for origin, value in (("paper", 99.5), ("released", 98.5)) if expected else ():

@@ -235,6 +235,17 @@ class Configuration:
         return None if stat is None else stat.mean
 
     @property
+    def loss(self) -> Stat | None:
+        """On training rows at the end, of all tasks of a run together."""
+        return Stat.of(score.entry.logged.loss for score in self.finished if score.entry.logged is not None)
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """Mean processor time of the training without evaluations."""
+        stat = Stat.of(score.entry.logged.cpu_seconds for score in self.finished if score.entry.logged is not None)
+        return None if stat is None else stat.mean
+
+    @property
     def results(self) -> Results | None:
         """Those of the first run that has any, for the counts of parameters, which all seeds share."""
         return next((score.entry.results for score in self.scores if score.entry.results is not None), None)

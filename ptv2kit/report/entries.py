@@ -11,7 +11,7 @@ from typing import Any, final
 
 from ptv2kit.errors import ConfigError
 from ptv2kit.files import is_file, is_folder
-from ptv2kit.report.records import CellRecord, Results, Run, Task, flatten, is_run, read_file, read_run
+from ptv2kit.report.records import CellRecord, Logged, Results, Run, Task, flatten, is_run, read_file, read_run
 from ptv2kit.spec.cells import Cell, ResolvedSuite, load_suite
 from ptv2kit.spec.load import file_kind
 from ptv2kit.spec.recipe import Expectation
@@ -39,6 +39,7 @@ class Entry:
         run: its folder, None if there is none.
         changed: keys that its suite now sets to other values than it was trained with.
         source: where its settings come from, where the suite says so.
+        logged: by its run while it trained, None if it has not ended.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Entry:
     results: Results | None = None
     changed: tuple[str, ...] = ()
     source: str = ""
+    logged: Logged | None = None
 
     @property
     def finished(self) -> bool:
@@ -68,9 +70,8 @@ class Entry:
             for key, value in self.values.items()
             if _compared(key) and key in found.values and not _same(found.values[key], value)
         )
-        return replace(
-            self, values=found.values, tasks=found.tasks, run=found.path, results=found.results, changed=changed
-        )
+        entry = replace(self, values=found.values, tasks=found.tasks, changed=changed)
+        return replace(entry, run=found.path, results=found.results, logged=found.logged)
 
 
 @final
@@ -252,7 +253,7 @@ def _group_of_runs(runs: Sequence[Run]) -> Group:
         expect = run.results.expectations() if run.results else ()
         status = run.results.status if run.results else "unfinished"
         entry = Entry(str(run.path), "", settings, run.values, run.tasks, expect, status)
-        entries.append(replace(entry, run=run.path, results=run.results))
+        entries.append(replace(entry, run=run.path, results=run.results, logged=run.logged))
     return Group("runs", "", tuple(entries))
 
 

@@ -166,7 +166,9 @@ def _configuration(item: Configuration) -> dict[str, Any]:
         "comparisons": comparisons,
         "trained": item.results and item.results.parameters.trained,
         "share": item.results and item.results.parameters.share,
+        "loss": stat(item.loss),
         "seconds": item.seconds,
+        "cpu_seconds": item.cpu_seconds,
         "runs": [score.entry.run.as_posix() for score in item.scores if score.entry.run is not None],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,27 @@ class Task:
         return [values[key] for values in results.history if key in values]
 
 
+class _Line(_Read):
+    """A line of `metrics.jsonl`, of which every kind has other keys."""
+
+    loss: float | None = None
+    training_cpu_seconds: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Logged:
+    """What a run logged while it trained.
+
+    Args:
+        loss: on training rows at the end: the mean of the last eighth of what was logged, because single steps vary.
+        cpu_seconds: processor time of the steps, without evaluations.
+    """
+
+    loss: float | None
+    cpu_seconds: float | None
+
+
 @final
 @dataclass(frozen=True)
 class Run:
@@ -138,12 +160,14 @@ class Run:
     Args:
         values: of its recipe, by dotted key.
         results: None if it has not ended.
+        logged: None if it has not ended, or its log was not kept.
     """
 
     path: Path
     values: Mapping[str, Any]
     tasks: tuple[Task, ...]
     results: Results | None
+    logged: Logged | None
 
 
 def is_run(folder: Path) -> bool:
@@ -156,7 +180,7 @@ def read_run(folder: Path) -> Run:
 
     Raises:
         ConfigError: its recipe or a task cannot be read.
-        DataError: `results.json` is not what it should be.
+        DataError: `results.json` or `metrics.jsonl` is not what it should be.
     """
     written: Any = load_document(folder / "recipe.resolved.yaml").values
     named = written.get("task", ())
@@ -164,8 +188,25 @@ def read_run(folder: Path) -> Run:
     for name in [named] if isinstance(named, str) else named:
         values: Any = load_document(folder / str(name)).values
         tasks.append(Task(str(values["task"]), str(values["metrics"][0])))
-    path = folder / "results.json"
-    return Run(folder, flatten(written), tuple(tasks), read_file(path, Results) if is_file(path) else None)
+    path, log = folder / "results.json", folder / "metrics.jsonl"
+    if not is_file(path):
+        return Run(folder, flatten(written), tuple(tasks), None, None)
+    logged = _read_log(log) if is_file(log) else None
+    return Run(folder, flatten(written), tuple(tasks), read_file(path, Results), logged)
+
+
+def _read_log(path: Path) -> Logged:
+    lines: list[_Line] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            lines.append(_Line.model_validate_json(line))
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise DataError(f"it is not a line of a run's log: {reason}", location=f"{path}:{number}") from error
+    losses = [line.loss for line in lines if line.loss is not None]
+    seconds = [line.training_cpu_seconds for line in lines if line.training_cpu_seconds is not None]
+    last = losses[-max(1, len(losses) // 8) :]
+    return Logged(statistics.fmean(last) if last else None, seconds[-1] if seconds else None)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -47,12 +47,17 @@ def configurations_table(section: Section, key: str) -> Table:
         *(column for origin, title in _ORIGINS.items() for column in _comparison(origin, title)),
         Column("trained", "trained", lambda item: _trained(item.results), numeric=True),
         Column("share", "share", lambda item: _share(item.results and item.results.parameters.share), numeric=True),
+        Column("loss", "training loss", lambda item: stat_cell(item.loss), numeric=True),
         Column("seconds", "time", lambda item: _time(item.seconds), numeric=True),
+        Column("cpu_seconds", "CPU time of steps", lambda item: _time(item.cpu_seconds), numeric=True),
         Column("best_epoch", "kept epoch", _kept_epochs, numeric=True),
         Column("source", "settings from", lambda item: text(item.scores[0].entry.source)),
         Column("status", "status", lambda item: _status(item.status)),
     ]
-    note = "A row for each configuration; the runs of several seeds are merged to mean ± standard deviation (seeds)."
+    note = (
+        "A row for each configuration; the runs of several seeds are merged to mean ± standard deviation (seeds). "
+        "The training loss is the mean of the last eighth of what was logged."
+    )
 
     def data(item: Configuration) -> dict[str, str]:
         settings = json.dumps(item.settings, ensure_ascii=False)
