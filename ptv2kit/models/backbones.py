@@ -10,6 +10,7 @@ from typing import Any, Literal, final
 
 import torch
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.files import weights_fault
@@ -168,7 +169,7 @@ def empty_backbone(spec: BackboneSpec) -> PreTrainedModel:
     Args:
         spec: from `find_backbone`; a pooler is there if the architecture has one, whether or not the weights do.
     """
-    with torch.device("meta"):
+    with no_init_weights(), torch.device("meta"):
         backbone: PreTrainedModel = AutoModel.from_config(
             spec.config, attn_implementation=_implementation(spec), trust_remote_code=False
         )

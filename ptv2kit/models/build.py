@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, empty_backbone, load_backbone
@@ -118,7 +119,7 @@ def empty_model(
     Args:
         backbone: from `empty_backbone`, to be used again; None: make it.
     """
-    with torch.device("meta"):
+    with no_init_weights(), torch.device("meta"):
         return _assemble(recipe, unit, spec, size, backbone or empty_backbone(spec))
 
 

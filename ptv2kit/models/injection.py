@@ -18,6 +18,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
 
@@ -224,7 +225,7 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
 
     AttentionInterface.register(_PROBE, record)
     AttentionMaskInterface.register(_PROBE, mask)
-    with torch.device("meta"):
+    with no_init_weights(), torch.device("meta"):
         # Experts of mixtures are computed on the meta device in this precision only.
         own = copy.deepcopy(config)
         model: PreTrainedModel = AutoModel.from_config(

@@ -58,9 +58,10 @@ class EmbeddingPrompt(DeepPrompt):
     def __init__(self, layers: Sequence[AttentionLayer], length: int, dropout: float, init_scale: float) -> None:
         super().__init__(length, dropout)
         self.layers = nn.ParameterList(
-            nn.Parameter(torch.empty(2, layer.kv_heads, length, layer.head_dim).normal_(std=init_scale))
-            for layer in layers
+            nn.Parameter(torch.empty(2, layer.kv_heads, length, layer.head_dim)) for layer in layers
         )
+        for parameter in self.layers:
+            nn.init.normal_(parameter, std=init_scale)
 
     def keys_and_values(self) -> list[Tensor]:
         """The parameters."""
@@ -96,7 +97,8 @@ class NetworkPrompt(DeepPrompt):
         super().__init__(length, dropout)
         self._shapes = [(2, layer.kv_heads, layer.head_dim) for layer in layers]
         self._sizes = [kv * heads * head_dim for kv, heads, head_dim in self._shapes]
-        self.embedding = nn.Parameter(torch.empty(length, width).normal_(std=init_scale))
+        self.embedding = nn.Parameter(torch.empty(length, width))
+        nn.init.normal_(self.embedding, std=init_scale)
         self.lstm = nn.LSTM(width, width, num_layers=2, bidirectional=True, batch_first=True) if lstm else None
         first = nn.Linear(2 * width if lstm else width, hidden)
         second = nn.Linear(hidden, sum(self._sizes))
