@@ -167,10 +167,12 @@ def test_a_table_is_drawn_only_where_it_fits(terminal: bool, width: int, drawn: 
 def test_the_card_names_the_backbone_as_the_hub_knows_it(backbone: str, expected: str | None) -> None:
     task = load_task(ROOT / "tasks" / "sst2.yaml").task
     train = {"epochs": 1, "learning_rate": 1e-3}
-    recipe = Recipe.model_validate({"recipe": "r", "task": "sst2", "backbone": {"name": backbone}, "train": train})
+    values = {"recipe": "r", "licence": "cc0-1.0", "task": "sst2", "backbone": {"name": backbone}, "train": train}
+    recipe = Recipe.model_validate(values)
     scores = (TaskOutcome(task, 1, {"validation": Scores({"accuracy": 50.0}, ())}),)
     card = model_card(Outcome(recipe, scores, "finished", ParameterCount(1000, 20, 10), 1, 1, 2.0, (), ()))
     facts = yaml.safe_load(card.split("---")[1])
     assert facts.get("base_model") == expected
+    assert (facts["language"], facts["license"]) == (["en"], "cc0-1.0")
     assert (facts["datasets"], facts["metrics"]) == (["nyu-mll/glue"], ["accuracy"])
     assert 'predict([{"sentence": ' in card

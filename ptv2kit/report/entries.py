@@ -19,7 +19,7 @@ from ptv2kit.spec.suite import short_names
 from ptv2kit.spec.yaml import load_document
 
 SEED = "train.seed"
-_NOT_COMPARED = ("description", "expect", "task", "recipe", "init_from", "limit.test")
+_NOT_COMPARED = ("description", "licence", "expect", "task", "recipe", "init_from", "limit.test")
 _NOT_COMPARED_SECTIONS = ("distributed.", "deepspeed.", "train.checkpoint_steps", "train.keep_checkpoints")
 _LISTED = 5
 

@@ -252,6 +252,8 @@ class Recipe(Section):
     """Name of the recipe; its runs are in `runs/<recipe>/`."""
     description: str = ""
     """What the run is for."""
+    licence: str | None = None
+    """Under which you share what is trained, as the hub names it: `apache-2.0`; stands in the model card."""
     task: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     """A task's name, or the path of a task file, relative to this file; or a list of them: they share the backbone and
     one prompt, each has its own head, and each batch is of one task."""

@@ -36,6 +36,10 @@ its words at one place, or answers of several tokens."""
 Head = Literal["linear", "verbalizer"]
 
 
+LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+"""ISO 639, such as `en`, with parts of BCP 47 where they matter: `zh-Hant`."""
+
+
 class TaskBase(Section):
     """What every task has, whatever its scheme."""
 
@@ -54,6 +58,8 @@ class TaskBase(Section):
     """What a model learns from it."""
     licence: str = ""
     """Licence of the data, and who brings the files."""
+    languages: Annotated[tuple[LanguageCode, ...], Field(strict=False)] = ()
+    """Of the rows, as the hub lists models by them: `[en]`; stands in a run's model card."""
     data: DataSource
     """Where the rows come from."""
     extra_metrics: Annotated[tuple[Name, ...], Field(strict=False)] = ()

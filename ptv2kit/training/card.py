@@ -97,6 +97,7 @@ def _example(task: AnyTask) -> dict[str, Any]:
 def _facts(outcome: Outcome) -> ModelCardData:
     """What the hub reads: https://huggingface.co/docs/hub/model-cards."""
     sources = [_data_set(item.task.data) for item in outcome.tasks]
+    languages = list(dict.fromkeys(code for item in outcome.tasks for code in item.task.languages))
     kinds = [item.task.hub_task for item in outcome.tasks]
     results = [
         EvalResult(
@@ -114,6 +115,8 @@ def _facts(outcome: Outcome) -> ModelCardData:
         for name, value in scores.values.items()
     ]
     return ModelCardData(
+        language=languages or None,
+        license=outcome.recipe.licence,
         library_name="ptv2kit",
         tags=["ptv2kit", outcome.recipe.method.replace("_", "-")],
         base_model=_base_model(outcome.recipe.backbone.name),

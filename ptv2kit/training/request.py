@@ -17,6 +17,7 @@ from ptv2kit.training.prepare import Prepared
 
 _WITHOUT_EFFECT: Any = {
     "description": True,
+    "licence": True,
     "expect": True,
     "task": True,
     "init_from": True,
@@ -24,6 +25,7 @@ _WITHOUT_EFFECT: Any = {
     "distributed": True,
     "train": {"checkpoint_steps", "keep_checkpoints"},
 }
+_SAID_OF_TASKS: Any = {"description": True, "licence": True, "languages": True, "data": {"splits"}}
 
 
 def outcome_request(
@@ -44,12 +46,7 @@ def outcome_request(
     """
     return {
         "recipe": recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT, exclude_defaults=True),
-        "tasks": [
-            task.model_dump(
-                mode="json", exclude={"description": True, "licence": True, "data": {"splits"}}, exclude_defaults=True
-            )
-            for task in tasks
-        ],
+        "tasks": [task.model_dump(mode="json", exclude=_SAID_OF_TASKS, exclude_defaults=True) for task in tasks],
         "data": [dict(each) for each in data],
         "backbone": commit,
         "init_from": None if initial is None else initial.sha256,
