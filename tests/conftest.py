@@ -48,6 +48,21 @@ def hub_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     machine._asked.cache_clear()
 
 
+@pytest.fixture
+def silent_hub(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A hub that does not answer: for each time that it was asked, how long it was waited for."""
+    asked: list[float] = []
+
+    class Session:
+        def head(self, address: str, *, timeout: float, follow_redirects: bool) -> None:
+            asked.append(timeout)
+            raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return asked
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with golden numbers and real data that lies beside a developer's checkout."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,6 +20,17 @@ data: {source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl}}
 input: {words: words, max_length: 16}
 labels: {scheme: iob2, column: tags, names: [LOC, PER]}
 """
+
+
+def end_at(process: subprocess.Popen[str], words: str, number: signal.Signals) -> tuple[int, str, str]:
+    """Send a signal once the process says a line with this in it; its exit code, and what it said from then on."""
+    assert process.stderr is not None
+    for said in process.stderr:
+        if words in said:
+            process.send_signal(number)
+            break
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -39,6 +51,10 @@ class Project:
 
     def run(self, *words: str) -> tuple[int, str, str]:
         return self.command("run", "recipe.yaml", *words)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "ptv2kit", *words]
+        return subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def change(self, name: str, old: str, new: str) -> None:
         text = (self.folder / name).read_text()
@@ -68,8 +84,7 @@ class SuiteProject:
 
     def start(self, text: str, *words: str) -> subprocess.Popen[str]:
         self.write(text)
-        command = [sys.executable, "-m", "ptv2kit", "run", "suite.yaml", *words]
-        return subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return Project(self.folder, self.capsys).start("run", "suite.yaml", *words)
 
     def runs(self, suite: str = "sizes") -> list[Path]:
         return sorted(path for path in self.folder.glob(f"runs/{suite}/cells/*/*") if path.is_dir())

@@ -6,15 +6,13 @@ import gzip
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from ptv2kit.cli.main import main
-from tests.projects import Project, project, read_json
+from tests.projects import Project, end_at, project, read_json
 
 __all__ = ["project"]
 
@@ -108,23 +106,14 @@ def mirror(project: Project) -> Path:
     "words", [["run", "recipe.yaml"], ["preview", "tiny.yaml"], ["validate", "--data", "tiny.yaml"]]
 )
 def test_the_hub_is_asked_only_without_a_mirror(
-    words: list[str], project: Project, mirror: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str], project: Project, mirror: Path, silent_hub: list[float]
 ) -> None:
-    asked: list[str] = []
-
-    class Session:
-        def head(self, address: str, *, timeout: float, follow_redirects: bool) -> None:
-            asked.append(address)
-            raise ConnectionError("no route")
-
-    monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     code, _, err = project.command(*words, "--data-root", str(mirror.parent))
     assert code == 0, err
-    assert (asked, "does not answer" in err) == ([], False)
+    assert (silent_hub, "does not answer" in err) == ([], False)
     code, _, err = project.command(*words)
     assert code == 3, err
-    assert (len(asked), "does not answer" in err) == (1, True)
+    assert (len(silent_hub), "does not answer" in err) == (1, True)
 
 
 def test_a_mirrored_hub_task_runs_again_from_its_folder(project: Project, mirror: Path) -> None:
@@ -353,18 +342,9 @@ def test_a_full_disk_is_named(project: Project, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 def test_ctrl_c_saves_and_ends_with_130(project: Project) -> None:
-    command = [sys.executable, "-m", "ptv2kit", "run", "recipe.yaml", "train.epochs=100000"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("epoch   3/"):
-                process.send_signal(signal.SIGINT)
-                break
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    process = project.start("run", "recipe.yaml", "train.epochs=100000")
+    code, out, err = end_at(process, "epoch   3/", signal.SIGINT)
+    assert code == 130, err
     assert "Traceback" not in err
     assert "interrupted; the best prompt so far is in" in err
     [run] = project.runs

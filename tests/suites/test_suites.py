@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from ptv2kit.cli.main import main
 from ptv2kit.spec.cells import load_file, load_suite
 from ptv2kit.spec.load import ResolvedRecipe
-from tests.projects import SuiteProject, project, suites
+from tests.projects import SuiteProject, end_at, project, suites
 
 __all__ = ["project", "suites"]
 
@@ -367,21 +366,9 @@ def test_every_listed_value_and_both_ends_are_validated(suites: SuiteProject) ->
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(suites: SuiteProject) -> None:
-    (suites.folder / "suite.yaml").write_text(
-        SEARCH.replace("train.epochs: 2", "train.epochs: 100000, train.patience: 100000")
-    )
-    command = [sys.executable, "-m", "ptv2kit", "run", "suite.yaml"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("epoch   3/"):
-                process.send_signal(signal.SIGINT)
-                break
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    text = SEARCH.replace("train.epochs: 2", "train.epochs: 100000, train.patience: 100000")
+    code, out, err = end_at(suites.start(text), "epoch   3/", signal.SIGINT)
+    assert code == 130, err
     assert "Traceback" not in err
     assert "run the same command again to resume" in err
     assert "| waiting |" in out

@@ -28,7 +28,7 @@ from ptv2kit.suites import worker as workers
 from ptv2kit.suites.cell import Trained
 from ptv2kit.suites.folder import SuiteFolder
 from ptv2kit.suites.worker import KILLED, Worker
-from tests.projects import SuiteProject, project, suites
+from tests.projects import SuiteProject, end_at, project, suites
 
 __all__ = ["project", "suites"]
 
@@ -555,23 +555,13 @@ def test_a_cell_whose_process_is_killed_fails_and_goes_on_later(suites: SuitePro
             assert len(children) == 2
             os.kill(int(children[1]), signal.SIGKILL)
             break
-    for line in process.stderr:
-        if "alone" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    code, _, err = end_at(process, "alone", signal.SIGINT)
+    assert code == 130, err
     joint = suites.record("wide", "joint")
     assert (joint["status"], joint["error"]) == ("failed", "process 1 of 2 was killed by SIGKILL")
     assert suites.record("wide", "after")["error"] == "needs cell 'joint', which failed"
-    process = suites.start(text, "train.patience=400")
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("resuming after step"):
-            process.send_signal(signal.SIGTERM)
-            break
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err
+    code, _, err = end_at(suites.start(text, "train.patience=400"), "resuming after step", signal.SIGTERM)
+    assert code == 143, err
     assert suites.record("wide", "joint")["status"] == "interrupted"
 
 
