@@ -349,6 +349,7 @@ def _add_plan(verbs: Any) -> None:
 _VALIDATE_EXAMPLES = """examples:
   ptv2kit validate recipes/quickstart.yaml
   ptv2kit validate recipes/*.yaml tasks/*.yaml
+  ptv2kit validate recipes/quickstart.yaml prompt.length=20 train.epochs=3
   ptv2kit validate recipes/quickstart.yaml --json
   ptv2kit validate tasks/squad_v2.yaml --data --data-root data --backbone mini
 """
@@ -359,14 +360,15 @@ def _add_validate(verbs: Any) -> None:
         verbs,
         "validate",
         about="check recipes, tasks and suites, and with --data rows",
-        description="Check recipe, task and suite files and print every problem of all of them. With --data, read "
-        "every row: count rows and labels, measure lengths, find what is malformed, cut off, unseen in training or "
-        "repeated.",
+        description="Check recipe, task and suite files, with the values that key=value replaces in all of them, and "
+        "print every problem. With --data, read every row: count rows and labels, measure lengths, find what is "
+        "malformed, cut off, unseen in training or repeated.",
         examples=_VALIDATE_EXAMPLES,
         handler="ptv2kit.cli.validate:run",
         trailing="files",
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="task, recipe or suite: a file or a name")
+    what = "task, recipe or suite, a file or a name; or key=value"
+    parser.add_argument("files", nargs="+", metavar="FILE", help=what)
     parser.add_argument("--data", action="store_true", help="also read and check every row")
     parser.add_argument("--backbone", metavar="NAME", help="whose tokenizer (default: the recipe's, or mini)")
     _add_data_root(parser)

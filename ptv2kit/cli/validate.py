@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from ptv2kit.cli.first import ask_early
@@ -24,12 +25,16 @@ def run(args: argparse.Namespace) -> int:
     problems: list[Problem] = []
     bad_rows: list[Problem] = []
     reports: list[dict[str, Any]] = []
-    for path in (find_file(name, ["recipe", "suite", "task"]) for name in args.files):
+    overrides = [word for word in args.files if "=" in word]
+    names = [Path(word) for word in args.files if "=" not in word]
+    if not names:
+        raise ConfigError("there is no file to check", hint="ptv2kit validate recipes/quickstart.yaml train.epochs=3")
+    for path in (find_file(name, ["recipe", "suite", "task"]) for name in names):
         found: tuple[Problem, ...] = ()
         kind = ""
         report: dict[str, Any] = {}
         try:
-            resolved = load_file(path)
+            resolved = load_file(path, overrides)
             suite = isinstance(resolved, ResolvedSuite)
             kind = "suite" if suite else "recipe" if isinstance(resolved, ResolvedRecipe) else "task"
             if not args.json:

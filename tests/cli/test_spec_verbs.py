@@ -37,6 +37,14 @@ def test_problems_of_all_files_go_to_stderr(tmp_path: Path, capsys: pytest.Captu
     assert f"{second}:2:1: error: duplicate key 'a'" in err
 
 
+def test_validate_takes_overrides(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", QUICKSTART, "train.epochs=3", "prompt.length=20"]) == 0
+    assert main(["validate", QUICKSTART, "train.select_on=70%"]) == 2
+    assert "command line: error: 'train.select_on' must be a share" in capsys.readouterr().err
+    assert main(["validate", "train.epochs=3"]) == 2
+    assert "there is no file to check" in capsys.readouterr().err
+
+
 def test_validate_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "task.yaml"
     path.write_text("a: 1\na: 2\n")
