@@ -127,7 +127,7 @@ def _parameters(plan: Plan) -> str:
     count = plan.costs.count
     return (
         f"parameters: {count.frozen:,} frozen; {count.trained:,} trained = {count.share:.2%} of the backbone "
-        f"({f'adapter {count.adapter:,}' if count.adapter else f'prompt {count.prompt:,}'}, head {count.head:,})"
+        f"({count.text})"
     )
 
 

@@ -135,6 +135,8 @@ def _assemble(
         add_lora(recipe.lora, backbone)
     if recipe.method == "fine_tuning":
         backbone.requires_grad_(True)
+    if recipe.train.layer_norm_learning_rate is not None:
+        _train_layer_norms(backbone)
     if recipe.train.gradient_checkpointing:
         # The reentrant kind would lose the gradients of prompts, which are no argument of a layer.
         backbone.activation_checkpointing_enable({"use_reentrant": False})
@@ -150,6 +152,16 @@ def _assemble(
         shift_positions=shifts_positions(recipe, spec),
         covered=covered(recipe, spec),
     )
+
+
+def _train_layer_norms(backbone: PreTrainedModel) -> None:
+    """Let gains and shifts of LayerNorms, RMSNorms, and what families of models call their own, be trained."""
+    norms = [module for module in backbone.modules() if type(module).__name__.endswith("Norm")]
+    if not norms:
+        kind = backbone.config.model_type
+        raise ConfigError(f"train.layer_norm_learning_rate is set, but models of type '{kind}' have no LayerNorm")
+    for parameter in (each for module in norms for each in module.parameters(recurse=False)):
+        parameter.requires_grad_(True)
 
 
 def build_head(
@@ -198,13 +210,15 @@ def covered(recipe: Recipe, spec: BackboneSpec) -> tuple[int, ...] | None:
 
 
 def trunk_depth(recipe: Recipe, spec: BackboneSpec) -> int:
-    """How many attention layers are below the lowest prompt: all without a prompt, none if the backbone is trained.
+    """How many attention layers are below the lowest prompt and frozen: all without a prompt.
 
     Raises:
         ConfigError: as `covered`.
     """
     if recipe.method == "linear_probe":
         return len(spec.layers)
+    if recipe.changes_backbone:
+        return 0
     return min(covered(recipe, spec) or (0,))
 
 

@@ -16,6 +16,7 @@ class ParameterCount:
         head: trained, of the head.
         tuned: whether the backbone is trained too.
         adapter: trained, of matrices within the backbone that are not counted there.
+        norms: trained, of the backbone's LayerNorms, beside a prompt.
     """
 
     backbone: int
@@ -23,16 +24,23 @@ class ParameterCount:
     head: int
     tuned: bool = False
     adapter: int = 0
+    norms: int = 0
 
     @property
     def frozen(self) -> int:
         """What is not trained."""
-        return 0 if self.tuned else self.backbone
+        return 0 if self.tuned else self.backbone - self.norms
 
     @property
     def trained(self) -> int:
         """All that is trained."""
-        return self.prompt + self.adapter + self.head + (self.backbone if self.tuned else 0)
+        return self.prompt + self.adapter + self.norms + self.head + (self.backbone if self.tuned else 0)
+
+    @property
+    def text(self) -> str:
+        """What is trained, part by part."""
+        first = f"adapter {self.adapter:,}" if self.adapter else f"prompt {self.prompt:,}"
+        return " + ".join((first, *([f"LayerNorms {self.norms:,}"] if self.norms else ()), f"head {self.head:,}"))
 
     @property
     def share(self) -> float:

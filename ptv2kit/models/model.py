@@ -239,19 +239,19 @@ class PromptedModel(nn.Module):
         return self.backbone(input_ids=input_ids, attention_mask=attention_mask, **given, **cloze)
 
     def inference_state(self) -> dict[str, Tensor]:
-        """Copies of what inference needs: the head's and the prompt's tensors, folded if a network made the prompt.
+        """Copies of what inference needs: all that is trained, the prompt folded if a network made it.
 
-        `head.*` with `prompt.layers.<i>`, with `prompt.vectors.embedding.weight` of a shallow prompt, or with all of a
-        backbone that is trained.
+        `head.*` with `prompt.layers.<i>`, or with `prompt.vectors.embedding.weight` of a shallow prompt; and
+        `backbone.*` of what is trained there.
         """
-        head = {name: tensor for name, tensor in self.trained_state().items() if name.startswith("head.")}
+        rest = {name: tensor for name, tensor in self.trained_state().items() if not name.startswith("prompt.")}
         with torch.no_grad():
             if isinstance(self.prompt, ShallowPrompt):
-                return {"prompt.vectors.embedding.weight": self.prompt.vectors().clone()} | head
+                return {"prompt.vectors.embedding.weight": self.prompt.vectors().clone()} | rest
             if self.prompt is None:
-                return self.trained_state()
+                return rest
             layers = self.prompt.keys_and_values()
-            return {f"prompt.layers.{i}": layer.clone().contiguous() for i, layer in enumerate(layers)} | head
+            return {f"prompt.layers.{i}": layer.clone().contiguous() for i, layer in enumerate(layers)} | rest
 
     def fold_prompt(self) -> None:
         """Put plain keys and values in place of a prompt that a network makes; they can be trained on or replaced."""
@@ -298,12 +298,15 @@ class PromptedModel(nn.Module):
     def parameter_count(self) -> ParameterCount:
         """Parameters of the backbone, the prompt and the head."""
         adapter = lora_parameters(self.backbone)
+        own = [each for name, each in self.backbone.named_parameters() if each.requires_grad and ".lora_" not in name]
+        norms = 0 if self.prompt is None else sum(each.numel() for each in own)
         return ParameterCount(
             backbone=frozen_parameters(self.backbone) - adapter,
             prompt=0 if self.prompt is None else sum(parameter.numel() for parameter in self.prompt.parameters()),
             head=sum(parameter.numel() for parameter in self.head.parameters() if parameter.requires_grad),
-            tuned=not adapter and any(parameter.requires_grad for parameter in self.backbone.parameters()),
+            tuned=bool(own) and not norms,
             adapter=adapter,
+            norms=norms,
         )
 
 

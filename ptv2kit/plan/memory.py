@@ -151,8 +151,8 @@ def measure(recipe: Recipe, spec: BackboneSpec, shapes: Sequence[TaskShape]) -> 
     stored = _stored_bytes(model.backbone, recipe)
     alike = layers_are_alike(plain, spec)
     passes = passes_by_depth(plain, spec, largest) if alike else count_passes(model, plain, largest)
-    own = 4 * (count.prompt + count.adapter + count.head)
-    frozen, trained = (0.0, own + stored) if count.tuned else (stored, own)
+    own = 4 * (count.prompt + count.adapter + count.norms + count.head)
+    frozen, trained = (0.0, own + stored) if count.tuned else (stored - 4 * count.norms, own)
     return ModelCosts(count, largest, passes, frozen, trained)
 
 
@@ -221,7 +221,7 @@ def possible_strategies(recipe: Recipe) -> tuple[Strategy, ...]:
     tasks is not shared out.
     """
     optimizers: tuple[Strategy, ...] = () if len(recipe.task_names) > 1 else ("zero1", "zero2")
-    frozen = recipe.method not in ("fine_tuning", "lora") and recipe.backbone.quantization is None
+    frozen = not recipe.changes_backbone and recipe.backbone.quantization is None
     return ("ddp", *optimizers, *(("zero3",) if frozen else ()))
 
 

@@ -66,6 +66,15 @@ def _method(recipe: Recipe, tasks: Sequence[AnyTask]) -> Iterator[Fault]:
     if recipe.method == "lora" and recipe.backbone.quantization is not None:
         message = "'method' lora does not train beside quantized weights"
         yield Fault(("backbone", "quantization"), message, "leave the quantization out, or take a method with a prompt")
+    if recipe.train.layer_norm_learning_rate is not None:
+        key = "'train.layer_norm_learning_rate'"
+        if recipe.prompt_length == 0:
+            message = f"{key} goes with a prompt, which 'method' {recipe.method} has none of"
+            yield Fault(("train", "layer_norm_learning_rate"), message, at_key=True)
+        for name, value in (("dtype", recipe.backbone.dtype), ("quantization", recipe.backbone.quantization)):
+            if value not in ("fp32", None):
+                message = f"'backbone.{name}' is {value}, but {key} trains weights of the backbone, which needs fp32"
+                yield Fault(("backbone", name), message)
     if recipe.method == "linear_probe" and any(task.head == "verbalizer" for task in tasks):
         message = "'method' linear_probe trains the head alone, but a verbalizer has nothing to train"
         yield Fault(("method",), message, "set a method with a prompt, or head: linear")
@@ -113,9 +122,14 @@ def _train(recipe: Recipe) -> Iterator[Fault]:
         message = f"'train.cache_trunk' is {train.cache_trunk}, but {why}, so that no layer is below the lowest prompt"
         hint = "set prompt.layers to the upper ones, such as 7.., or train.cache_trunk to off"
         yield Fault(("train", "cache_trunk"), message, hint)
+    elif train.cache_trunk in ("memory", "disk") and train.layer_norm_learning_rate is not None:
+        message = f"'train.cache_trunk' is {train.cache_trunk}, but the lower layers' LayerNorms are trained"
+        yield Fault(("train", "cache_trunk"), message, "set train.cache_trunk to off")
     if train.compile:  # only passes that are the same for all lengths can be compiled once
         if recipe.method == "fine_tuning":
             reason = "'method' fine_tuning trains the backbone, and what is compiled is a frozen one"
+        elif train.layer_norm_learning_rate is not None:
+            reason = "LayerNorms are trained, and what is compiled is a frozen backbone"
         elif train.gradient_checkpointing:
             reason = "'train.gradient_checkpointing' is true, which is not compiled with every backbone"
         elif recipe.backbone.quantization is not None:

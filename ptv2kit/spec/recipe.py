@@ -120,6 +120,9 @@ class Train(Section):
     """Highest rate of prompt or backbone and, unless said otherwise, of the head."""
     head_learning_rate: PositiveFloat | None = None
     """Highest rate of the head; null: `learning_rate`."""
+    layer_norm_learning_rate: PositiveFloat | None = None
+    """Train the gains and shifts of the backbone's LayerNorms besides the prompt, with this as their highest rate, such
+    as 5e-3; null: they are frozen, as in the paper. No other run can then share the backbone."""
     schedule: Literal["linear", "exponential", "constant"] = "linear"
     """Rate after the warm-up: linear to zero, times `decay` after each epoch, or constant."""
     decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
@@ -298,6 +301,11 @@ class Recipe(Section):
                 return "none"
 
     @property
+    def changes_backbone(self) -> bool:
+        """Whether something within the backbone is trained, so that no other run can share it."""
+        return self.method in ("fine_tuning", "lora") or self.train.layer_norm_learning_rate is not None
+
+    @property
     def prompt_length(self) -> int:
         """Length of the prompt that the method has, 0 if it has none."""
         return self.prompt.length if self.method in DEEP_METHODS | SHALLOW_METHODS else 0
@@ -329,4 +337,6 @@ class Recipe(Section):
                 layers = self.prompt.layers
                 named = layers if isinstance(layers, str) else ", ".join(map(str, layers))
                 where = "every layer" if layers == "all" else f"layers {named}"
-        return f"prompt of length {self.prompt.length} in front of {where}{',' if head else ''}{and_head}"
+        norms = "" if self.train.layer_norm_learning_rate is None else " the backbone's LayerNorms"
+        rest = f",{norms}{and_head}" if norms or head else ""
+        return f"prompt of length {self.prompt.length} in front of {where}{rest}"

@@ -196,6 +196,9 @@ def _check_sharding(recipe: Recipe, spec: BackboneSpec) -> None:
         "method lora trains matrices within the backbone's layers, which zero3 has in parts; set the strategy to ddp": (
             recipe.method == "lora"
         ),
+        "train.layer_norm_learning_rate trains weights of the backbone, which zero3 has in parts": (
+            recipe.train.layer_norm_learning_rate is not None
+        ),
         "backbone.quantization keeps weights in buffers, which zero3 does not put in parts": (
             recipe.backbone.quantization is not None
         ),

@@ -16,7 +16,7 @@ from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.build import covered
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.spec.recipe import DEEP_METHODS, Recipe
-from ptv2kit.training.parts import HEADS
+from ptv2kit.training.parts import BACKBONE, HEADS
 from ptv2kit.training.prompt_file import load_prompt, require_facts
 
 
@@ -27,14 +27,14 @@ class InitialTensors:
 
     Args:
         source: the folder that they were read from.
-        prompt: plain, by parameter name.
+        shared: the prompt, plain, and LayerNorms if they are trained, by parameter name.
         heads: by task, each by parameter name.
         names: label names of each of these tasks.
         sha256: checksum of all tensors.
     """
 
     source: Path
-    prompt: Mapping[str, Tensor]
+    shared: Mapping[str, Tensor]
     heads: Mapping[str, Mapping[str, Tensor]]
     names: Mapping[str, list[str]]
     sha256: str
@@ -51,9 +51,9 @@ class InitialTensors:
         Raises:
             ConfigError: the prompt's tensors are not those of the model.
         """
-        own = dict(model.named_parameters())
-        given = dict(self.prompt)
-        wanted = {name: value for name, value in own.items() if name.startswith("prompt.")}
+        own = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        given = dict(self.shared)
+        wanted = {name: value for name, value in own.items() if not name.startswith("head.")}
         _require_equal_shapes(given, {name: tuple(value.shape) for name, value in wanted.items()}, self.source)
         head = {f"head.{name}": value for name, value in self.heads.get(task, {}).items()}
         fitting = self.names.get(task) == list(names) and all(
@@ -83,6 +83,7 @@ def read_initial(recipe: Recipe, spec: BackboneSpec) -> InitialTensors | None:
     tensors, facts = load_prompt(folder / "prompt")
     require_facts(facts, folder / "prompt")
     prompt = {name: tensor for name, tensor in tensors.items() if name.startswith("prompt.")}
+    norms = {name: tensor for name, tensor in tensors.items() if name.startswith(BACKBONE)}
     if _backbone(facts["backbone"]) != _backbone(recipe.backbone.name):
         raise ConfigError(
             f"init_from: the prompt in '{folder}' was trained on the backbone '{facts['backbone']}', "
@@ -98,6 +99,11 @@ def read_initial(recipe: Recipe, spec: BackboneSpec) -> InitialTensors | None:
             f"init_from: the prompt in '{folder}' has length {facts.get('prompt_length')}, "
             f"but prompt.length is {recipe.prompt_length}"
         )
+    if bool(norms) != (recipe.train.layer_norm_learning_rate is not None):
+        raise ConfigError(
+            f"init_from: the run '{folder}' {'trained' if norms else 'did not train'} the LayerNorms of the backbone",
+            hint="set train.layer_norm_learning_rate in both runs or in neither",
+        )
     if recipe.method in DEEP_METHODS:
         indices = covered(recipe, spec)
         layers = spec.layers if indices is None else [spec.layers[index] for index in indices]
@@ -107,7 +113,7 @@ def read_initial(recipe: Recipe, spec: BackboneSpec) -> InitialTensors | None:
         }
         _require_equal_shapes(prompt, shapes, folder)
     heads, names = _heads(tensors, facts)
-    return InitialTensors(folder, prompt, heads, names, str(facts["sha256"]))
+    return InitialTensors(folder, prompt | norms, heads, names, str(facts["sha256"]))
 
 
 def _backbone(name: str) -> str:

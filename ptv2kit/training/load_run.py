@@ -127,9 +127,9 @@ def load_run(folder: Path, task: str | None = None, device: str = "auto", beside
 def _require_same_backbone(folder: Path, recipe: Recipe, spec: BackboneSpec, beside: LoadedRun) -> None:
     """Prompts of both runs belong to the same weights, computed in the same way."""
     for run, each in ((folder, recipe), (beside.folder, beside.recipe)):
-        if each.method in ("fine_tuning", "lora"):
+        if each.changes_backbone:
             raise ConfigError(
-                f"the run '{run}' trained its backbone, or matrices within it, which no other run can share",
+                f"the run '{run}' trained its backbone, or something within it, which no other run can share",
                 hint="use 'ptv2kit predict' with it, or serve it alone",
             )
     own = {

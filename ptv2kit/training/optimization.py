@@ -9,11 +9,11 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from ptv2kit.spec.recipe import Train
-from ptv2kit.training.parts import HEADS
+from ptv2kit.training.parts import BACKBONE, HEADS
 
 
 def build_optimizer(trained: Mapping[str, nn.Parameter], settings: Train) -> AdamW:
-    """AdamW over what is trained of the prompt or the backbone, and over the heads, each with its own learning rate.
+    """AdamW over prompt or backbone, LayerNorms that are trained beside a prompt, and heads, each with its own rate.
 
     Epsilon 1e-8, as in the official scripts. One kernel updates a whole parameter, on CPU and GPU;
     it rounds otherwise than torch's plain loop in the last digit.
@@ -22,15 +22,19 @@ def build_optimizer(trained: Mapping[str, nn.Parameter], settings: Train) -> Ada
         trained: from `trained_parameters`.
         settings: rates and decay.
     """
-    groups = [
-        ([parameter for name, parameter in trained.items() if not name.startswith(HEADS)], settings.learning_rate),
-        (
-            [parameter for name, parameter in trained.items() if name.startswith(HEADS)],
-            settings.head_learning_rate or settings.learning_rate,
-        ),
-    ]
+    norms = settings.layer_norm_learning_rate
+
+    def rate(name: str) -> float:
+        if name.startswith(HEADS):
+            return settings.head_learning_rate or settings.learning_rate
+        return norms if norms is not None and name.startswith(BACKBONE) else settings.learning_rate
+
+    # Heads are a group of their own, also where their rate is that of the prompt: checkpoints keep the order of groups.
+    kinds: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in trained.items():
+        kinds.setdefault((name.startswith(HEADS), rate(name)), []).append(parameter)
     return AdamW(
-        [{"params": parameters, "lr": rate} for parameters, rate in groups if parameters],
+        [{"params": parameters, "lr": rate} for (_, rate), parameters in kinds.items()],
         betas=settings.betas,
         weight_decay=settings.weight_decay,
         fused=True,

@@ -14,6 +14,8 @@ from ptv2kit.models.model import PromptedModel
 
 HEADS = "heads."
 """How the names of a task's own parameters begin: `heads.<task>.`; all others belong to every task."""
+BACKBONE = "backbone."
+"""How the names of parameters of the backbone begin."""
 
 
 @final

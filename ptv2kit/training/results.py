@@ -119,6 +119,7 @@ class Outcome:
                 "prompt": self.parameters.prompt,
                 "head": self.parameters.head,
                 **({"adapter": self.parameters.adapter} if self.parameters.adapter else {}),
+                **({"layer_norms": self.parameters.norms} if self.parameters.norms else {}),
                 "trained": self.parameters.trained,
                 "share": self.parameters.share,
             },

@@ -322,8 +322,7 @@ def split_notes(prepared: Prepared, *, several: bool) -> list[str]:
 
 def parameters_note(backbone: str, count: ParameterCount) -> str:
     """How many parameters there are and how many are trained."""
-    what = f"adapter {count.adapter:,}" if count.adapter else f"prompt {count.prompt:,}"
     return (
         f"backbone {backbone}: {count.backbone:,} parameters, {'trained' if count.tuned else 'frozen'}; trained: "
-        f"{count.trained:,} ({what} + head {count.head:,}), {count.share:.2%} of the backbone"
+        f"{count.trained:,} ({count.text}), {count.share:.2%} of the backbone"
     )

@@ -24,6 +24,7 @@ from tests.training.tiny import prepare_with
         ("p_tuning", {"patience": 3, "weight_decay": 0.1, "schedule": "constant"}),
         ("p_tuning_v2", {"evaluate_every": 0.34}),
         ("p_tuning_v2", {"evaluate_every": "5 steps"}),
+        ("p_tuning_v2", {"layer_norm_learning_rate": 1e-2}),
         ("lora", {"learning_rate": 1e-2}),
         ("fine_tuning", {"learning_rate": 1e-3}),
     ],
