@@ -130,6 +130,7 @@ _RUN_EXAMPLES = """examples:
   ptv2kit run recipes/mini-wikigold.yaml --data-root data --dry-run
   ptv2kit run recipes/suites/quickstart-search.yaml search.trials=4
   ptv2kit run recipes/suites/quickstart-search.yaml --jobs 2
+  ptv2kit run recipes/suites/mini/table3.yaml --data-root data --only 'ner,task=wikigold*' --dry-run
   ptv2kit run recipes/mini-wikigold.yaml --data-root data --resume
   ptv2kit run runs/mini-wikigold/20261123-130443-1f2e3d4c --resume --accept train.epochs train.epochs=30
 """
@@ -170,6 +171,13 @@ def _add_run(verbs: Any) -> None:
         help="with --resume: a key that may have changed since the run was started, such as train.epochs",
     )
     suites = parser.add_argument_group("of a suite")
+    suites.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="train only cells whose name matches, such as '*task=rte*', and those that they start from",
+    )
     suites.add_argument(
         "--jobs",
         type=_jobs,

@@ -32,12 +32,14 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"'{file}' is a task, which a recipe trains", hint=hint)
     if kind == "suite":
         suite = load_suite(file, args.overrides)
+        if args.only:
+            suite = suite.only(args.only)
         from ptv2kit.cli.run_suite import run_suite  # only now: torch takes seconds, and a mistake is shown before
 
         return run_suite(args, suite)
-    if args.jobs != "auto" or args.engine != "local" or args.address is not None or args.gpu is not None:
+    if args.only or args.jobs != "auto" or args.engine != "local" or args.address is not None or args.gpu is not None:
         raise ConfigError(
-            "--jobs, --engine, --address and --gpu are for suites",
+            "--only, --jobs, --engine, --address and --gpu are for suites",
             hint="distributed.gpus spreads one run over GPUs; 'ptv2kit plan --gpu NAME' plans it",
         )
     resolved = load_recipe(file, args.overrides)

@@ -94,7 +94,8 @@ def run_suite(args: argparse.Namespace, suite: ResolvedSuite) -> int:
         if not is_locked(folder.lock(record.name)) and folder.record_of(record.name) != record:
             folder.write_record(record)
             messages.print(f"{record.name}: finished before, in {record.run}", soft_wrap=True)
-    runner = SuiteRunner(folder, messages, args.data_root, suite.suite.description or suite.suite.suite)
+    title = suite.suite.description or suite.suite.suite
+    runner = SuiteRunner(folder, messages, args.data_root, title, whole=not args.only)
     session = os.environ.get(SESSION) or uuid.uuid4().hex
 
     def crew(processes: int, look: Callable[[], None]) -> signal.Signals | None:

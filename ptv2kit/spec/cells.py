@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import itertools
 import json
@@ -126,6 +127,28 @@ class ResolvedSuite:
     merged: Merged
     cells: tuple[Cell, ...]
     studies: tuple[Study, ...]
+
+    def only(self, patterns: Sequence[str]) -> ResolvedSuite:
+        """A part of the suite: the cells whose name matches one of the patterns, and those that they start from.
+
+        Args:
+            patterns: as of a shell, such as `*task=rte*`.
+
+        Raises:
+            ConfigError: a pattern matches no cell, or this is a search.
+        """
+        if self.studies:
+            raise ConfigError("--only chooses cells of a grid, and this suite has a search", location=str(self.path))
+        for pattern in patterns:
+            if not fnmatch.filter((cell.name for cell in self.cells), pattern):
+                hint = f"ptv2kit run {self.path} --dry-run names the cells, such as '{self.cells[0].name}'"
+                raise ConfigError(f"--only '{pattern}' matches no cell", location=str(self.path), hint=hint)
+        chosen = {cell.name for cell in self.cells if any(fnmatch.fnmatchcase(cell.name, each) for each in patterns)}
+        before: set[str] = set()
+        while before != chosen:  # a start may have a start of its own
+            before = chosen
+            chosen = before | {cell.after for cell in self.cells if cell.name in before and cell.after is not None}
+        return replace(self, cells=tuple(cell for cell in self.cells if cell.name in chosen))
 
 
 def load_file(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe | ResolvedTask | ResolvedSuite:

@@ -29,13 +29,17 @@ class SuiteRunner:
 
     Args:
         data_root: where data files are looked up first.
+        whole: whether all cells of the suite are there; of a part the folder gets no tables.
     """
 
-    def __init__(self, folder: SuiteFolder, messages: Console, data_root: Path | None, title: str) -> None:
+    def __init__(
+        self, folder: SuiteFolder, messages: Console, data_root: Path | None, title: str, *, whole: bool
+    ) -> None:
         self.folder = folder
         self.messages = messages
         self._data_root = data_root
         self._title = title
+        self._whole = whole
         self.records: list[CellRecord] = []
         self.failed: list[CellRecord] = []
         self.missed: list[str] = []
@@ -121,6 +125,8 @@ class SuiteRunner:
 
     def write_tables(self) -> None:
         """Show what is known so far."""
+        if not self._whole:
+            return
         self.folder.write_tables(self._title, self.records)
         bests = bests_of(self.records)
         for path in self.folder.path.glob("best*.yaml"):

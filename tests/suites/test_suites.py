@@ -86,6 +86,25 @@ def test_what_is_finished_is_not_run_again(suites: SuiteProject) -> None:
 
 
 @pytest.mark.slow
+def test_only_some_cells_are_run(suites: SuiteProject) -> None:
+    folder = suites.folder / "runs/sizes"
+    code, out, err = suites.run(GRID, "--only", "*length=4", "--only", "learning_rate=0.001,*")
+    assert code == 0, err
+    chosen = ["learning_rate=0.001,length=2", "learning_rate=0.001,length=4", "learning_rate=0.05,length=4"]
+    assert sorted(path.parent.name for path in folder.glob("cells/*/cell.json")) == chosen
+    assert "learning_rate=0.05,length=2" not in out + err
+    assert not list(folder.glob("table.*")) + list(folder.glob("best*.yaml")), "tables are of the whole suite"
+    code, _, err = suites.run(GRID)
+    assert (code, err.count("finished before")) == (0, 3), err
+    assert len(suites.table()) == 4
+    code, _, err = suites.run(GRID, "--only", "*length=5")
+    assert code == 2
+    assert "--only '*length=5' matches no cell" in err
+    _, _, err = suites.run(SEARCH, "--only", "*")
+    assert "--only chooses cells of a grid, and this suite has a search" in err
+
+
+@pytest.mark.slow
 def test_a_description_or_an_expectation_runs_nothing_again(suites: SuiteProject) -> None:
     suites.run(GRID)
     recipe = suites.folder / "recipe.yaml"
