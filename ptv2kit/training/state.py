@@ -40,8 +40,7 @@ class Evaluated:
         number: of the evaluation, from 1.
         epoch: passes over the data so far, a whole number unless it was evaluated within one.
         seconds: wall time of the evaluation.
-        trained: seconds of training so far, without evaluations, and processor seconds of the same; since the start,
-            or since the checkpoint of a resumed run.
+        trained: seconds of training so far, without evaluations, and processor seconds of the same.
     """
 
     number: int
@@ -102,6 +101,7 @@ class Progress:
         best_epoch: of the mean of all tasks' first metrics; 0 before the first evaluation.
         best_mean: that mean; None before the first evaluation.
         history: the metrics of each evaluation.
+        spent: seconds of training and processor seconds, as of `Evaluated.trained`; not in checkpoints of version 0.1.
     """
 
     step: int
@@ -112,6 +112,7 @@ class Progress:
     best_epoch: float
     best_mean: float | None
     history: tuple[dict[str, float], ...]
+    spent: tuple[float, float] = (0.0, 0.0)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -124,6 +125,7 @@ class Progress:
             "best_epoch": self.best_epoch,
             "best_mean": self.best_mean,
             "history": list(self.history),
+            "spent": list(self.spent),
         }
 
     @staticmethod
@@ -138,6 +140,7 @@ class Progress:
             best_epoch=content["best_epoch"],
             best_mean=content["best_mean"],
             history=tuple(content["history"]),
+            spent=tuple(content.get("spent", (0.0, 0.0))),
         )
 
 

@@ -70,21 +70,31 @@ def seed_everything(seed: int) -> None:
 
 @final
 class _Clock:
-    """Seconds on the wall and of the processor, without those in which it stands."""
+    """Seconds on the wall and of the processor, without those in which it stands.
 
-    def __init__(self) -> None:
-        self._wall = self._processor = 0.0
-        self._since = (0.0, 0.0)
+    Args:
+        counted: before.
+    """
+
+    def __init__(self, counted: tuple[float, float]) -> None:
+        self._counted = counted
+        self._since: tuple[float, float] | None = None
 
     def go_on(self) -> None:
         """Count from now on."""
         self._since = (time.monotonic(), time.process_time())
 
+    def read(self) -> tuple[float, float]:
+        """What has been counted."""
+        if self._since is None:
+            return self._counted
+        wall, processor = self._counted
+        return wall + time.monotonic() - self._since[0], processor + time.process_time() - self._since[1]
+
     def stop(self) -> tuple[float, float]:
         """Stop counting; what has been counted."""
-        self._wall += time.monotonic() - self._since[0]
-        self._processor += time.process_time() - self._since[1]
-        return self._wall, self._processor
+        self._counted, self._since = self.read(), None
+        return self._counted
 
 
 @final
@@ -148,7 +158,7 @@ class Trainer:
         self._best_epoch: float = 0
         self._history: list[dict[str, float]] = []
         self._between_steps = True
-        self._clock = _Clock()
+        self._clock = _Clock((0.0, 0.0) if start is None else start.progress.spent)
         if start is not None:
             self._restore(start)
         self._streams = [
@@ -404,6 +414,7 @@ class Trainer:
                 best_epoch=self._best_epoch,
                 best_mean=self._best_mean if self._best_epoch else None,
                 history=tuple(self._history),
+                spent=self._clock.read(),
             ),
             trained={name: tensor.cpu() for name, tensor in self._trained_tensors().items()},
             optimizer=self._strategy.optimizer_state(),

@@ -50,6 +50,10 @@ def test_an_interrupted_training_goes_on_bit_by_bit(
     second = Recorder()
     again, other = train(prepared(), second, state)
     assert first.steps + second.steps == whole.steps
+    for spent in (whole.spent, [*first.spent, state.progress.spent, *second.spent]):
+        assert [wall for wall, _ in spent] == sorted(wall for wall, _ in spent)
+        assert [processor for _, processor in spent] == sorted(processor for _, processor in spent)
+    assert min(state.progress.spent) > 0
     assert first.evaluations + second.evaluations == whole.evaluations
     assert (again.history, again.tasks, again.best_epoch) == (expected.history, expected.tasks, expected.best_epoch)
     for name, value in model.trained_state().items():

@@ -29,6 +29,7 @@ class Recorder:
     def __init__(self, fault: BaseException | None = None, at: int = 0) -> None:
         self.steps: list[tuple[float, float]] = []
         self.evaluations: list[tuple[float, bool]] = []
+        self.spent: list[tuple[float, float]] = []
         self.keeper = Kept()
         self._fault, self._at = fault, at
 
@@ -39,6 +40,7 @@ class Recorder:
     def log(self, row: LogEntry) -> None:
         if isinstance(row, Evaluated):
             self.evaluations.append((row.epoch, row.best))
+            self.spent.append(row.trained)
             return
         self.steps.append((row.loss, row.learning_rate))
         if self._fault is not None and row.step == self._at:
