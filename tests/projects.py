@@ -96,6 +96,16 @@ class SuiteProject:
         return read_json(self.folder / "runs" / suite / "cells" / cell / "cell.json")
 
 
+def write_project(folder: Path, backbone: Path, rows: str) -> None:
+    """A recipe, its task and data."""
+    (folder / "rows.jsonl").write_text(rows)
+    (folder / "tiny.yaml").write_text(TASK)
+    (folder / "recipe.yaml").write_text(
+        f"recipe: tiny\ntask: tiny.yaml\nbackbone: {{name: {backbone}}}\nprompt: {{length: 4}}\n"
+        "train: {epochs: 3, batch_size: 4, learning_rate: 0.05}\n"
+    )
+
+
 @pytest.fixture
 def project(
     tmp_path: Path,
@@ -106,12 +116,7 @@ def project(
 ) -> Project:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PTV2KIT_DATA", raising=False)
-    (tmp_path / "rows.jsonl").write_text((task_file.parent / "rows.jsonl").read_text())
-    (tmp_path / "tiny.yaml").write_text(TASK)
-    (tmp_path / "recipe.yaml").write_text(
-        f"recipe: tiny\ntask: tiny.yaml\nbackbone: {{name: {backbone}}}\nprompt: {{length: 4}}\n"
-        "train: {epochs: 3, batch_size: 4, learning_rate: 0.05}\n"
-    )
+    write_project(tmp_path, backbone, (task_file.parent / "rows.jsonl").read_text())
     return Project(tmp_path, capsys)
 
 

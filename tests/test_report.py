@@ -14,9 +14,7 @@ from typing import Any, final
 import pytest
 
 from ptv2kit.cli.main import main
-from tests.projects import SuiteProject, project, suites
-
-__all__ = ["project", "suites"]
+from tests.projects import write_project
 
 pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
 
@@ -73,12 +71,24 @@ def table(page: str, name: str) -> list[dict[str, Any]]:
     return [row for row in parser.rows if row][1:]
 
 
-@pytest.fixture
-def folder(suites: SuiteProject) -> Path:
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, backbone: Path, task_file: Path) -> Path:
     """A suite whose six cells are trained."""
-    code, _, _ = suites.run(SUITE, "--quiet")
-    assert code in (0, 5)
-    return suites.folder
+    folder = tmp_path_factory.mktemp("depth")
+    write_project(folder, backbone, (task_file.parent / "rows.jsonl").read_text())
+    (folder / "suite.yaml").write_text(SUITE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["run", "suite.yaml", "--quiet"]) in (0, 5)
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it for each test."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def results(folder: Path, layers: str) -> list[dict[str, Any]]:

@@ -518,6 +518,7 @@ def losses(folder: Path, record: dict[str, Any]) -> list[float]:
     return [row["loss"] for row in map(json.loads, lines) if row["kind"] == "train"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["--jobs", "2"]], ids=["in this process", "by workers"])
 def test_a_cell_is_trained_by_several_processes(
     suites: SuiteProject, words: list[str], monkeypatch: pytest.MonkeyPatch
