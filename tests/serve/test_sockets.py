@@ -123,7 +123,7 @@ def test_what_was_accepted_is_answered_or_refused_at_the_end(
 
     def slow(self: MixedPredictor, questions: list[object]) -> object:
         computing.set()
-        time.sleep(2)
+        time.sleep(3)
         return answers(self, questions)  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr(MixedPredictor, "answers", slow)
@@ -136,7 +136,10 @@ def test_what_was_accepted_is_answered_or_refused_at_the_end(
         address = f"http://127.0.0.1:{listening.getsockname()[1]}/predict"
         asked = [threads.submit(httpx.post, address, json=ROW, timeout=60, trust_env=False) for _ in range(4)]
         assert computing.wait(30)
-        time.sleep(0.3)
+        begun = time.monotonic()
+        while len(server.server_state.tasks) < 4:  # one for each request that was accepted
+            assert time.monotonic() < begun + 30
+            time.sleep(0.02)
         server.handle_exit(signal.SIGTERM, None)
         codes = [each.result().status_code for each in asked]
         ended.result(timeout=60)
