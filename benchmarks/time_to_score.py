@@ -1,6 +1,6 @@
 """How much processor time each method of the mini study needs until it reaches a share of fine-tuning's final score.
 
-    python benchmarks/time_to_score.py docs/study/study-names docs/study/study-roles
+    python benchmarks/time_to_score.py docs/study/mini-table3
 
 For each set: the mean over seeds of fine-tuning's score at its last evaluation, on the rows that choose the epoch, is
 100 %. A method's time is that of training alone, evaluations left out, until the first evaluation that reaches the
@@ -16,6 +16,8 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
+import yaml
+
 SHARES = (0.8, 0.9, 0.95, 1.0)
 Curve = list[tuple[float, float]]
 """Processor seconds, and the score after them."""
@@ -26,6 +28,9 @@ def curves(suite: Path) -> dict[tuple[str, str], list[Curve]]:
     found: dict[tuple[str, str], list[Curve]] = defaultdict(list)
     for path in sorted(suite.glob("cells/*/*/results.json")):
         results = json.loads(path.read_text(encoding="utf-8"))
+        recipe = yaml.safe_load((path.parent / "recipe.resolved.yaml").read_text(encoding="utf-8"))
+        if not isinstance(results["task"], str) or recipe.get("init_from"):  # one of the stages of a joint training
+            continue
         metric = next(iter(results["metrics"]["validation"]))
         lines = map(json.loads, (path.parent / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
         evaluated = [line for line in lines if line["kind"] == "validation"]

@@ -60,6 +60,8 @@ def only_run(folder: Path) -> Path:
     [
         ["distributed.strategy=ddp", "train.micro_batch_size=1"],
         pytest.param(["distributed.strategy=zero1"], marks=needs_deepspeed),
+        ["distributed.strategy=ddp", "train.layer_norm_learning_rate=0.01"],
+        pytest.param(["distributed.strategy=zero2", "train.layer_norm_learning_rate=0.01"], marks=needs_deepspeed),
         pytest.param(["distributed.strategy=zero2", "train.micro_batch_size=1"], marks=needs_deepspeed),
         pytest.param(
             [
@@ -72,13 +74,14 @@ def only_run(folder: Path) -> Path:
             marks=needs_deepspeed,
         ),
     ],
-    ids=["ddp", "zero1", "zero2", "zero3"],
+    ids=["ddp", "zero1", "ddp and LayerNorms", "zero2 and LayerNorms", "zero2", "zero3"],
 )
 @pytest.mark.night
 def test_the_numbers_are_those_of_one_process(project: Project, words: list[str]) -> None:
     """Five rows a batch do not divide evenly; the last batch has two."""
     project.change("tiny.yaml", "validation: rows.jsonl", "validation: rows.jsonl, test: rows.jsonl")
-    assert main(["run", "recipe.yaml", *STILL, "train.epochs=10", "--runs-dir", "one"]) == 0
+    alike = [word for word in words if word.startswith("train.layer_norm")]
+    assert main(["run", "recipe.yaml", *STILL, "train.epochs=10", "--runs-dir", "one", *alike]) == 0
     process = start(*STILL, "train.epochs=10", "distributed.gpus=2", "--runs-dir", "two", "--json", *words)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
@@ -297,6 +300,7 @@ def test_a_cell_of_glm_10b_has_two_processes(case: str, tmp_path: Path, monkeypa
         (["distributed.offload=cpu", "distributed.strategy=ddp"], "which only zero3 can"),
         (["distributed.offload=nvme", "distributed.strategy=zero3"], "nvme_path belong together"),
         (["distributed.strategy=zero3", "method=fine_tuning"], "zero3 is for frozen ones"),
+        (["distributed.strategy=zero3", "train.layer_norm_learning_rate=0.01"], "which zero3 has in parts"),
         (["deepspeed={optimizer: {}}"], "a recipe says this with train.learning_rate"),
         (["deepspeed={zero_optimisation: {}}"], "did you mean 'zero_optimization'?"),
         (["deepspeed={zero_optimization: {stage: 2}}"], "distributed.strategy"),
