@@ -298,13 +298,13 @@ class PromptedModel(nn.Module):
     def parameter_count(self) -> ParameterCount:
         """Parameters of the backbone, the prompt and the head."""
         adapter = lora_parameters(self.backbone)
-        own = [each for name, each in self.backbone.named_parameters() if each.requires_grad and ".lora_" not in name]
-        norms = 0 if self.prompt is None else sum(each.numel() for each in own)
+        own = sum(each.numel() for each in self.backbone.parameters() if each.requires_grad) - adapter
+        norms = 0 if self.prompt is None else own
         return ParameterCount(
             backbone=frozen_parameters(self.backbone) - adapter,
             prompt=0 if self.prompt is None else sum(parameter.numel() for parameter in self.prompt.parameters()),
             head=sum(parameter.numel() for parameter in self.head.parameters() if parameter.requires_grad),
-            tuned=bool(own) and not norms,
+            tuned=own > norms,
             adapter=adapter,
             norms=norms,
         )

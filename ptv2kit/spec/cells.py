@@ -139,11 +139,13 @@ class ResolvedSuite:
         """
         if self.studies:
             raise ConfigError("--only chooses cells of a grid, and this suite has a search", location=str(self.path))
+        chosen: set[str] = set()
         for pattern in patterns:
-            if not fnmatch.filter((cell.name for cell in self.cells), pattern):
+            found = {cell.name for cell in self.cells if fnmatch.fnmatchcase(cell.name, pattern)}
+            if not found:
                 hint = f"ptv2kit run {self.path} --dry-run names the cells, such as '{self.cells[0].name}'"
                 raise ConfigError(f"--only '{pattern}' matches no cell", location=str(self.path), hint=hint)
-        chosen = {cell.name for cell in self.cells if any(fnmatch.fnmatchcase(cell.name, each) for each in patterns)}
+            chosen |= found
         before: set[str] = set()
         while before != chosen:  # a start may have a start of its own
             before = chosen
