@@ -7,7 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -92,10 +92,8 @@ def print_suite_plan(
             faults[cell.name] = f"{problem.location}: {problem.message}" if problem.location else problem.message
     rates = {} if named else _rates(suite.cells, known, estimates)
     trials = {study.case: study.search.budget for study in suite.studies}
-    lines = [
-        replace(_line(cell, folder, known, estimates.get(cell.name), gpu, rates, trials), fault=faults.get(cell.name))
-        for cell in suite.cells
-    ]
+    found = {**estimates, **faults}
+    lines = [_line(cell, folder, known, found[cell.name], gpu, rates, trials) for cell in suite.cells]
     basis = _basis(gpu, rates, named=named)
     free = free_disk(args.runs_dir.absolute())
     if suite.studies:
@@ -205,13 +203,14 @@ def _line(
     cell: Cell,
     folder: SuiteFolder,
     known: Mapping[str, CellRecord],
-    estimate: Estimate | None,
+    found: Estimate | str,
     gpu: Gpu,
     rates: Mapping[tuple[str, str], float],
     trials: Mapping[str, int],
 ) -> _Line:
     if cell.name in known:
         return _Line(cell, "finished", 1, None, known[cell.name].seconds)
+    estimate, fault = (None, found) if isinstance(found, str) else (found, None)
     before = None if trials else folder.record_of(cell.name)
     status = "waiting"
     if not trials and is_locked(folder.lock(cell.name)):
@@ -225,7 +224,7 @@ def _line(
         else:
             seconds = estimate.seconds(gpu, cell.resolved.recipe.backbone.dtype)
         seconds = None if seconds is None else seconds / cell_processes(cell.resolved.recipe)
-    return _Line(cell, status, trials.get(cell.case, 1), estimate, seconds)
+    return _Line(cell, status, trials.get(cell.case, 1), estimate, seconds, fault)
 
 
 def _largest_of_each(lines: Sequence[_Line]) -> list[_Line]:
