@@ -112,14 +112,15 @@ def print_suite_plan(
 def finished_records(
     suite: ResolvedSuite, folder: SuiteFolder, keys: Sequence[str], preflight: Preflight
 ) -> dict[str, CellRecord]:
-    """The records of the cells of a grid that need not be trained again, by name; another suite may have trained them.
+    """The records of the cells of a grid that need not be trained again, by name.
 
-    What has been trained elsewhere counts only if it has kept as much as this suite keeps.
+    Another suite may have trained them, or this one when its cells had other names; that counts only if the run has
+    kept as much as this suite keeps.
     """
     found: dict[str, CellRecord] = {}
     if suite.studies:
         return found
-    elsewhere = folder.finished_elsewhere()
+    finished = folder.finished_by_key()
     left = dict(zip((cell.name for cell in suite.cells), zip(suite.cells, keys, strict=True), strict=True))
     while True:
         ready = [name for name, (cell, _) in left.items() if cell.after is None or cell.after in found]
@@ -135,13 +136,13 @@ def finished_records(
             record = folder.record_of(name)
             if record is not None and record.status == "finished" and record.key == key:
                 found[name] = record
-            elif key in elsewhere and _keeps_enough(cell, folder.run_of(elsewhere[key])):
+            elif key in finished and _keeps_enough(cell, folder.run_of(finished[key])):
                 own = {"name": name, "case": cell.case, "settings": dict(cell.settings)}
-                found[name] = elsewhere[key].model_copy(update=own)
+                found[name] = finished[key].model_copy(update=own)
 
 
 def _keeps_enough(cell: Cell, run: Path) -> bool:
-    """Whether a run of another suite has what this cell's suite keeps of it."""
+    """Whether a run that another cell has made has what this cell's suite keeps of it."""
     return not keeps_tensors(cell.keep, cell.resolved.recipe.method) or (run / "prompt").is_dir()
 
 

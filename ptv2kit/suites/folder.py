@@ -105,13 +105,11 @@ class SuiteFolder:
             return None
         return read_file(path, CellRecord, hint="delete it; the cell is run again")
 
-    def finished_elsewhere(self) -> dict[str, CellRecord]:
-        """What other suites beside this one have finished, by the key of the run; runs are relative to this folder."""
+    def finished_by_key(self) -> dict[str, CellRecord]:
+        """What this suite, under any name of a cell, and those beside it have finished; runs relative to its folder."""
         found: dict[str, CellRecord] = {}
         for path in sorted(self.path.parent.glob("*/cells/*/cell.json")):
             other = path.parents[2]
-            if other.name == self.path.name:
-                continue
             try:
                 record = read_file(path, CellRecord)
             except DataError:

@@ -179,6 +179,21 @@ def test_what_another_suite_has_trained_is_not_trained_again(suites: SuiteProjec
     assert "6 of 6 cells finished" in (suites.folder / "pages/report.md").read_text()
 
 
+def test_a_cell_with_a_new_name_keeps_its_run(suites: SuiteProject) -> None:
+    assert suites.run(GRID)[0] == 0
+    runs = suites.runs()
+    renamed = GRID + "cases: [{name: short, set: {prompt.dropout: 0.0}}, {name: again}]\n"
+    code, out, err = suites.run(renamed, "--dry-run")
+    assert (code, "8 cells, 4 finished, 4 to train" in out) == (0, True), err
+    code, _, err = suites.run(renamed, "--only", "again*")
+    assert code == 0, err
+    assert err.count("finished before, in cells/") == 4
+    assert suites.runs() == runs
+    for path in suites.folder.glob("runs/sizes/cells/again*/cell.json"):
+        record = json.loads(path.read_text())
+        assert (suites.folder / "runs/sizes" / record["run"] / "prompt").is_dir()
+
+
 def test_a_run_that_was_not_kept_or_has_other_settings_is_trained_again(suites: SuiteProject) -> None:
     assert suites.run(GRID + "keep: scores\n")[0] == 0
     other = GRID.replace("suite: sizes", "suite: more")
