@@ -84,9 +84,7 @@ def run_suite(args: argparse.Namespace, suite: ResolvedSuite) -> int:
             raise ConfigError(full)
         return 0
     known = finished_records(suite, folder, keys, preflight)
-    full = check_disk(
-        disk_needed(suite, known, args.data_root, jobs), free_disk(args.runs_dir.absolute()), args.runs_dir
-    )
+    full = check_disk(disk_needed(suite, known, preflight, jobs), free_disk(args.runs_dir.absolute()), args.runs_dir)
     if full:
         raise ConfigError(full)
     folder.write_suite(_resolved(suite, args.overrides))

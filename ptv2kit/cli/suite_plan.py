@@ -70,7 +70,7 @@ def print_suite_plan(
         suite: its cells, or those that show what a search may choose.
         folder: of the suite; need not exist.
         keys: of the cells, empty where none is known yet.
-        preflight: makes keys.
+        preflight: makes keys, and knows the backbones.
         jobs: cells at one time.
 
     Returns:
@@ -81,7 +81,7 @@ def print_suite_plan(
     """
     gpu, named = _gpu(args)
     known = finished_records(suite, folder, keys, preflight)
-    estimator = Estimator(args.data_root, suite.suite.keep)
+    estimator = Estimator(preflight.spec, args.data_root, suite.suite.keep)
     estimates: dict[str, Estimate] = {}
     faults: dict[str, str] = {}
     for cell in suite.cells:
@@ -158,9 +158,9 @@ def check_disk(needed: int, free: int, where: Path) -> list[Problem]:
     return [Problem(message, hint="choose another disk with --runs-dir, set keep: scores, or lower --jobs")]
 
 
-def disk_needed(suite: ResolvedSuite, known: Mapping[str, CellRecord], data_root: Path | None, jobs: int) -> int:
+def disk_needed(suite: ResolvedSuite, known: Mapping[str, CellRecord], preflight: Preflight, jobs: int) -> int:
     """Bytes that the runs of all cells that are not finished will need; of a search, those of all trials."""
-    estimator = Estimator(data_root, suite.suite.keep)
+    estimator = Estimator(preflight.spec, None, suite.suite.keep)
     sizes = {cell.name: estimator.disk(cell.resolved) for cell in suite.cells if cell.name not in known}
     if not suite.studies:
         return disk_of([(1, size) for size in sizes.values()], jobs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -18,7 +18,7 @@ from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.sources import locate_split, read_split
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError
-from ptv2kit.models.backbones import BackboneSpec, empty_backbone, find_backbone
+from ptv2kit.models.backbones import BackboneSpec, empty_backbone
 from ptv2kit.models.build import build_head, covered, empty_model, trunk_depth
 from ptv2kit.models.checkpoints import load_tokenizer
 from ptv2kit.plan.hardware import Gpu
@@ -32,7 +32,7 @@ _SMALL_FILES = 200_000
 """Bytes of a run's folder besides tensors: resolved YAML, logs, metrics, generators. Predictions come on top."""
 _SAMPLE = 64
 """Rows whose lengths stand for those of all."""
-_MODEL_KEYS: Any = {"backbone", "method", "prompt", "deepspeed", "task"}
+_MODEL_KEYS: Any = {"backbone", "method", "prompt", "deepspeed"}
 _TRAIN_KEYS = ("max_length", "gradient_checkpointing", "device")
 
 
@@ -76,19 +76,20 @@ class Estimator:
     """Estimates runs one after the other.
 
     Args:
+        spec: gives a recipe's backbone, of each backbone the same one.
         data_root: where data files are looked up first.
+        keep: what of a run is kept at its end.
     """
 
-    def __init__(self, data_root: Path | None, keep: Keep = "all") -> None:
+    def __init__(self, spec: Callable[[Recipe], BackboneSpec], data_root: Path | None, keep: Keep) -> None:
+        self._spec = spec
         self._keep: Keep = keep
         self._data_root = data_root
-        self._specs: dict[str, BackboneSpec] = {}
         self._backbones: dict[str, PreTrainedModel] = {}
         self._operations: dict[str, float] = {}
         self._disk: dict[str, tuple[int, int]] = {}
         self._splits: dict[str, tuple[int, list[Row]] | None] = {}
         self._lengths: dict[str, tuple[float, int]] = {}
-        self._unreachable: dict[str, DataError] = {}
 
     def estimate(self, resolved: ResolvedRecipe) -> Estimate:
         """Estimate a run.
@@ -150,7 +151,7 @@ class Estimator:
     def _operations_of(self, recipe: Recipe, task: ResolvedTask) -> float:
         """Of one row, forward and backward."""
         windows, length = self._length_of(recipe, task)
-        shape = replace(task_shape(recipe, task.task), max_length=length)
+        shape = replace(task_shape(recipe, task.task), name="", max_length=length)
         train = {name: getattr(recipe.train, name) for name in _TRAIN_KEYS}
         key = json.dumps([recipe.model_dump(mode="json", include=_MODEL_KEYS), str(shape), train], sort_keys=True)
         if key not in self._operations:
@@ -204,19 +205,6 @@ class Estimator:
                 self._splits[key] = len(rows), list(rows[:: max(1, len(rows) // _SAMPLE)])
         return self._splits[key]
 
-    def _spec(self, recipe: Recipe) -> BackboneSpec:
-        key = recipe.backbone.model_dump_json()
-        address = f"{recipe.backbone.name}@{recipe.backbone.revision}"
-        if address in self._unreachable:
-            raise self._unreachable[address]
-        if key not in self._specs:
-            try:
-                self._specs[key] = find_backbone(recipe.backbone, planning=True)
-            except DataError as error:
-                self._unreachable[address] = error
-                raise
-        return self._specs[key]
-
 
 def operations(recipe: Recipe, spec: BackboneSpec, backbone: nn.Module, shape: TaskShape) -> float:
     """Floating-point operations of a forward and a backward pass over one example, by formula.
@@ -250,11 +238,12 @@ def _data_key(task: ResolvedTask) -> str:
 
 
 def _key(resolved: ResolvedRecipe) -> str:
-    """What decides the size of a model and the costs of its passes."""
+    """What decides the size of a model."""
     recipe = resolved.recipe
-    shapes = [str(task_shape(recipe, task.task)) for task in resolved.tasks]
-    train = {name: getattr(recipe.train, name) for name in _TRAIN_KEYS}
-    return json.dumps([recipe.model_dump(mode="json", include=_MODEL_KEYS), shapes, train], sort_keys=True)
+    shapes = [task_shape(recipe, task.task) for task in resolved.tasks]
+    heads = [(shape.unit, shape.labels, shape.own_head) for shape in shapes]
+    layer_norms = recipe.train.layer_norm_learning_rate is not None
+    return json.dumps([recipe.model_dump(mode="json", include=_MODEL_KEYS), heads, layer_norms], sort_keys=True)
 
 
 def disk_of(sizes: Sequence[tuple[int, Disk]], jobs: int) -> int:

@@ -33,7 +33,7 @@ from ptv2kit.spec.rules import (
 from ptv2kit.spec.starts import START, link_starts
 from ptv2kit.spec.suite import Case, Keep, Search, Suite, short_names, shown
 from ptv2kit.spec.suite_checks import check_suite, varied_keys
-from ptv2kit.spec.validate import known_keys, validate
+from ptv2kit.spec.validate import validate
 from ptv2kit.spec.yaml import KeyPath
 
 _SUITE: TypeAdapter[Any] = TypeAdapter(Suite)
@@ -180,7 +180,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> ResolvedSuite:
     own = [text for text in overrides if text.startswith("search.")]
     given = tuple(text for text in overrides if not text.startswith("search."))
     merged = with_published(merge_file(path, own))
-    suite, problems = validate(_SUITE, merged, known_keys(Suite))
+    suite, problems = validate(_SUITE, merged, Suite)
     if suite is not None:
         problems += check_suite(suite, merged) + check_rules(suite, merged)
     if problems:

@@ -18,7 +18,7 @@ from ptv2kit.spec.checks import check_recipe, problems_of
 from ptv2kit.spec.merge import Merged, Override, Setting, merge_file
 from ptv2kit.spec.recipe import Recipe
 from ptv2kit.spec.task import TASK_SECTIONS, AnyTask, Task, scheme_of
-from ptv2kit.spec.validate import known_keys, validate, without_removed
+from ptv2kit.spec.validate import validate, without_removed
 from ptv2kit.spec.yaml import KeyPath, Position, load_document, scalar
 
 RESOLVED_RECIPE = "recipe.resolved.yaml"
@@ -110,7 +110,7 @@ def load_recipe(path: Path, overrides: Sequence[str | Setting] = ()) -> Resolved
     merged = merge_file(path, overrides)
     if path.name == RESOLVED_RECIPE:
         merged = without_removed(merged)
-    recipe, problems = validate(_RECIPE, merged, known_keys(Recipe))
+    recipe, problems = validate(_RECIPE, merged, Recipe)
     written = merged.values.get("task")
     names: list[tuple[KeyPath, object]] = [(("task",), written)]
     if isinstance(written, list):
@@ -155,7 +155,7 @@ def _task(path: Path, overrides: Sequence[str]) -> tuple[Any, Merged, list[Probl
     merged = merge_file(path, overrides)
     scheme = scheme_of(merged.values)
     section = TASK_SECTIONS.get(scheme or "")
-    task, problems = validate(_TASK, merged, known_keys(section or Task))
+    task, problems = validate(_TASK, merged, section or Task)
     if section is None:
         problems += _check_without_scheme(merged)
     if task is not None:
@@ -172,7 +172,7 @@ def _check_without_scheme(merged: Merged) -> list[Problem]:
     )
     section = TASK_SECTIONS[named]
     rest = {key: value for key, value in merged.values.items() if key not in ("labels", "metrics")}
-    problems = validate(TypeAdapter(section), replace(merged, values=rest), known_keys(section))[1]
+    problems = validate(TypeAdapter(section), replace(merged, values=rest), section)[1]
     return [problem for problem in problems if problem.message != "missing key 'labels'"]
 
 

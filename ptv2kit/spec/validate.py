@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args, get_origin
 
@@ -46,12 +46,12 @@ _BOUNDS = {
 }
 
 
-def validate(adapter: TypeAdapter[Any], merged: Merged, known: Iterable[str]) -> tuple[Any, list[Problem]]:
+def validate(adapter: TypeAdapter[Any], merged: Merged, annotation: Any) -> tuple[Any, list[Problem]]:
     """Validate merged values.
 
     Args:
         merged: the values and where they stand.
-        known: every key that the type has, dotted; for hints.
+        annotation: the type, whose keys hints may name.
 
     Returns:
         The validated object or None, and every problem, those of merging included.
@@ -60,7 +60,7 @@ def validate(adapter: TypeAdapter[Any], merged: Merged, known: Iterable[str]) ->
         return adapter.validate_python(merged.values), list(merged.problems)
     except ValidationError as error:
         said = {problem.location for problem in merged.problems if problem.location != "command line"}
-        found = _problems(error.errors(include_url=False), merged, list(known))
+        found = _problems(error.errors(include_url=False), merged, known_keys(annotation))
         return None, [*merged.problems, *(problem for problem in found if problem.location not in said)]
 
 

@@ -60,7 +60,7 @@ class Preflight:
             )
         device = choose_device(recipe.train.device)
         data = [self._data_of(task) for task in resolved.tasks]
-        spec = self._spec(recipe)
+        spec = self.spec(recipe)
         if recipe.backbone.quantization is not None:
             check_quantization(recipe.backbone.quantization, spec.config, device.type)
         for task in resolved.tasks:
@@ -75,7 +75,8 @@ class Preflight:
         """Backbones of the runs so far that are known by their published sizes alone."""
         return sorted({spec.source for spec in self._specs.values() if not spec.at_hand})
 
-    def _spec(self, recipe: Recipe) -> BackboneSpec:
+    def spec(self, recipe: Recipe) -> BackboneSpec:
+        """The backbone of a recipe, looked up once for all recipes of it; errors as of `find_backbone`."""
         settings = recipe.backbone.model_dump_json()
         address = f"{recipe.backbone.name}@{recipe.backbone.revision}"
         if address in self._unreachable:  # a hub that does not answer lets each of a hundred cells wait for a minute
