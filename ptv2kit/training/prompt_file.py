@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ptv2kit.errors import DataError
-from ptv2kit.files import parse_json, write_atomically
+from ptv2kit.files import is_file, parse_json, write_atomically
 from ptv2kit.training.tensor_files import read_tensors
 
 FORMAT = "ptv2kit-prompt"
@@ -53,6 +53,9 @@ def load_prompt(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         DataError: the file is missing, is not what it should be, or does not match its checksum.
     """
     path = folder / "prompt.safetensors"
+    if not is_file(path):
+        hint = "a run keeps it when its first epoch is evaluated; suites may keep scores only"
+        raise DataError("there is no trained prompt", location=str(folder), hint=hint)
     tensors, header = read_tensors(path)
     try:
         facts: Any = parse_json(header.get(FORMAT, "{}"))

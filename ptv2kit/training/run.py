@@ -265,7 +265,7 @@ def training_errors(folder: RunFolder) -> Generator[None]:
         yield
     except TrainingError as error:
         folder.log(str(error))
-        where = f"what was kept is in '{folder.path}'"
+        where = f"the run's folder is '{folder.path}'"
         raise TrainingError(
             replace(problem, hint=f"{problem.hint}; {where}" if problem.hint else where) for problem in error.problems
         ) from error

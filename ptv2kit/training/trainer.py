@@ -165,8 +165,9 @@ class Trainer:
             islice(batch_stream(one_pass, settings.seed), taken, None)
             for one_pass, taken in zip(passes, self._taken, strict=True)
         ]
-        self._last_good = self._trained_tensors()
-        self._batches = OneAhead(self._make_batches, ahead=device.type == "cuda")
+        # Not a method of this object: it would hold itself, and with it the model when the next run needs the memory.
+        make = partial(_micro_batches, self._parts, settings.micro_batch_size, self._processes, device)
+        self._batches = OneAhead(make, ahead=device.type == "cuda")
 
     @property
     def total_steps(self) -> int:
@@ -177,7 +178,7 @@ class Trainer:
         """Train to the last epoch, to the end of patience, until a receiver stops it, or to Ctrl-C.
 
         Raises:
-            TrainingError: loss or gradient is no longer a number; the best tensors so far are kept.
+            TrainingError: loss or gradient is no longer a number; the tensors of the best epoch so far are kept.
         """
         started = time.monotonic()
         self._clock.go_on()
@@ -192,12 +193,6 @@ class Trainer:
             self._keep_something()
             if self._between_steps:
                 self._writer.checkpoint(self._state())
-        except TrainingError:
-            with torch.no_grad():
-                for name, tensor in self._last_good.items():
-                    self._trained[name].copy_(tensor)
-            self._keep_something()
-            raise
         return TrainingResult(
             tasks=tuple(self._best),
             best_epoch=self._best_epoch,
@@ -274,22 +269,7 @@ class Trainer:
     def _optimize(self, task: int, loss: float) -> None:
         """One optimizer step with the gradient that was added."""
         self._require_finite("loss", loss)
-        last_good = self._trained_tensors()
         self._require_finite("gradient norm", self._strategy.step(task, self._settings.max_gradient_norm or math.inf))
-        self._last_good = last_good
-
-    def _make_batches(self, wanted: tuple[int, tuple[int, ...]]) -> list[tuple[Batch, float]]:
-        """This process's micro-batches of a task's features, and how much each counts."""
-        part, features, processes = self._parts[wanted[0]], wanted[1], self._processes
-        size = len(features) if self._settings.micro_batch_size == "auto" else self._settings.micro_batch_size
-        own = features[processes.rank :: processes.size]
-        longest = math.ceil(len(features) / processes.size)
-        pieces = [own[at : at + size] for at in range(0, longest, size)]
-        # All processes make equally many passes, for they may exchange weights in them; an idle one adds nothing.
-        made = [part.train_split.batch(part.scheme, piece or features[:1]) for piece in pieces]
-        return [
-            (ready_for(batch, self._device), 1.0 if piece else 0.0) for batch, piece in zip(made, pieces, strict=True)
-        ]
 
     def _add_gradients(self, task: int, features: tuple[int, ...], coming: tuple[int, tuple[int, ...]] | None) -> float:
         """Add the gradient of a batch's mean loss to the trained parameters, micro-batch by micro-batch.
@@ -321,9 +301,10 @@ class Trainer:
     def _require_finite(self, what: str, value: float) -> None:
         if math.isfinite(value):
             return
-        kept = f"the prompt of epoch {self._best_epoch:g}" if self._best_epoch else "the last prompt with a finite loss"
+        none = "no epoch had been evaluated, so that no prompt was kept"
+        kept = f"the prompt of epoch {self._best_epoch:g} was kept" if self._best_epoch else none
         raise TrainingError(
-            f"the {what} became {value} in step {self._step + 1} of {self.total_steps}; {kept} was kept",
+            f"the {what} became {value} in step {self._step + 1} of {self.total_steps}; {kept}",
             hint=f"lower train.learning_rate (now {self._settings.learning_rate:g}), or raise train.warmup_ratio",
         )
 
@@ -400,9 +381,6 @@ class Trainer:
                 tensors[f"{HEADS}{part.name}.{name[5:]}" if name.startswith("head.") else name] = tensor
         return tensors
 
-    def _trained_tensors(self) -> dict[str, Tensor]:
-        return {name: parameter.detach().clone() for name, parameter in self._trained.items()}
-
     def _state(self) -> TrainingState:
         return TrainingState(
             progress=Progress(
@@ -416,7 +394,7 @@ class Trainer:
                 history=tuple(self._history),
                 spent=self._clock.read(),
             ),
-            trained={name: tensor.cpu() for name, tensor in self._trained_tensors().items()},
+            trained={name: parameter.detach().to("cpu", copy=True) for name, parameter in self._trained.items()},
             optimizer=self._strategy.optimizer_state(),
             generators=tuple(self._processes.gather(Generators.read())),
         )
@@ -441,3 +419,25 @@ class Trainer:
         except (LookupError, RuntimeError, TypeError, ValueError, OverflowError) as error:
             message = f"the checkpoint does not fit this run: {type(error).__name__}: {error}"
             raise DataError(message, hint="delete the newest file in the run's 'checkpoints', or start anew") from error
+
+
+def _micro_batches(
+    parts: Sequence[TaskPart],
+    micro_batch_size: int | Literal["auto"],
+    processes: Processes,
+    device: torch.device,
+    wanted: tuple[int, tuple[int, ...]],
+) -> list[tuple[Batch, float]]:
+    """This process's micro-batches of a task's features, and how much each counts.
+
+    Args:
+        wanted: index of the task, and features of its training split.
+    """
+    part, features = parts[wanted[0]], wanted[1]
+    size = len(features) if micro_batch_size == "auto" else micro_batch_size
+    own = features[processes.rank :: processes.size]
+    longest = math.ceil(len(features) / processes.size)
+    pieces = [own[at : at + size] for at in range(0, longest, size)]
+    # All processes make equally many passes, for they may exchange weights in them; an idle one adds nothing.
+    made = [part.train_split.batch(part.scheme, piece or features[:1]) for piece in pieces]
+    return [(ready_for(batch, device), 1.0 if piece else 0.0) for batch, piece in zip(made, pieces, strict=True)]

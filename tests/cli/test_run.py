@@ -318,15 +318,17 @@ def test_data_is_found_under_the_data_root_first(project: Project, monkeypatch: 
     assert project.run("--dry-run")[0] == 0
 
 
-def test_divergence_ends_with_1_and_keeps_the_last_good_prompt(project: Project) -> None:
+def test_divergence_ends_with_1_and_keeps_no_broken_prompt(project: Project) -> None:
     code, _, err = project.run("train.learning_rate=1e30", "train.max_gradient_norm=0")
     assert code == 1
     assert "error: the loss became nan in step" in err
     assert "hint: lower train.learning_rate (now 1e+30)" in err
+    assert "no epoch had been evaluated, so that no prompt was kept" in err
     [run] = project.runs
-    assert f"what was kept is in '{run.relative_to(project.folder)}'" in err
-    tensors = load_file(run / "prompt" / "prompt.safetensors")
-    assert all(float(tensor.abs().max()) < 10 for tensor in tensors.values())
+    assert f"the run's folder is '{run.relative_to(project.folder)}'" in err
+    assert not (run / "prompt").exists()
+    code, _, err = project.command("predict", str(run), "rows.jsonl")
+    assert (code, "prompt: error: there is no trained prompt" in err) == (3, True), err
     assert "became nan" in (run / "log.txt").read_text()
 
 

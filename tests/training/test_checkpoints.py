@@ -33,7 +33,7 @@ def test_only_trained_tensors_are_saved(backbone: Path, task_file: Path, tmp_pat
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"prompt\.safetensors: error: this file holds no whole tensors"):
+    with pytest.raises(DataError, match=r"error: there is no trained prompt"):
         load_prompt(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 import ptv2kit
 from ptv2kit.errors import ConfigError, InterruptedRunError
+from ptv2kit.models.model import PromptedModel
 from ptv2kit.training.signals import StopSignals
 from tests.projects import Project, project
 
@@ -67,3 +69,27 @@ def test_an_interrupted_run_is_resumed(project: Project, monkeypatch: pytest.Mon
     run = ptv2kit.train("recipe.yaml", resume=True)
     assert [run.folder.absolute()] == project.runs
     assert run.outcome.status == "finished"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "p_tuning_v2"},
+        {"method": "p_tuning_v2", "prompt.layers": "2-2"},
+        {"method": "fine_tuning"},
+        {"method": "lora"},
+        {"method": "prompt_tuning"},
+    ],
+)
+def test_the_model_is_gone_before_the_next_run_needs_its_memory(project: Project, settings: dict[str, object]) -> None:
+    def models() -> int:
+        return sum(type(found) is PromptedModel for found in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = models()
+        assert ptv2kit.train("recipe.yaml", **{"train.epochs": 1}, **settings).score is not None
+        assert models() == before
+    finally:
+        gc.enable()

@@ -125,7 +125,7 @@ def test_ctrl_c_keeps_what_is_there(backbone: Path, task_file: Path) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [4, 12])
-def test_divergence_stops_and_keeps_the_last_prompt_with_a_finite_loss(
+def test_divergence_stops_and_keeps_no_tensors_that_are_no_numbers(
     backbone: Path, task_file: Path, batch_size: int
 ) -> None:
     """With batches of 12 the fault shows in the evaluation after the only step, else in the second step's loss."""
@@ -135,10 +135,8 @@ def test_divergence_stops_and_keeps_the_last_prompt_with_a_finite_loss(
     )
     with pytest.raises(TrainingError, match=r"the (loss|logits) became (nan|inf|-inf) "):
         train(prepared, recorder)
-    [(kept, epoch)] = recorder.kept
-    assert epoch == 0
+    assert recorder.kept == []
     assert recorder.evaluations == []
-    assert all(float(value.abs().max()) < 10 for value in kept.values())
 
 
 def test_starting_from_tokens_uses_the_training_rows(backbone: Path, task_file: Path) -> None:
