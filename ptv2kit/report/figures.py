@@ -107,18 +107,19 @@ def _draw_bars(axes: Axes, chart: Chart, panel: Panel) -> None:
         for point in series.points:
             groups.setdefault(point.label, []).append((series.name, point))
     left, centres = 0.0, list[float]()
-    lowest = _start([point for members in groups.values() for _, point in members])
+    drawn = [point for members in groups.values() for _, point in members]
+    lowest = _start(drawn)
+    highest = max(point.stat.mean + (point.stat.deviation or 0.0) for point in drawn)
     for members in groups.values():
         for order, (name, point) in enumerate(members):
             x, spread = left + order, point.stat.deviation or 0.0
             colour = _COLOURS[chart.names.index(name) % len(_COLOURS)]
-            error = {"linewidth": 0.8}
-            axes.bar(
-                [x], [point.stat.mean], 0.85, yerr=[spread], label=_plain(name), color=colour, capsize=2, error_kw=error
-            )
-            # At the foot of the bar, where neither the deviation nor the paper's mark can cover it.
-            at: tuple[float, float] = (x, lowest)
-            look: Any = {"rotation": 90, "color": "white", "weight": "bold", "size": 7}
+            bars: Any = {"label": _plain(name), "color": colour, "capsize": 2, "error_kw": {"linewidth": 0.8}}
+            axes.bar([x], [point.stat.mean], 0.85, yerr=[spread] if spread else None, **bars)
+            # At the foot, where neither the deviation nor the paper's mark can cover it; above a bar that is too short.
+            short = point.stat.mean - lowest < 0.16 * (highest - lowest)
+            at: tuple[float, float] = (x, point.stat.mean + spread if short else lowest)
+            look: Any = {"rotation": 90, "color": colour if short else "white", "weight": "bold", "size": 7}
             axes.annotate(
                 f"{point.stat.mean:.1f}", at, (0, 3), textcoords="offset points", ha="center", va="bottom", **look
             )
