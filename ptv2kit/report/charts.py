@@ -124,7 +124,7 @@ def _axis(section: Section, items: Sequence[Configuration]) -> _Axis | None:
 
         def place(item: Configuration) -> tuple[float, str] | None:
             size = _size(item)
-            return (float(size), f"{item.backbone.rsplit('/', 1)[-1]} ({count_text(size)})") if size else None
+            return (float(size), f"{item.backbone_name.rsplit('/', 1)[-1]} ({count_text(size)})") if size else None
 
         return _Axis("Score by backbone scale", "parameters of the backbone", "log10", place, BACKBONE)
     numeric = _numeric(section, items)
