@@ -120,7 +120,7 @@ def finished_records(
     found: dict[str, CellRecord] = {}
     if suite.studies:
         return found
-    finished = folder.finished_by_key()
+    finished = folder.finished_by_key({cell.name for cell in suite.cells})
     left = dict(zip((cell.name for cell in suite.cells), zip(suite.cells, keys, strict=True), strict=True))
     while True:
         ready = [name for name, (cell, _) in left.items() if cell.after is None or cell.after in found]

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -105,11 +105,20 @@ class SuiteFolder:
             return None
         return read_file(path, CellRecord, hint="delete it; the cell is run again")
 
-    def finished_by_key(self) -> dict[str, CellRecord]:
-        """What this suite, under any name of a cell, and those beside it have finished; runs relative to its folder."""
+    def finished_by_key(self, cells: Collection[str]) -> dict[str, CellRecord]:
+        """What the suites beside this one have finished, and this one in cells that it no longer has, by the run's key.
+
+        Args:
+            cells: names of this suite's; two of equal outcome, as with one process and with two, are both trained.
+
+        Returns:
+            Records with runs relative to this folder.
+        """
         found: dict[str, CellRecord] = {}
         for path in sorted(self.path.parent.glob("*/cells/*/cell.json")):
             other = path.parents[2]
+            if other.name == self.path.name and path.parent.name in cells:
+                continue
             try:
                 record = read_file(path, CellRecord)
             except DataError:
