@@ -260,7 +260,7 @@ def count_parameters(models: Sequence[PromptedModel]) -> ParameterCount:
 
 @contextmanager
 def training_errors(folder: RunFolder) -> Generator[None]:
-    """Within the context, an error of the training says where to find what was kept."""
+    """Within the context, an error of the training says where the run's folder is."""
     try:
         yield
     except TrainingError as error:

@@ -194,6 +194,16 @@ def test_a_cell_with_a_new_name_keeps_its_run(suites: SuiteProject) -> None:
         assert (suites.folder / "runs/sizes" / record["run"] / "prompt").is_dir()
 
 
+def test_the_plan_counts_trained_layer_norms(suites: SuiteProject) -> None:
+    grid = GRID.replace("train.learning_rate: [1e-3, 5e-2]", "train.layer_norm_learning_rate: [null, 5e-3]")
+    code, out, err = suites.run(grid, "--dry-run", "--json")
+    assert code == 0, err
+    cells = [(cell["settings"]["train.layer_norm_learning_rate"], cell["disk"]) for cell in json.loads(out)["cells"]]
+    frozen, trained = ({disk for rate, disk in cells if rate == wanted} for wanted in (None, 5e-3))
+    assert max(frozen) < max(trained)
+    assert min(frozen) < min(trained)
+
+
 def test_a_run_that_was_not_kept_or_has_other_settings_is_trained_again(suites: SuiteProject) -> None:
     assert suites.run(GRID + "keep: scores\n")[0] == 0
     other = GRID.replace("suite: sizes", "suite: more")
