@@ -20,16 +20,17 @@ from typing import Any, TypeVar
 
 from peers.epoch import EpochTimes, Peer, epoch_times
 from peers.goals import Goal
-from peers.methods import METHODS, MethodName
+from peers.methods import METHODS, PRECISIONS, MethodName
 from peers.rows import FIXED, LENGTHS
 from peers.setting import SHAPES, Setting, backbone_folder
 from peers.startup import COMMANDS, IMPORTS, startup_commands, startup_times
 from peers.step import peak_memory, step_times
 from peers.timing import ratios, spread
 
-PARTS = ("step", "memory", "epoch", "startup")
+PARTS = ("step", "bf16", "memory", "epoch", "startup")
 ON_ROWS: tuple[MethodName, ...] = ("ptv2kit", "peft-prefix", "peft-lora", "official", "fine-tuning")
 """Methods that are measured on real rows; the others differ from these in a step only."""
+COMPUTED_IN_BF16: tuple[MethodName, ...] = ("ptv2kit", "peft-prefix", "peft-lora", "fine-tuning")
 EXAMPLES = """\
 examples:
   python benchmarks/speed.py --data-root data
@@ -42,10 +43,10 @@ DIR of --data-root holds SET/train.jsonl.gz and SET/validation.jsonl.gz for each
 Result = TypeVar("Result")
 
 
-def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result:
+def in_fresh_process(function: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
     """What `function` returns, called in a process that has loaded and computed nothing else."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+        return pool.submit(function, *arguments, **named).result()
 
 
 class Report:
@@ -71,7 +72,9 @@ class Report:
 
 def report_step(report: Report, setting: Setting, options: argparse.Namespace) -> None:
     """Seconds of a step on equal batches, and shares of fine-tuning and of the hand-made minimum."""
-    spent = in_fresh_process(step_times, setting, METHODS, options.batch_size, options.length)
+    names = tuple((name, "fp32") for name in METHODS)
+    timed = in_fresh_process(step_times, setting, names, options.batch_size, options.length, dropout=True)
+    spent = {name: turns for (name, _), turns in timed.items()}
     cpu = {name: [turn.cpu for turn in turns] for name, turns in spent.items()}
     report.say(f"\nstep, {setting.shape}, batch {options.batch_size}, length {options.length}, half to no padding")
     report.say(f"{'':20}{'CPU seconds':>24}{'/ fine-tuning':>24}{'/ hand-made':>24}")
@@ -90,6 +93,31 @@ def report_step(report: Report, setting: Setting, options: argparse.Namespace) -
         )
     least = ratios(cpu["ptv2kit"], cpu["hand-made"])
     report.goals.append(Goal(f"step / hand-made minimum, {setting.shape}", "at most", 1.03, least))
+
+
+def report_precisions(report: Report, setting: Setting, options: argparse.Namespace) -> None:
+    """Seconds of a step without dropout in fp32 and in bf16, for processors with AVX512-BF16 or AMX."""
+    names = tuple((name, precision) for name in COMPUTED_IN_BF16 for precision in PRECISIONS)
+    names = tuple(each for each in names if each != ("ptv2kit", "bf16, own attention"))
+    spent = in_fresh_process(step_times, setting, names, options.batch_size, options.length, dropout=False)
+    cpu = {each: [turn.cpu for turn in turns] for each, turns in spent.items()}
+    report.say(f"\nstep by precision, {setting.shape}, batch {options.batch_size}, length {options.length}")
+    report.say(f"{'':34}{'CPU seconds':>26}{'/ the same in fp32':>24}{'/ ptv2kit in bf16':>24}")
+    for name, precision in names:
+        own = spread(cpu[name, precision])
+        gain = ratios(cpu[name, precision], cpu[name, "fp32"])
+        slower = ratios(cpu[name, precision], cpu["ptv2kit", "bf16"])
+        report.say(f"{f'{name}, {precision}':34}{own!s:>26}{gain!s:>24}{slower!s:>24}")
+        report.add(
+            "bf16",
+            shape=setting.shape,
+            length=options.length,
+            method=name,
+            precision=precision,
+            cpu=asdict(own),
+            to_fp32=asdict(gain),
+            to_ptv2kit=asdict(slower),
+        )
 
 
 def report_memory(report: Report, setting: Setting, options: argparse.Namespace) -> None:
@@ -181,8 +209,8 @@ def parse() -> argparse.Namespace:
     add("--rounds", type=int, default=5, help="turns of each method; default: %(default)s")
     add("--memory-rounds", type=int, default=2, help="processes of each method; default: %(default)s")
     add("--threads", type=int, default=1, help="of torch; default: %(default)s")
-    add("--batch-size", type=int, default=8, help="of the parts step and memory; default: %(default)s")
-    add("--length", type=int, default=128, help="of the parts step and memory; default: %(default)s")
+    add("--batch-size", type=int, default=8, help="of the parts step, bf16 and memory; default: %(default)s")
+    add("--length", type=int, default=128, help="of the parts step, bf16 and memory; default: %(default)s")
     add("--prompt-length", type=int, default=20, help="default: %(default)s")
     add("--rows", type=int, default=160, help="trained on in an epoch; default: %(default)s")
     add("--validation-rows", type=int, default=96, help="predicted in an epoch; default: %(default)s")
@@ -205,6 +233,8 @@ def main() -> None:
             setting = Setting(shape, folder, options.threads, options.rounds, options.seed, options.prompt_length)
             if "step" in options.parts:
                 report_step(report, setting, options)
+            if "bf16" in options.parts:
+                report_precisions(report, setting, options)
             if "memory" in options.parts:
                 report_memory(report, setting, options)
             for data in options.sets if "epoch" in options.parts else ():

@@ -7,6 +7,7 @@ gradient clipping and optimizer. PEFT, LoRA and fine-tuning are set up as their 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
@@ -15,12 +16,15 @@ import torch.nn.functional as F
 from peft import LoraConfig, PrefixTuningConfig, TaskType, get_peft_model
 from torch import Tensor, nn
 from transformers import (
+    AttentionInterface,
     AutoModel,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     DynamicCache,
 )
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from ptv2kit.data.schemes.base import Batch
 from ptv2kit.models.backbones import find_backbone
@@ -38,6 +42,13 @@ MethodName = Literal[
     "fine-tuning",
 ]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
+
+Precision = Literal["fp32", "bf16", "bf16, own attention"]
+"""`bf16`: ptv2kit with `backbone.dtype: bf16`; the others under autocast, as transformers' Trainer does it with
+`bf16=True`, frozen weights in bf16, but with attention in fp32, as ptv2kit computes it on a processor. `bf16, own
+attention`: the same with attention as it comes, which is what users of the others get; ptv2kit has no such form."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_FP32_ATTENTION = "sdpa_in_fp32"
 
 LEARNING_RATES: dict[MethodName, float] = {
     "ptv2kit": 3e-2,
@@ -63,10 +74,12 @@ class Method(ABC):
 
     Args:
         model: all of its modules.
+        autocast: whether matrix products are computed in bf16 although the weights are in fp32.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, autocast: bool = False) -> None:
         self.model = model
+        self.autocast = autocast
 
     @abstractmethod
     def logits(self, batch: Batch) -> Tensor:
@@ -83,7 +96,8 @@ class Method(ABC):
 
     def step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> float:
         """One training step; returns the loss."""
-        logits = self.logits(batch)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            logits = self.logits(batch).float()
         # Start and end are chosen among positions, classes along the last axis.
         flat = (logits, batch.labels)
         if batch.labels.dim() != 2 or batch.labels.shape[1:] != logits.shape[2:]:
@@ -172,7 +186,26 @@ class Past(nn.Module):
         return [(part[0], part[1]) for part in parts]
 
 
-def build(name: MethodName, folder: Path, unit: Unit, classes: int, prompt_length: int, init: str = "normal") -> Method:
+def _attention_in_fp32(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """transformers' scaled dot product attention, whatever autocast says."""
+    with torch.autocast("cpu", enabled=False):
+        context, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **kwargs)
+    return context, None
+
+
+def build(
+    name: MethodName,
+    folder: Path,
+    unit: Unit,
+    classes: int,
+    prompt_length: int,
+    init: str = "normal",
+    precision: Precision = "fp32",
+    *,
+    dropout: bool = True,
+) -> Method:
     """A method with fresh parameters, in training mode; initial values come from torch's global generator.
 
     Args:
@@ -182,25 +215,44 @@ def build(name: MethodName, folder: Path, unit: Unit, classes: int, prompt_lengt
         classes: logits per unit.
         prompt_length: of prompts.
         init: how ptv2kit's prompt starts; `normal` unless rows are at hand.
+        precision: what the backbone computes in; `hand-made` and `official` are in fp32 only.
+        dropout: as the backbone's configuration has it, or none; `hand-made` and `official` have it always.
     """
+    off = {} if dropout else {"dropout": 0.0, "attention_dropout": 0.0}
     if name.startswith("ptv2kit"):
-        recipe = toolkit_recipe(name, folder, prompt_length, init=init)
+        recipe = toolkit_recipe(name, folder, prompt_length, init=init, backbone={"dtype": precision, **off})
         spec = find_backbone(recipe.backbone)
         return Toolkit(build_model(recipe, unit, spec, classes).train())
     if name in ("hand-made", "official"):
         return Toolkit(Past(folder, unit, classes, prompt_length, official=name == "official").train())
     stock, task_type = _CLASSES[unit]
-    sizes = {} if unit == "start_end" else {"num_labels": classes}
+    sizes: dict[str, Any] = {} if unit == "start_end" else {"num_labels": classes}
+    if not dropout:
+        sizes |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    if precision != "fp32" and name != "fine-tuning":
+        sizes["dtype"] = torch.bfloat16  # PEFT's own parameters are in fp32 all the same
+    if precision == "bf16":
+        AttentionInterface.register(_FP32_ATTENTION, _attention_in_fp32)
+        AttentionMaskInterface.register(_FP32_ATTENTION, sdpa_mask)
+        sizes["attn_implementation"] = _FP32_ATTENTION
     model = stock.from_pretrained(folder, **sizes)
     if name == "peft-prefix":
         model = get_peft_model(model, PrefixTuningConfig(task_type=task_type, num_virtual_tokens=prompt_length))
     if name == "peft-lora":
         model = get_peft_model(model, LoraConfig(task_type=task_type, r=8, lora_alpha=16, lora_dropout=0.1))
-    return Stock(model.train())
+    return Stock(model.train(), autocast=precision != "fp32")
 
 
-def toolkit_recipe(name: str, folder: Path, prompt_length: int, *, init: str = "normal", **train: Any) -> Recipe:
-    """The recipe of a method of ptv2kit; `train` adds to its section of that name."""
+def toolkit_recipe(
+    name: str,
+    folder: Path,
+    prompt_length: int,
+    *,
+    init: str = "normal",
+    backbone: Mapping[str, Any] | None = None,
+    **train: Any,
+) -> Recipe:
+    """The recipe of a method of ptv2kit; `backbone` and `train` add to its sections of these names."""
     layers = "all"
     if name == "ptv2kit-upper-half":
         count = find_backbone(Backbone(name=str(folder))).config.num_hidden_layers
@@ -209,7 +261,7 @@ def toolkit_recipe(name: str, folder: Path, prompt_length: int, *, init: str = "
         {
             "recipe": "speed",
             "task": "speed",
-            "backbone": {"name": str(folder)},
+            "backbone": {"name": str(folder), **(backbone or {})},
             "prompt": {
                 "length": prompt_length,
                 "layers": layers,

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from peers.methods import MethodName, build
+from peers.methods import MethodName, Precision, build
 from peers.setting import Setting
 from peers.timing import Spent, take_turns
 from ptv2kit.data.schemes.base import Batch
@@ -28,14 +28,16 @@ def padded_batch(batch_size: int, length: int, seed: int) -> Batch:
     return Batch(ids * mask, mask, torch.zeros_like(ids), labels)
 
 
-def step_times(setting: Setting, names: tuple[MethodName, ...], batch_size: int, length: int) -> dict[str, list[Spent]]:
+def step_times(
+    setting: Setting, names: tuple[tuple[MethodName, Precision], ...], batch_size: int, length: int, *, dropout: bool
+) -> dict[tuple[MethodName, Precision], list[Spent]]:
     """Seconds of each step of sequence classification, the methods in turn within this process."""
     setting.prepare_process()
     batch = padded_batch(batch_size, length, setting.seed)
     work = {}
-    for name in names:
-        method = build(name, setting.folder, "sequence", 2, setting.prompt_length)
-        work[name] = partial(method.step, batch, method.optimizer(1e-3))
+    for name, precision in names:
+        method = build(name, setting.folder, "sequence", 2, setting.prompt_length, precision=precision, dropout=dropout)
+        work[name, precision] = partial(method.step, batch, method.optimizer(1e-3))
     return take_turns(work, setting.rounds, _WARM_UP)
 
 

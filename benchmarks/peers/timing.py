@@ -6,6 +6,9 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Clock:
         return Spent(time.process_time() - self.cpu, time.perf_counter() - self.wall)
 
 
-def take_turns(work: Mapping[str, Callable[[], object]], rounds: int, warm_up: int) -> dict[str, list[Spent]]:
+def take_turns(work: Mapping[Name, Callable[[], object]], rounds: int, warm_up: int) -> dict[Name, list[Spent]]:
     """Call each in turn, `warm_up` rounds unmeasured, then `rounds` measured ones.
 
     Args:
@@ -53,7 +56,7 @@ def take_turns(work: Mapping[str, Callable[[], object]], rounds: int, warm_up: i
         rounds: measured calls of each.
         warm_up: calls of each before that.
     """
-    spent: dict[str, list[Spent]] = {name: [] for name in work}
+    spent: dict[Name, list[Spent]] = {name: [] for name in work}
     for number in range(warm_up + rounds):
         for name, call in work.items():
             clock = Clock.start()

@@ -134,9 +134,14 @@ def prompted_attention(
         elif attention_mask is not None:
             attention_mask = nn.functional.pad(attention_mask, (prompt_key.shape[2], 0), value=True)
     if slot.kernel == "sdpa":
-        return sdpa_attention_forward(
+        dtype = query.dtype
+        if query.device.type == "cpu" and torch.is_grad_enabled():
+            # On a processor torch 2.13 needs 1.3 to 8 times as long for the backward pass in bf16 as in fp32.
+            query, key, value = query.float(), key.float(), value.float()
+        context, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=False, **kwargs
         )
+        return context.to(dtype), None
     if attention_mask is not None:
         hidden = torch.finfo(query.dtype).min
         attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill(~attention_mask, hidden)

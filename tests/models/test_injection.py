@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModel
 
 from ptv2kit.errors import ConfigError
@@ -37,8 +39,10 @@ def save_tiny(folder: Path, model_type: str, **settings: object) -> Path:
     return folder
 
 
-def prompted(folder: Path, *, dropout: float = 0.0, shift: bool = True) -> tuple[PromptedModel, BackboneSpec]:
-    spec = find_backbone(Backbone(name=str(folder)))
+def prompted(
+    folder: Path, *, dropout: float = 0.0, shift: bool = True, dtype: Literal["fp32", "bf16"] = "fp32"
+) -> tuple[PromptedModel, BackboneSpec]:
+    spec = find_backbone(Backbone(name=str(folder), dtype=dtype))
     torch.manual_seed(1)
     prompt = EmbeddingPrompt(spec.layers, LENGTH, dropout, init_scale=1.0)
     head = TokenHead(SIZES["hidden_size"], 5, dropout=0.0)
@@ -121,6 +125,37 @@ def test_gradient_checkpointing_gives_the_same_gradients(tmp_path: Path) -> None
         module.training = True
     for stock, ours in zip(plain, gradients(), strict=True):
         torch.testing.assert_close(stock, ours, atol=1e-6, rtol=1e-6)
+
+
+class AttentionTypes(TorchFunctionMode):
+    """Keeps what scaled dot product attention is computed in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            self.seen.add(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+def test_attention_in_bf16_has_its_gradients_in_fp32_on_a_processor(tmp_path: Path) -> None:
+    """Its backward pass in bf16 is slower than in fp32 there; without gradients bf16 is the faster."""
+    folder = save_tiny(tmp_path, "bert")
+    exact, rough = prompted(folder)[0].eval(), prompted(folder, dtype="bf16")[0].eval()
+    batch = batch_of(9, 4, 6)
+    with torch.no_grad(), AttentionTypes() as without:
+        rough(*batch)
+    with AttentionTypes() as training:
+        logits = rough(*batch)
+    assert (without.seen, training.seen) == ({torch.bfloat16}, {torch.float32})
+    logits.square().sum().backward()
+    exact(*batch).square().sum().backward()
+    for found, expected in zip(rough.prompt.parameters(), exact.prompt.parameters(), strict=True):
+        assert found.grad is not None
+        assert expected.grad is not None
+        torch.testing.assert_close(found.grad, expected.grad, rtol=0.1, atol=0.05 * float(expected.grad.abs().max()))
 
 
 def test_each_example_has_its_own_prompt_dropout(tmp_path: Path) -> None:
