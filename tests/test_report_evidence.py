@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from scipy import stats
 
 from ptv2kit.cli.main import main
 from ptv2kit.report.cells import MINUS, Cell, Column, make
-from ptv2kit.report.charts import EPOCHS, charts
-from ptv2kit.report.configurations import merge
+from ptv2kit.report.charts import EPOCHS, Chart, Panel, Point, Series, charts
+from ptv2kit.report.configurations import Stat, merge
 from ptv2kit.report.entries import collect
 from ptv2kit.report.evidence import evidence
 from ptv2kit.report.exported import to_csv, to_latex
@@ -169,6 +170,32 @@ def test_tables_for_other_programs(tmp_path: Path) -> None:
         ["a & b", "-1.23 ± 0.5", "-1.2345"],
         ["50 %", "-1.23 ± 0.5", "-1.2345"],
     ]
+
+
+def test_the_number_of_a_bar_is_legible_whatever_its_height() -> None:
+    """White at the foot of a bar; in the bar's own colour above one that is too short for it."""
+    points = [Series(name, (Point(0, "rte", Stat(mean, None, 1), None),)) for name, mean in (("a", 80.0), ("b", 2.0))]
+    chart = Chart("c", "c", "bars", "task", "linear", ("a", "b"), (Panel("", "accuracy", tuple(points)),))
+    drawn = draw(chart)["c.svg"].decode()
+
+    def colour(number: str) -> str:
+        found = re.search(rf'<!-- {number} -->\s*<g style="fill: (#\w+)', drawn)
+        assert found is not None
+        return found[1]
+
+    assert colour("80.0") == "#ffffff"
+    assert colour("2.0") != "#ffffff"
+
+
+def test_figure_1_of_the_kept_study_names_backbones_as_its_suite_does(
+    tmp_path: Path,
+) -> None:
+    root = Path(__file__).parents[1]
+    suite, kept = root / "recipes" / "suites" / "mini" / "figure1.yaml", root / "docs" / "study"
+    assert main(["report", str(suite), "--runs-dir", str(kept), "--to", str(tmp_path)]) == 0
+    drawn = (tmp_path / "mini-figure1.svg").read_text(encoding="utf-8")
+    assert "<!-- MiniLM-L6 -->" in drawn
+    assert "<!-- SmolLM2-135M -->" in drawn
 
 
 def test_without_matplotlib_the_tables_are_written(

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+from transformers.utils.import_utils import is_bitsandbytes_available
 
 from ptv2kit.errors import ConfigError, require_extra
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
+from ptv2kit.models.quantization import bitsandbytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,6 +29,8 @@ def lora_targets(settings: Lora, backbone: PreTrainedModel) -> list[str]:
         ConfigError: PEFT is not installed, it has no choice for this type of model, or a name ends no linear layer's.
     """
     require_extra("peft", "method lora needs PEFT", "lora")
+    if is_bitsandbytes_available():
+        bitsandbytes()  # before PEFT imports it, which would let it run code from the hub
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as CHOICES
 
     kind = str(backbone.config.model_type)

@@ -65,7 +65,7 @@ class QuantizedLinear(nn.Module):
         """The widened weights `[out_features, in_features]`, made anew at each call; some models read them directly."""
         if self.codes.dtype == torch.int8:
             return self.codes.float().mul_((self.scales / 127).unsqueeze(1)).to(self.dtype)
-        functional = _library().functional
+        functional = bitsandbytes().functional
         shape = torch.Size((self.out_features, self.in_features))
         state = functional.QuantState(self.scales, shape, blocksize=_BLOCK, quant_type="nf4", dtype=self.dtype)
         return functional.dequantize_4bit(self.codes, state)
@@ -114,7 +114,7 @@ def check_quantization(name: Quantization, config: PretrainedConfig, device_type
         )
     if device_type not in ("cpu", "cuda"):
         raise ConfigError(f"{setting}, which is not supported on '{device_type}'", hint="compute on cpu or cuda")
-    functional = _library().functional
+    functional = bitsandbytes().functional
     sample = torch.ones(_BLOCK, _BLOCK, dtype=torch.float16, device=device_type)
     try:
         if name == "int8":
@@ -144,7 +144,7 @@ def quantization_arguments(
         dtype: of all that is not quantized.
         device: where weights are rounded and stay; the model can be moved afterwards.
     """
-    _library()
+    bitsandbytes()
     with torch.device("meta"):
         model: PreTrainedModel = AutoModel.from_config(config)
     outside = [
@@ -174,7 +174,7 @@ def take_over(model: PreTrainedModel, dtype: torch.dtype) -> None:
     Raises:
         ConfigError: the model has linear layers, or experts in one tensor, in its stack that were not quantized.
     """
-    layers = _library().nn
+    layers = bitsandbytes().nn
     for path, module in list(model.named_modules()):
         found: Any = module
         if isinstance(module, layers.Linear4bit):
@@ -212,8 +212,8 @@ def _is_in_stack(path: str) -> bool:
     return any(part.isdecimal() for part in path.split("."))
 
 
-def _library() -> ModuleType:
-    """bitsandbytes, imported when it is first needed."""
+def bitsandbytes() -> ModuleType:
+    """The library, imported when it is first needed, without the code that it may fetch."""
     if "bitsandbytes" in sys.modules:
         return sys.modules["bitsandbytes"]
     with _no_code_from_the_hub():

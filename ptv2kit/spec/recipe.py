@@ -34,8 +34,8 @@ class Backbone(Section):
     revision: str | None = None
     """Commit, branch or tag on the hub; a commit makes a run reproducible."""
     dtype: Literal["fp32", "bf16", "auto"] = "fp32"
-    """Precision of the frozen weights; prompt and head stay in fp32. `auto`: bf16 on a GPU or CPU that computes with it
-    (CPUs with AVX512-BF16 or AMX), else fp32; a run keeps what it was."""
+    """Precision of the frozen weights; prompt and head stay in fp32. `auto`: bf16 on a GPU that computes with it and
+    on a CPU with AMX, else fp32; a run keeps what it was."""
     quantization: Literal["int8", "nf4"] | None = None
     """Keep the frozen weights of the layers in 8 or 4 bits, by bitsandbytes (extra `quantization`); null: as `dtype`
     says. Less memory, slower, and slightly other numbers; the weights on disk stay as they are."""

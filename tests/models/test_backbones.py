@@ -110,8 +110,11 @@ def test_words_that_are_split_are_cut_as_within_a_sentence(kind: str, backbone: 
     assert tokenizer.pad_token == "</s>"
 
 
-@pytest.mark.parametrize(("able", "expected"), [({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "fp32")])
-def test_auto_takes_bf16_where_the_processor_computes_with_it(
+@pytest.mark.parametrize(
+    ("able", "expected"),
+    [({"amx_bf16": True, "avx512_bf16": True}, "bf16"), ({"avx512_bf16": True}, "fp32"), ({"avx2": True}, "fp32")],
+)
+def test_auto_takes_bf16_where_the_processor_is_faster_with_it(
     backbone: Path, monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], expected: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -47,7 +47,7 @@ def library() -> Any:
     pytest.importorskip("accelerate", reason=reason)
     if not quantization.is_bitsandbytes_available(quantization.BITSANDBYTES):
         pytest.skip(reason)
-    return quantization._library()
+    return quantization.bitsandbytes()
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,7 @@ def test_a_library_that_does_not_work_on_the_device_is_refused(monkeypatch: pyte
         raise RuntimeError("compiled without support\nlong advice")
 
     broken = SimpleNamespace(functional=SimpleNamespace(quantize_4bit=quantize_4bit))
-    monkeypatch.setattr(quantization, "_library", lambda: broken)
+    monkeypatch.setattr(quantization, "bitsandbytes", lambda: broken)
     error = refused(monkeypatch, BertConfig(), "cpu")
     assert "does not work on 'cpu': compiled without support" in str(error)
     assert "long advice" not in str(error)
@@ -288,9 +288,17 @@ def test_the_library_is_imported_only_when_it_is_needed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("library")
-def test_importing_the_library_runs_no_code_from_the_hub(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "use", ["quantization.bitsandbytes()", "lora.lora_targets(Lora(), AutoModel.from_config(BertConfig()))"]
+)
+def test_importing_the_library_runs_no_code_from_the_hub(use: str, tmp_path: Path) -> None:
+    """PEFT imports it too. Only on a CPU with AVX512-BF16 would the library fetch code at all."""
+    pytest.importorskip("peft")
     (tmp_path / "kernels.py").write_text("def get_kernel(*args, **kwargs): print('fetched')\n")
-    code = "from ptv2kit.models import quantization; quantization._library(); import kernels; print(kernels.__file__)"
+    code = (
+        "from transformers import AutoModel, BertConfig; from ptv2kit.models import lora, quantization; "
+        f"from ptv2kit.spec.recipe import Lora; {use}; import kernels; print(kernels.__file__)"
+    )
     done = run_python(code, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'kernels.py'}\n", "")
 
