@@ -63,7 +63,10 @@ def _devices() -> dict[str, str]:
     """The CPU, and each GPU with its memory and what it computes with."""
     import torch
 
-    devices = {"cpu": f"{allowed_cores()} cores, {torch.get_num_threads()} threads of torch"}
+    from ptv2kit.models.checkpoints import faster_in_bf16
+
+    precision = "bf16 by AMX" if faster_in_bf16(gpu=False) else "no fast bf16"
+    devices = {"cpu": f"{allowed_cores()} cores, {torch.get_num_threads()} threads of torch, {precision}"}
     if not torch.cuda.is_available():
         build = "this build of torch has no CUDA" if torch.version.cuda is None else "torch finds none"
         return {**devices, "gpu": f"none: {build}"}

@@ -9,6 +9,7 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+import torch
 
 from ptv2kit.cli.main import main
 from tests.projects import Project, project, read_json
@@ -81,6 +82,10 @@ def test_the_doctor_names_what_is_missing(project: Project, monkeypatch: pytest.
     assert found["versions"]["torch"] == importlib.metadata.version("torch")
     assert found["features"]["backbone 'mini'"] == "ready"
     assert "does not exist" in found["folders"]["data root"]
+    for able, said in ((True, "bf16 by AMX"), (False, "no fast bf16")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"amx_bf16": able, "avx512_bf16": True})
+        assert main(["doctor"]) == 0
+        assert said in project.capsys.readouterr().out
     monkeypatch.setattr("ptv2kit.cli.doctor.importlib.util.find_spec", lambda name: None)
     assert main(["doctor"]) == 0
     assert "pip install 'ptv2kit[search]'" in project.capsys.readouterr().out
