@@ -14,7 +14,7 @@ from pathlib import Path
 from ptv2kit import __version__
 from ptv2kit.cli.output import show
 from ptv2kit.machine import allowed_cores
-from ptv2kit.models.checkpoints import silence_libraries
+from ptv2kit.models.checkpoints import faster_in_bf16, silence_libraries
 
 _LIBRARIES = ("torch", "transformers", "safetensors", "datasets", "seqeval", "pydantic", "omegaconf", "rich")
 _FEATURES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -62,8 +62,6 @@ def _versions() -> dict[str, str]:
 def _devices() -> dict[str, str]:
     """The CPU, and each GPU with its memory and what it computes with."""
     import torch
-
-    from ptv2kit.models.checkpoints import faster_in_bf16
 
     precision = "bf16 by AMX" if faster_in_bf16(gpu=False) else "no fast bf16"
     devices = {"cpu": f"{allowed_cores()} cores, {torch.get_num_threads()} threads of torch, {precision}"}
