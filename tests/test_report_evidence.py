@@ -17,10 +17,11 @@ from ptv2kit.cli.main import main
 from ptv2kit.report.cells import MINUS, Cell, Column, make
 from ptv2kit.report.charts import EPOCHS, Chart, Panel, Point, Series, charts
 from ptv2kit.report.configurations import Stat, merge
-from ptv2kit.report.entries import collect
+from ptv2kit.report.entries import Entry, collect
 from ptv2kit.report.evidence import evidence
 from ptv2kit.report.exported import to_csv, to_latex
 from ptv2kit.report.figures import draw
+from ptv2kit.report.records import Run
 
 
 def write_run(
@@ -208,3 +209,9 @@ def test_without_matplotlib_the_tables_are_written(
     assert "no figures: they need matplotlib" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.md", "report.html", "tables"}
     assert "33.00" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_what_auto_was_on_the_machine_of_a_run_is_no_change_of_the_suite() -> None:
+    values = {"backbone.dtype": "bf16", "train.seed": 1}
+    entry = Entry("a", "", {}, {"backbone.dtype": "auto", "train.seed": 2}, (), (), "finished")
+    assert entry.with_run(Run(Path("a"), values, (), None, None)).changed == ("train.seed 1, now 2",)

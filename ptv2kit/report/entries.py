@@ -69,6 +69,7 @@ class Entry:
             f"{key} {json.dumps(found.values[key])}, now {json.dumps(value)}"
             for key, value in self.values.items()
             if _compared(key) and key in found.values and not _same(found.values[key], value)
+            if (key, value) != ("backbone.dtype", "auto")  # a run says what that was where it was trained
         )
         entry = replace(self, values=found.values, tasks=found.tasks, changed=changed)
         return replace(entry, run=found.path, results=found.results, logged=found.logged)
