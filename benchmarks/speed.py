@@ -96,7 +96,7 @@ def report_step(report: Report, setting: Setting, options: argparse.Namespace) -
 
 
 def report_precisions(report: Report, setting: Setting, options: argparse.Namespace) -> None:
-    """Seconds of a step without dropout in fp32 and in bf16, for processors with AVX512-BF16 or AMX."""
+    """Seconds of a step without dropout in fp32 and in bf16, for processors with AMX."""
     names = tuple((name, precision) for name in COMPUTED_IN_BF16 for precision in PRECISIONS)
     names = tuple(each for each in names if each != ("ptv2kit", "bf16, own attention"))
     spent = in_fresh_process(step_times, setting, names, options.batch_size, options.length, dropout=False)

@@ -74,7 +74,7 @@ class Method(ABC):
 
     Args:
         model: all of its modules.
-        autocast: whether matrix products are computed in bf16 although the weights are in fp32.
+        autocast: whether matrix products are computed in bf16, whatever the weights are in.
     """
 
     def __init__(self, model: nn.Module, *, autocast: bool = False) -> None:

@@ -135,7 +135,7 @@ def prompted_attention(
             attention_mask = nn.functional.pad(attention_mask, (prompt_key.shape[2], 0), value=True)
     if slot.kernel == "sdpa":
         dtype = query.dtype
-        if query.device.type == "cpu" and torch.is_grad_enabled():
+        if dtype == torch.bfloat16 and query.device.type == "cpu" and torch.is_grad_enabled():
             # On a processor torch 2.13 needs 1.3 to 8 times as long for the backward pass in bf16 as in fp32.
             query, key, value = query.float(), key.float(), value.float()
         context, _ = sdpa_attention_forward(
