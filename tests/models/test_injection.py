@@ -150,6 +150,11 @@ def test_attention_in_bf16_has_its_gradients_in_fp32_on_a_processor(tmp_path: Pa
     with AttentionTypes() as training:
         logits = rough(*batch)
     assert (without.seen, training.seen) == ({torch.bfloat16}, {torch.float32})
+    wide = prompted(folder)[0].eval()
+    wide.backbone.double()
+    with AttentionTypes() as doubled:
+        wide(*batch)
+    assert doubled.seen == {torch.float64}, "only bf16 is widened"
     logits.square().sum().backward()
     exact(*batch).square().sum().backward()
     for found, expected in zip(rough.prompt.parameters(), exact.prompt.parameters(), strict=True):
