@@ -20,7 +20,7 @@ from ptv2kit.models.injection import find_attention
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.plan.depth import ALIKE, layers_are_alike, passes_by_depth
 from ptv2kit.plan.estimate import operations
-from ptv2kit.plan.hardware import GIB, find_gpu, gpu_of_machine
+from ptv2kit.plan.hardware import GIB, find_gpu, gpu_of_machine, time_processor
 from ptv2kit.plan.memory import (
     RESERVE,
     ModelCosts,
@@ -372,6 +372,17 @@ def test_gpus_are_known_described_or_refused() -> None:
         find_gpu("rtx4900", None, None)
     with pytest.raises(ConfigError, match="--memory must be more than 0"):
         find_gpu(None, 0, None)
+
+
+@pytest.mark.parametrize(("amx", "share"), [(True, 2.0), (False, 0.8)])
+def test_a_processor_is_planned_with_its_own_rate_in_bf16(
+    amx: bool, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
+    processor = time_processor()
+    fp32, bf16 = processor.peak("fp32"), processor.peak("bf16")
+    assert fp32 is not None
+    assert bf16 == pytest.approx(share * fp32)
 
 
 def test_processes_are_counted_from_options_host_file_and_recipe(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import final
 import torch
 
 from ptv2kit.errors import ConfigError, did_you_mean
+from ptv2kit.models.checkpoints import faster_in_bf16
 
 GIB = 2**30
 
@@ -79,7 +80,10 @@ DEFAULT = "h100"
 
 
 def time_processor() -> Gpu:
-    """This machine's processor as if it were a GPU, with the rate of a timed product of matrices in fp32."""
+    """This machine's processor as if it were a GPU, with the rate of a timed product of matrices in fp32.
+
+    In bf16 a whole step is faster by less than its products are; docs/benchmarks.md has the measured shares.
+    """
     size = 768
     one = torch.ones(size, size)
     times: list[float] = []
@@ -88,7 +92,7 @@ def time_processor() -> Gpu:
         torch.mm(one, one)
         times.append(time.perf_counter() - started)
     rate = 2.0 * size**3 / min(times)
-    return Gpu("this processor", 0, rate, rate)
+    return Gpu("this processor", 0, rate * (2.0 if faster_in_bf16(gpu=False) else 0.8), rate)
 
 
 def find_gpu(name: str | None, memory: float | None, tflops: float | None) -> Gpu:
