@@ -19,7 +19,7 @@ from ptv2kit.files import write_atomically
 from ptv2kit.spec.catalog import find_file
 from ptv2kit.spec.load import load_recipe, load_task
 from ptv2kit.spec.sources import SHARE, ConllSource, JsonlSource, ParquetSource, Splits, TableSource
-from ptv2kit.spec.task import AnyTask, Iob2Task, SpansTask, StartEndTask
+from ptv2kit.spec.task import AnyTask, Iob2Task, SpansTask
 from ptv2kit.spec.yaml import quoted
 
 _LOOKED_AT = 100_000
@@ -105,7 +105,7 @@ def _recipe_text(name: str, path: Path, task: AnyTask, backbone: str, target: Pa
     prompt, train = "{length: 16, dropout: 0.1}", "epochs: 30, batch_size: 16, learning_rate: 7e-3"
     dropout = ""
     if backbone == "mini":
-        rate = "8e-2" if isinstance(task, Iob2Task | SpansTask | StartEndTask) else "2e-2"
+        rate = "4e-2" if isinstance(task, Iob2Task | SpansTask) else "2e-2"
         prompt, dropout = "{length: 32, init: tokens, positions: unshifted}", ", dropout: 0.0, attention_dropout: 0.0"
         train = (
             f"epochs: 8, batch_size: 4, learning_rate: {rate}, head_learning_rate: 5e-3, betas: [0.9, 0.95], "
