@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -138,6 +139,7 @@ def train_recipe(
         for note in notes:
             folder.log(note)
         write_request(folder, run_key(request), resolved, prepared, overrides, data_root, initial)
+        wall, processor = time.monotonic(), time.process_time()
         with RowsConsole(messages) as rows:
             parts = keep_trunk(
                 recipe,
@@ -149,6 +151,7 @@ def train_recipe(
                 strategy=placement.strategy,
                 processes=processes.size,
             )
+        spent = time.monotonic() - wall, time.process_time() - processor
         if recipe.train.compile:
             messages.print("the backbone is compiled in the first steps, which take longer")
             compile_backbone(models[0])
@@ -180,6 +183,7 @@ def train_recipe(
                 strategy=strategy,
                 processes=processes,
                 start=state,
+                spent=spent,
                 stop=stop,
                 wants_checkpoint=stop.wants_checkpoint,
             )

@@ -40,7 +40,8 @@ class Evaluated:
         number: of the evaluation, from 1.
         epoch: passes over the data so far, a whole number unless it was evaluated within one.
         seconds: wall time of the evaluation.
-        trained: seconds of training so far, without evaluations, and processor seconds of the same.
+        trained: seconds of training so far, without evaluations but with what was done once for it, and processor
+            seconds of the same.
     """
 
     number: int

@@ -48,7 +48,8 @@ class TrainingResult:
         history: the metrics of each evaluation.
         evaluated: when they were made, in epochs.
         epochs: epochs that were finished.
-        seconds: wall time of training and evaluation, since the start or since the checkpoint of a resumed run.
+        seconds: wall time of training and evaluation, since the start or since the checkpoint of a resumed run; also
+            that in which the lower layers' outputs were computed, where they are kept.
         ending: whether it ran to its end, the user interrupted it, or a receiver of events stopped it.
     """
 
@@ -112,6 +113,8 @@ class Trainer:
         strategy: makes the steps.
         processes: that train together; None: this one alone.
         start: where to continue; None: at the beginning.
+        spent: seconds on the wall and of the processor that count as training though they are past, such as those in
+            which the outputs of the lower layers were computed.
         stop: asked between steps whether to end as on Ctrl-C; one process that says so ends all.
         wants_checkpoint: asked between steps whether to save a checkpoint at once, likewise.
     """
@@ -128,6 +131,7 @@ class Trainer:
         strategy: Callable[[Sequence[TaskPart], Mapping[str, nn.Parameter], AdamW, Processes], Strategy] = Replicated,
         processes: Processes | None = None,
         start: TrainingState | None = None,
+        spent: tuple[float, float] = (0.0, 0.0),
         stop: Callable[[], bool] = lambda: False,
         wants_checkpoint: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -158,7 +162,9 @@ class Trainer:
         self._best_epoch: float = 0
         self._history: list[dict[str, float]] = []
         self._between_steps = True
-        self._clock = _Clock((0.0, 0.0) if start is None else start.progress.spent)
+        wall, processor = (0.0, 0.0) if start is None else start.progress.spent
+        self._past = spent[0]
+        self._clock = _Clock((wall + spent[0], processor + spent[1]))
         if start is not None:
             self._restore(start)
         self._streams = [
@@ -199,7 +205,7 @@ class Trainer:
             history=tuple(self._history),
             evaluated=self._evaluated(),
             epochs=self._step // self._steps_per_epoch,
-            seconds=time.monotonic() - started,
+            seconds=self._past + time.monotonic() - started,
             ending=ending,
         )
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ptv2kit.training.parts import TaskPart
+from ptv2kit.training.trunk_cache import keep_trunk
 from tests.cli.test_processes import STILL as PLAIN
 from tests.cli.test_processes import TOLERANCE, losses, only_run, start
 from tests.projects import Project, project, read_json
@@ -35,6 +40,23 @@ def test_a_run_says_what_it_keeps_and_reaches_the_same(project: Project, cache: 
     assert not list(cache.glob("*"))
     first, second = (read_json(run / "results.json") for run in project.runs)
     assert first["history"] == second["history"]
+
+
+def test_the_time_of_what_is_kept_counts_as_training(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*args: Any, **options: Any) -> list[TaskPart]:
+        ends = time.process_time() + 0.5
+        while time.process_time() < ends:
+            pass
+        return keep_trunk(*args, **options)
+
+    monkeypatch.setattr("ptv2kit.training.run.keep_trunk", slow)
+    code, _, err = project.run(*STILL, "train.cache_trunk=memory")
+    assert code == 0, err
+    run = project.runs[0]
+    assert read_json(run / "results.json")["seconds"] >= 0.5
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    first = next(row for row in rows if "training_cpu_seconds" in row)
+    assert min(first["training_seconds"], first["training_cpu_seconds"]) >= 0.5
 
 
 def test_dropout_is_said(project: Project) -> None:
