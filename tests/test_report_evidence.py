@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,19 @@ def test_the_joint_stage_is_no_bar_and_multi_task_training_has_its_own_name(tmp_
     files = draw(bars)
     assert {name.rpartition(".")[2] for name in files} == {"png", "svg", "pdf"}
     assert files == draw(bars), "the same numbers give the same bytes"
+
+
+def test_a_case_has_the_same_name_on_every_task(tmp_path: Path) -> None:
+    """On `one` another case differs from it in nothing else; on `two` there is no other."""
+    write_run(tmp_path / "a", {"one": 40.0})
+    write_run(tmp_path / "b", {"two": 50.0})
+    section = section_of(tmp_path)
+    one, two = section.configurations
+    named = (replace(one, case="plain"), replace(one, case="long"), replace(two, case="long"))
+    bars = charts(replace(section, configurations=named))[0]
+    found = {(series.name, point.label) for series in bars.panels[0].series for point in series.points}
+    assert found == {("plain", "one"), ("long", "one"), ("long", "two")}
+    assert set(bars.missing) == {"plain on two"}
 
 
 def test_curves_are_means_over_seeds_at_the_epochs_of_the_evaluations(tmp_path: Path) -> None:

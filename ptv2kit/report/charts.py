@@ -258,15 +258,18 @@ def _series_names(section: Section, item: Configuration, axis: _Axis) -> list[st
         parts += [f"{labels.get(key, short[key])}={short_value(item.settings[key])}" for key in rest]
     elif item.scores[0].entry.name.endswith("final"):
         parts.append("final")
-    same = {
-        other.case
-        for other in items
-        if (other.task.name, other.backbone, other.method_name) == (item.task.name, item.backbone, item.method_name)
-        and other.settings == item.settings
-    }
-    if item.case and len(same) > 1:
+    if item.case in _told_by_name(items):
         parts.append(section.group.labels.get(item.case, item.case))
     return [", ".join([*parts, *([line] if line else [])]) or item.method_name for line in axis.lines(item)]
+
+
+def _told_by_name(items: Sequence[Configuration]) -> set[str]:
+    """The cases that on some task only their name tells from another; on every task they are called alike then."""
+    cases: dict[str, set[str]] = {}
+    for item in items:
+        alike = repr((item.task.name, item.backbone, item.method_name, sorted(item.settings.items())))
+        cases.setdefault(alike, set()).add(item.case)
+    return {case for group in cases.values() if len(group) > 1 for case in group if case}
 
 
 def _bars(section: Section, items: Sequence[Configuration], shown: dict[str, Headline]) -> Chart:

@@ -38,7 +38,7 @@ def configurations_table(section: Section, key: str) -> Table:
         Column("task", "task", lambda item: Cell(item.task_name, note=item.task.metric)),
         Column("backbone", "backbone", lambda item: text(item.backbone_name)),
         Column("method", "method", lambda item: text(item.method_name)),
-        Column("case", "case", lambda item: text(item.case)),
+        Column("case", "case", lambda item: text(item.labels.get(item.case, item.case))),
         *(_setting(name, title, lambda item: item.settings) for name, title in _settings(section)),
         Column("seeds", "seeds", lambda item: number(len(item.finished) or None, "d"), numeric=True),
         Column("validation_max", "validation, best epoch", lambda item: stat_cell(item.best), numeric=True),
