@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 from typing import Any, Literal, final
 
 from transformers import PreTrainedTokenizerBase
@@ -99,6 +100,10 @@ class Window:
     spans: tuple[tuple[int, int] | None, ...]
 
 
+_WORDS_KEPT = 1 << 16
+"""Most words whose sub-words a tokenizer remembers."""
+
+
 @final
 class UnusableTokenError(ValueError):
     """A token that the tokenizer has and the backbone has no embedding for."""
@@ -128,6 +133,8 @@ class Subwords:
         added = tokenizer.num_special_tokens_to_add
         # A tokenizer of a decoder puts nothing between two texts; they must not run into each other.
         self._joint = "" if added(pair=True) > added(pair=False) else "\n"
+        # A tokenizer cuts each word alone where a text is given as words, so that a word is cut once for all rows.
+        self._cut = lru_cache(maxsize=_WORDS_KEPT)(partial(_cut, tokenizer))
 
     @property
     def pad_id(self) -> int:
@@ -161,15 +168,15 @@ class Subwords:
             ValueError: what it is cut into depends on the word before it.
         """
         if not text[:1].isspace():
-            return tuple(self._pieces(text, whole=True))
-        before, both = self._pieces("a", whole=True), self._pieces("a" + text, whole=True)
+            return tuple(self._pieces(text))
+        before, both = self._pieces("a"), self._pieces("a" + text)
         if both[: len(before)] != before:
             raise ValueError(f"what {text!r} is cut into depends on the word before it")
         return tuple(both[len(before) :])
 
     def plain(self, text: str) -> tuple[int, ...]:
         """The sub-words of a text that stands alone, without special tokens."""
-        return tuple(self._pieces(text, whole=True))
+        return tuple(self._pieces(text))
 
     def whole(self, text: str, pair: str | None) -> Whole:
         """A text, or a pair, with special tokens and never shortened."""
@@ -197,7 +204,7 @@ class Subwords:
 
     def encode_words(self, words: Sequence[str]) -> Encoding:
         """Words that are already split."""
-        return self._encode([list(words)], truncation="longest_first", is_split_into_words=True)
+        return self._encode_words(words, self._max_length)
 
     def encode_words_and(self, words: Sequence[str], appended: str, separator: str | None) -> Encoding:
         """Words that are already split, a separator, and a word that is never cut off, all in one segment.
@@ -210,19 +217,19 @@ class Subwords:
         Raises:
             ValueError: the appended word has no sub-word, or leaves no room for the sentence.
         """
-        tail = self._pieces(appended)
+        tail = list(self._cut(appended))
         if not tail:
             raise ValueError(f"the appended word {appended!r} has no sub-word")
         if separator is not None:
-            tail = [*self._pieces(separator), *tail]
+            tail = [*self._cut(separator), *tail]
         elif self._tokenizer.sep_token_id is None:
-            tail = [*self._pieces("\n", whole=True), *tail]
+            tail = [*self._pieces("\n"), *tail]
         else:
             tail = [int(self._tokenizer.sep_token_id), *tail]
         room = self._max_length - len(tail)
         if room <= self._tokenizer.num_special_tokens_to_add() + 1:
             raise ValueError(f"the appended word '{appended}' leaves no room for the sentence")
-        sentence = self._encode([list(words)], truncation="longest_first", is_split_into_words=True, max_length=room)
+        sentence = self._encode_words(words, room)
         # The special tokens that end an input go to the end of the whole.
         end = len(sentence.ids)
         while end and sentence.words[end - 1] is None:
@@ -242,10 +249,10 @@ class Subwords:
         """
         room = (
             self._max_length
-            - len(self._pieces(question + self._joint, whole=True))
+            - len(self._pieces(question + self._joint))
             - self._tokenizer.num_special_tokens_to_add(pair=True)
         )
-        if room <= stride and len(self._pieces(context, whole=True)) > room:
+        if room <= stride and len(self._pieces(context)) > room:
             raise ValueError(
                 f"the question leaves {max(0, room)} of {self._max_length} sub-words to the passage, "
                 f"but neighbouring windows share {stride}"
@@ -270,12 +277,43 @@ class Subwords:
             windows.append(Window(Encoding(tuple(ids), of_window, tuple(encoded.word_ids(index)), False), spans))
         return windows
 
-    def _pieces(self, text: str, whole: bool = False) -> list[int]:
-        """The sub-words of a word, or of a `whole` text, without special tokens."""
-        encoded = self._tokenizer(
-            text if whole else [text], is_split_into_words=not whole, add_special_tokens=False, truncation=False
+    def _pieces(self, text: str) -> list[int]:
+        """The sub-words of a text, without special tokens."""
+        return list(self._tokenizer(text, add_special_tokens=False, truncation=False)["input_ids"])
+
+    def _encode_words(self, words: Sequence[str], room: int) -> Encoding:
+        """Words that are already split, in at most `room` ids."""
+        own = partial(
+            self._encode, [list(words)], truncation="longest_first", is_split_into_words=True, max_length=room
         )
-        return list(encoded["input_ids"])
+        if self._frame is None:
+            return own()
+        before, after, segment = self._frame
+        ids = list(before)
+        places: list[int | None] = [None] * len(before)
+        for place, word in enumerate(words):
+            pieces = self._cut(word)
+            ids += pieces
+            places += [place] * len(pieces)
+        ids += after
+        if not ids or len(ids) > room:
+            return own()
+        self._require_embeddings(ids)
+        segments = None if segment is None else (segment,) * len(ids)
+        return Encoding(tuple(ids), segments, (*places, *[None] * len(after)), False)
+
+    @cached_property
+    def _frame(self) -> tuple[tuple[int, ...], tuple[int, ...], int | None] | None:
+        """The special tokens in front of words and behind them, and the segment of all, None where there is none.
+
+        None where they have a segment of their own, as XLNet's, or an "a" has no sub-word to stand between them.
+        """
+        encoded = self._tokenizer(["a"], is_split_into_words=True, truncation=False)
+        ids, segments = encoded["input_ids"], encoded.get("token_type_ids")
+        inner = [place for place, word in enumerate(encoded.word_ids()) if word is not None]
+        if not inner or (segments is not None and len(set(segments)) > 1):
+            return None
+        return tuple(ids[: inner[0]]), tuple(ids[inner[-1] + 1 :]), None if segments is None else segments[0]
 
     def _require_embeddings(self, ids: Sequence[int]) -> None:
         """Raise `UnusableTokenError` for a token that the backbone cannot read."""
@@ -334,3 +372,14 @@ class Subwords:
             words=tuple(encoding.word_ids()),
             truncated=bool(encoding.encodings[0].overflowing),
         )
+
+
+def _cut(tokenizer: Any, word: str) -> tuple[int, ...]:
+    """The sub-words of a word, without special tokens.
+
+    The tokenizer's own call prepares for a whole text, which takes ten times as long as the cutting of a word.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return tuple(backend.encode([word], is_pretokenized=True, add_special_tokens=False).ids)
