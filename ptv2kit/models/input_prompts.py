@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, final
 
-import torch
 from torch import Tensor, nn
 
 Encoder = Literal["none", "mlp", "lstm"]
@@ -23,8 +22,7 @@ class InputPrompt(nn.Module):
     Args:
         length: number of vectors.
         encoder: what the vectors go through; its weights start as torch starts them.
-        init_scale: standard deviation of the normal distribution of the initial vectors; `start_from_words` is GLM's
-            way.
+        init_scale: standard deviation of the normal distribution of the initial vectors.
     """
 
     def __init__(self, length: int, hidden_size: int, encoder: Encoder = "none", init_scale: float = 0.02) -> None:
@@ -45,19 +43,3 @@ class InputPrompt(nn.Module):
         if self.encoder == "lstm":
             vectors = self.lstm(vectors)[0]
         return vectors if self.encoder == "none" else self.mlp(vectors)
-
-    @torch.no_grad()
-    def start_from_words(self, word_embeddings: Tensor, answer_ids: Tensor | None = None, frequent: int = 5000) -> None:
-        """Let each vector start as a random word embedding, or as a random mix of one with that of an answer.
-
-        Args:
-            word_embeddings: `[vocab, hidden]`.
-            answer_ids: `[answers]`, first tokens of verbalizers; None: words only.
-            frequent: words are drawn from the first `frequent` ids (official code: 5000).
-        """
-        length, device = self.embedding.num_embeddings, word_embeddings.device
-        vectors = word_embeddings[torch.randint(min(frequent, len(word_embeddings)), (length,), device=device)]
-        if answer_ids is not None:
-            answers = word_embeddings[answer_ids[torch.randint(len(answer_ids), (length,), device=device)]]
-            vectors = answers.lerp(vectors, torch.rand(length, 1, device=device, dtype=vectors.dtype))
-        self.embedding.weight.copy_(vectors)

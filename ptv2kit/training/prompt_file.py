@@ -12,29 +12,22 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ptv2kit.errors import DataError
-from ptv2kit.files import is_file, parse_json, write_atomically
+from ptv2kit.files import is_file, parse_json
 from ptv2kit.training.tensor_files import read_tensors
 
 FORMAT = "ptv2kit-prompt"
 FORMAT_VERSION = 1
 
 
-def save_prompt(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write `prompt.safetensors`, and `prompt.json` for people to read.
+def prompt_files(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, bytes]:
+    """The content of `prompt.safetensors`, and of `prompt.json` for people to read.
 
     The tensor file holds the facts and a checksum in its own header, so that one atomic write makes it whole.
 
     Args:
-        folder: is made if it is not there.
         tensors: the trained tensors, from `PromptedModel.inference_state`.
         facts: what else to keep; plain values.
     """
-    for name, content in prompt_files(tensors, facts).items():
-        write_atomically(folder / name, content)
-
-
-def prompt_files(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, bytes]:
-    """The content of `prompt.safetensors` and `prompt.json`; arguments as of `save_prompt`."""
     whole = {name: tensor.cpu() for name, tensor in tensors.items()}
     description = {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": digest(whole), **facts}
     return {
@@ -44,7 +37,7 @@ def prompt_files(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dic
 
 
 def load_prompt(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_prompt` wrote.
+    """Read the files of `prompt_files`.
 
     Returns:
         The tensors, and the facts with format and checksum.

@@ -380,19 +380,6 @@ def test_an_input_prompt_trains_all_its_parameters(encoder: Encoder) -> None:
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in prompt.parameters())
 
 
-def test_an_input_prompt_starts_between_words_and_answers() -> None:
-    words = torch.eye(12, 8)
-    prompt = InputPrompt(200, 8)
-    prompt.start_from_words(words, frequent=3)
-    assert set(map(tuple, prompt().tolist())) == set(map(tuple, words[:3].tolist()))
-    prompt.start_from_words(words, torch.tensor([5, 6]), frequent=3)
-    weights = prompt().detach()
-    assert_close(weights.sum(1), torch.ones(200))
-    assert (weights[:, :3].amax(1) > 0).all()
-    assert (weights[:, 5:7].amax(1) > 0).all()
-    assert not weights[:, [3, 4, 7]].any()
-
-
 def test_the_attention_is_known_without_a_pass() -> None:
     config = OriginalGlmConfig(**TINY)
     glm.register()

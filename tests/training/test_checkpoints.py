@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +11,19 @@ from safetensors.torch import load_file, save_file
 
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.files import write_atomically
-from ptv2kit.training.prompt_file import load_prompt, save_prompt
+from ptv2kit.training.prompt_file import load_prompt, prompt_files
 from tests.training.tiny import prepare_with
 
 TENSORS = {"prompt.layers.0": torch.arange(6.0).view(2, 3)}
 
 
+def write(folder: Path, tensors: dict[str, Any], facts: dict[str, Any]) -> None:
+    for name, content in prompt_files(tensors, facts).items():
+        write_atomically(folder / name, content)
+
+
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    save_prompt(tmp_path / "prompt", TENSORS, {"epoch": 3})
+    write(tmp_path / "prompt", TENSORS, {"epoch": 3})
     tensors, facts = load_prompt(tmp_path / "prompt")
     assert torch.equal(tensors["prompt.layers.0"], TENSORS["prompt.layers.0"])
     assert facts["epoch"] == 3
@@ -26,7 +32,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_only_trained_tensors_are_saved(backbone: Path, task_file: Path, tmp_path: Path) -> None:
     model = prepare_with(backbone, task_file).build_model()
-    save_prompt(tmp_path, model.inference_state(), {})
+    write(tmp_path, model.inference_state(), {})
     saved = load_file(tmp_path / "prompt.safetensors")
     assert sorted(saved) == ["head.linear.bias", "head.linear.weight", "prompt.layers.0", "prompt.layers.1"]
     assert sum(tensor.numel() for tensor in saved.values()) == model.parameter_count().trained
@@ -38,7 +44,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_torn_file_is_refused(tmp_path: Path) -> None:
-    save_prompt(tmp_path, TENSORS, {})
+    write(tmp_path, TENSORS, {})
     path = tmp_path / "prompt.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match="this file holds no whole tensors"):
@@ -46,7 +52,7 @@ def test_a_torn_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_edited_file_is_refused(tmp_path: Path) -> None:
-    save_prompt(tmp_path, TENSORS, {})
+    write(tmp_path, TENSORS, {})
     path = tmp_path / "prompt.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -56,7 +62,7 @@ def test_an_edited_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
-    save_prompt(tmp_path, TENSORS, {"format_version": 99})
+    write(tmp_path, TENSORS, {"format_version": 99})
     with pytest.raises(DataError, match="expected format ptv2kit-prompt 1"):
         load_prompt(tmp_path)
     save_file(TENSORS, tmp_path / "prompt.safetensors")
