@@ -16,11 +16,11 @@ from ptv2kit.models.checkpoints import load_tokenizer, silence_libraries
 from ptv2kit.spec.load import ResolvedRecipe, resolved_yaml
 from ptv2kit.spec.recipe import DEEP_METHODS
 from ptv2kit.training.console import duration, scores_table
-from ptv2kit.training.distributed import workers
 from ptv2kit.training.folder import RunFolder, require_writable
 from ptv2kit.training.initial import read_initial
 from ptv2kit.training.launch import end_with_parent, launch, launch_machines, local_processes
 from ptv2kit.training.prepare import choose_device, locate_data
+from ptv2kit.training.processes import workers
 from ptv2kit.training.results import Outcome
 from ptv2kit.training.resume import is_finished, unfinished_run
 from ptv2kit.training.run import Resume, train_recipe

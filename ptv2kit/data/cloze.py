@@ -15,13 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, final
-
-SoftId = int | None
-"""An id of the vocabulary, or None where a soft prompt's vector stands instead of a word embedding."""
-
-SOFT_PLACEHOLDER = 0
-"""Id that stands in `input_ids` where a soft prompt's vector will be put (official code)."""
+from typing import final
 
 
 @final
@@ -51,7 +45,7 @@ class Part:
         shortenable: whether tokens may be cut off at its end if the input is too long.
     """
 
-    ids: tuple[SoftId, ...]
+    ids: tuple[int, ...]
     shortenable: bool = False
 
 
@@ -64,16 +58,12 @@ class ClozeRow:
         input_ids: context, `sop`, and the answer without its last token.
         position_ids: two rows of the same length: positions, block positions.
         context_length: tokens of the context, which every token sees; the official code calls it `sep`. It is also the
-            index of `sop`, whose logits predict the first target.
-        target_ids: the answer; target i is predicted at index `context_length + i`. Empty without an answer.
-        soft_indices: where vectors of a soft prompt replace word embeddings.
+            index of `sop`, whose logits predict the first token of the answer.
     """
 
     input_ids: tuple[int, ...]
     position_ids: tuple[tuple[int, ...], tuple[int, ...]]
     context_length: int
-    target_ids: tuple[int, ...]
-    soft_indices: tuple[int, ...]
 
 
 def shorten(
@@ -118,27 +108,19 @@ def cut_off(
     return tuple(sides[0]), tuple(sides[1])
 
 
-def context_of(first: Sequence[Part], second: Sequence[Part], special: ClozeIds) -> tuple[SoftId, ...]:
+def context_of(first: Sequence[Part], second: Sequence[Part], special: ClozeIds) -> tuple[int, ...]:
     """The context: `[CLS]`, all parts, eos."""
     return (special.cls, *(number for part in (*first, *second) for number in part.ids), special.eos)
 
 
-def lay_out(
-    context: Sequence[SoftId],
-    answer: Sequence[int],
-    special: ClozeIds,
-    *,
-    mask: Literal["last", "first"] = "last",
-) -> ClozeRow:
-    """Put an answer behind its context.
+def lay_out(context: Sequence[int], answer: Sequence[int], special: ClozeIds) -> ClozeRow:
+    """Put an answer behind its context, at the position of the last mask.
 
     Args:
         context: from `[CLS]` to eos, with at least one mask.
         answer: tokens to predict; one for a verbalizer, several with `eop` last for a text, none for a prediction that
             starts at `sop`.
         special: ids of the special tokens.
-        mask: at which mask's position the answer stands if there are several: the last (official code), or the first
-            (the code published with the weights on the hub).
 
     Raises:
         ValueError: the context has no mask.
@@ -146,32 +128,10 @@ def lay_out(
     masked = [index for index, number in enumerate(context) if number in special.masks]
     if not masked:
         raise ValueError("a cloze input needs a mask where its answer belongs")
-    place = masked[-1] if mask == "last" else masked[0]
-    plain = plain_row(context)
     inputs = (special.sop, *answer[:-1])
-    return ClozeRow(
-        input_ids=(*plain.input_ids, *inputs),
-        position_ids=(
-            (*plain.position_ids[0], *([place] * len(inputs))),
-            (*plain.position_ids[1], *range(1, len(inputs) + 1)),
-        ),
-        context_length=plain.context_length,
-        target_ids=tuple(answer),
-        soft_indices=plain.soft_indices,
-    )
-
-
-def plain_row(context: Sequence[SoftId]) -> ClozeRow:
-    """A context alone, as a linear head takes it: no mask, no answer.
-
-    Args:
-        context: `[CLS] text eos` or `[CLS] text [SEP] pair eos`.
-    """
     length = len(context)
     return ClozeRow(
-        input_ids=tuple(SOFT_PLACEHOLDER if number is None else number for number in context),
-        position_ids=(tuple(range(length)), (0,) * length),
+        input_ids=(*context, *inputs),
+        position_ids=((*range(length), *[masked[-1]] * len(inputs)), (*[0] * length, *range(1, len(inputs) + 1))),
         context_length=length,
-        target_ids=(),
-        soft_indices=tuple(index for index, number in enumerate(context) if number is None),
     )

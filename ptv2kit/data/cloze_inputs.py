@@ -189,7 +189,7 @@ class ClozeInputs:
             for column, run in groupby(own, column_of):
                 parts[number].append(Part(tuple(run), shortenable=column is not None))
         left = cut_off(parts[0], parts[1], excess, self._subwords.max_length)
-        kept = {index for side in left for part in side for index in part.ids if index is not None}
+        kept = {index for side in left for part in side for index in part.ids}
         return [index for index, side in enumerate(whole.sides) if side is None or index in kept]
 
     def _columns(self, side: list[Piece], mask: str, number: int) -> list[tuple[int, int]]:

@@ -29,8 +29,6 @@ BIDIRECTIONAL = "ptv2kit_bidirectional"
 """The same attention under a mask that lets every token of a causal model see all others."""
 _PROBE = "ptv2kit_probe"
 _SLOT = "prompt_slot"
-_FAR = 1 << 24
-"""Tokens, more than any window has."""
 
 LayerPrompt = tuple[Tensor, Tensor]
 """Keys and values of one layer's prompt, each `[batch or 1, kv_heads, prompt_length, head_dim]`."""

@@ -37,7 +37,6 @@ class Trunk:
         self._names = [layer.name for layer in layers]
         self.depth = depth
         self._first = 0
-        self._above: tuple[str, ...] = ()
         self._mode: _Mode = "whole"
         self._states: Tensor | None = None
         self._copies = 1
@@ -62,14 +61,8 @@ class Trunk:
         self._first = places[self.depth][1]
         if self._first == 0:
             raise ConfigError(f"{self._kind}: the lowest prompted layer is in the first element of their layers")
-        self._above = tuple(f"{path}.{number}." for number in range(self._first, len(blocks)))
         for number, block in enumerate(blocks):
             block.forward = self._switched(number, block.forward)
-
-    @property
-    def above(self) -> tuple[str, ...]:
-        """How the names of parameters begin that belong to the layers above, which need not be known to compute it."""
-        return self._above
 
     def replace_by(self, states: Tensor | None) -> None:
         """Leave the trunk out of the coming passes and let `states` stand for its output; None: compute it.

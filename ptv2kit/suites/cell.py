@@ -16,8 +16,8 @@ from ptv2kit.spec.cells import Cell
 from ptv2kit.spec.merge import Setting
 from ptv2kit.spec.suite import keeps_tensors
 from ptv2kit.suites.folder import SuiteFolder
-from ptv2kit.training.distributed import Workers, workers
 from ptv2kit.training.launch import launch, local_processes
+from ptv2kit.training.processes import Workers, workers
 from ptv2kit.training.results import Outcome, first_metric
 from ptv2kit.training.run import Resume, train_recipe
 from ptv2kit.training.state import Log

@@ -7,25 +7,22 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, final
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.optim import AdamW
 
-from ptv2kit.errors import ConfigError, TrainingError, did_you_mean
+from ptv2kit.errors import ConfigError, did_you_mean
 from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.sharding import Sharding
 from ptv2kit.plan.memory import LIVE_PARAMETERS, PREFETCHED_PARAMETERS, REDUCE_BUCKET
 from ptv2kit.spec.recipe import Recipe
 from ptv2kit.training.parts import TaskPart
-from ptv2kit.training.processes import Alone, Group, Processes
+from ptv2kit.training.processes import Processes
 from ptv2kit.training.strategy import Replicated, Strategy
 from ptv2kit.training.zero import PartitionedOptimizer
 
@@ -61,63 +58,6 @@ _KNOWN = (
     "memory_breakdown",
     "seq_parallel_communication_data_type",
 )
-
-
-@final
-@dataclass(frozen=True)
-class Workers:
-    """The processes that an environment speaks of, as torchrun, DeepSpeed's launcher and `ptv2kit run` set it.
-
-    Args:
-        rank: of this process, from 0.
-        local_rank: on its machine.
-    """
-
-    rank: int
-    local_rank: int
-    size: int
-
-
-def workers(environment: Mapping[str, str] = os.environ) -> Workers | None:
-    """The workers that this process is one of; None if nothing started it as one.
-
-    Raises:
-        ConfigError: the environment says only half of it.
-    """
-    if "WORLD_SIZE" not in environment:
-        return None
-    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
-    if missing:
-        raise ConfigError(
-            f"WORLD_SIZE is set in the environment, but {' and '.join(missing)} not",
-            hint="start it with torchrun or deepspeed, which set all of them, or unset WORLD_SIZE",
-        )
-    return Workers(int(environment["RANK"]), int(environment["LOCAL_RANK"]), int(environment["WORLD_SIZE"]))
-
-
-@contextmanager
-def process_group(found: Workers | None, device: torch.device) -> Generator[Processes]:
-    """The processes that train together, for as long as the context lasts.
-
-    Args:
-        found: from `workers`.
-    """
-    if found is None or found.size == 1:
-        yield Alone()
-        return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=30))
-    try:
-        yield Group(device)
-    except RuntimeError as error:
-        if not isinstance(error, dist.DistBackendError) and "gloo" not in str(error):
-            raise
-        reason = str(error).strip().split("\n", 1)[0]
-        raise TrainingError(
-            f"process {found.rank} lost the others: {reason}", hint="--resume continues from the last checkpoint"
-        ) from error
-    finally:
-        dist.destroy_process_group()
 
 
 def check_strategy(recipe: Recipe, spec: BackboneSpec, chosen: Chosen, size: int) -> None:
@@ -305,6 +245,8 @@ def start_deepspeed(device: torch.device, size: int) -> None:
     for handler in logger.handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)  # stdout carries results
+    if device.type == "cuda":
+        os.environ["LOCAL_RANK"] = str(torch.cuda.current_device())  # DeepSpeed takes the GPU of this number
     if device.type == "cpu":
         # Messages through shared memory would be compiled first, for minutes; gloo serves.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

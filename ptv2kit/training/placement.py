@@ -12,8 +12,9 @@ from rich.console import Console
 
 from ptv2kit.plan.memory import choose_strategy, decide, largest_micro_batch, measure
 from ptv2kit.plan.plan import task_shape
-from ptv2kit.training.distributed import Chosen, Workers, check_strategy
+from ptv2kit.training.distributed import Chosen, check_strategy
 from ptv2kit.training.prepare import Prepared
+from ptv2kit.training.processes import Workers
 
 
 @final

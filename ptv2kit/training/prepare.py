@@ -31,6 +31,7 @@ from ptv2kit.spec.recipe import Recipe
 from ptv2kit.spec.sources import HubSource, JsonlSource, Splits
 from ptv2kit.spec.task import AnyTask
 from ptv2kit.training.compilation import require_compiler
+from ptv2kit.training.processes import workers
 
 
 @final
@@ -135,14 +136,25 @@ def _as_splits(files: Mapping[str, str], seed: int) -> Splits:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of `train.device`.
+    """The device of `train.device`; of several processes on a machine each has a GPU of its own.
 
     Raises:
-        ConfigError: a GPU was asked for and there is none.
+        ConfigError: a GPU was asked for and there is none, or there are fewer than processes.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("train.device is cuda, but torch finds no GPU", hint="set train.device to auto or cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    found, gpus = workers(), torch.cuda.device_count()
+    if found is None:
+        return torch.device("cuda")
+    place = 0 if gpus == 1 else found.local_rank  # a scheduler may show each process its own GPU alone
+    if place >= gpus:
+        raise ConfigError(
+            f"process {found.rank} is number {place + 1} on its machine, where torch finds {gpus} GPUs",
+            hint="start as many processes as there are GPUs",
+        )
+    return torch.device("cuda", place)
 
 
 def check_backbone(recipe: Recipe, task: AnyTask) -> tuple[BackboneSpec, int]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, final
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from ptv2kit.errors import ConfigError, TrainingError
 
 
 class Processes(ABC):
@@ -109,3 +116,63 @@ class Group(Processes):
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+
+@final
+@dataclass(frozen=True)
+class Workers:
+    """The processes that an environment speaks of, as torchrun, DeepSpeed's launcher and `ptv2kit run` set it.
+
+    Args:
+        rank: of this process, from 0.
+        local_rank: on its machine, which decides which GPU is its own.
+        size: how many there are.
+    """
+
+    rank: int
+    local_rank: int
+    size: int
+
+
+def workers(environment: Mapping[str, str] = os.environ) -> Workers | None:
+    """The workers that this process is one of; None if nothing started it as one.
+
+    Raises:
+        ConfigError: the environment says only half of it.
+    """
+    if "WORLD_SIZE" not in environment:
+        return None
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
+    if missing:
+        raise ConfigError(
+            f"WORLD_SIZE is set in the environment, but {' and '.join(missing)} not",
+            hint="start it with torchrun or deepspeed, which set all of them, or unset WORLD_SIZE",
+        )
+    return Workers(int(environment["RANK"]), int(environment["LOCAL_RANK"]), int(environment["WORLD_SIZE"]))
+
+
+@contextmanager
+def process_group(found: Workers | None, device: torch.device) -> Generator[Processes]:
+    """The processes that train together, for as long as the context lasts.
+
+    Args:
+        found: from `workers`.
+    """
+    if found is None or found.size == 1:
+        yield Alone()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # that of collectives, and of all that names no device
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    try:
+        yield Group(device)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistBackendError) and "gloo" not in str(error):
+            raise
+        reason = str(error).strip().split("\n", 1)[0]
+        raise TrainingError(
+            f"process {found.rank} lost the others: {reason}", hint="--resume continues from the last checkpoint"
+        ) from error
+    finally:
+        dist.destroy_process_group()

@@ -20,14 +20,14 @@ from ptv2kit.spec.load import ResolvedRecipe
 from ptv2kit.training.card import model_card
 from ptv2kit.training.compilation import compile_backbone
 from ptv2kit.training.console import RowsConsole, TrainingConsole
-from ptv2kit.training.distributed import Workers, prepare_strategy, process_group
+from ptv2kit.training.distributed import prepare_strategy
 from ptv2kit.training.evaluate import evaluate
 from ptv2kit.training.folder import RunFolder, require_writable, run_key
 from ptv2kit.training.initial import read_initial
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.placement import memory_advice, place
 from ptv2kit.training.prepare import Prepared, build_models, prepare_tasks
-from ptv2kit.training.processes import Processes
+from ptv2kit.training.processes import Processes, Workers, process_group
 from ptv2kit.training.prompt_file import load_prompt
 from ptv2kit.training.request import request_of, write_request
 from ptv2kit.training.results import Outcome, TaskOutcome, first_metric

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptv2kit.data.cloze import ClozeIds, ClozeRow, Part, context_of, lay_out, plain_row, shorten
+from ptv2kit.data.cloze import ClozeIds, ClozeRow, Part, context_of, lay_out, shorten
 from ptv2kit.models.glm.tokenizer import build_tokenizer
 
 MASK = "[MASK]"
@@ -112,32 +112,26 @@ def tokenizer(shared: Path) -> Any:
 def inputs_of(row: dict[str, Any]) -> Iterator[tuple[ClozeRow, list[list[int]]]]:
     """Each input of a golden row, and the answers that all lead to it: verbalizers share one input."""
     if isinstance(row["input_ids"][0], int):
-        several = [(row["input_ids"], row["position_ids"], row["sep"], row["prompt_pos"])]
+        several = [(row["input_ids"], row["position_ids"], row["sep"])]
         single = row["task"] in SINGLE_TOKEN
         answers = [[[number] for number in row["target_ids"]] if single else [row["target_ids"]]]
     else:
-        soft = row.get("prompt_pos", [[]] * len(row["input_ids"]))  # COPA's pattern 2 has no such field
-        several = list(zip(row["input_ids"], row["position_ids"], row["sep"], soft, strict=True))
+        several = list(zip(row["input_ids"], row["position_ids"], row["sep"], strict=True))
         answers = [[target] for target in row["target_ids"]]
-    for (ids, (first, second), sep, soft), of_input in zip(several, answers, strict=True):
-        yield ClozeRow(tuple(ids), (tuple(first), tuple(second)), sep, (), tuple(soft)), of_input
+    for (ids, (first, second), sep), of_input in zip(several, answers, strict=True):
+        yield ClozeRow(tuple(ids), (tuple(first), tuple(second)), sep), of_input
 
 
 def test_every_golden_row_follows_from_its_context_and_answer(golden: dict[str, Any]) -> None:
     checked = 0
     for row in golden["cloze"]:
         for expected, answers in inputs_of(row):
-            context: list[int | None] = list(expected.input_ids[: expected.context_length])
-            for index in expected.soft_indices:
-                assert context[index] == 0
-                context[index] = None
+            context = expected.input_ids[: expected.context_length]
             for answer in answers:
                 made = lay_out(context, answer, SPECIAL)
-                assert made.target_ids == tuple(answer)
                 assert (made.input_ids, made.position_ids) == (expected.input_ids, expected.position_ids)
                 assert made.context_length == expected.context_length
                 assert made.input_ids[made.context_length] == SPECIAL.sop
-                assert made.soft_indices == expected.soft_indices
         checked += 1
     assert checked == 101
 
@@ -185,17 +179,6 @@ def test_long_inputs_are_shortened_like_the_official_ones(golden: dict[str, Any]
         assert len(made.input_ids) == row["seq_length"]
 
 
-def test_a_classifiers_positions(golden: dict[str, Any]) -> None:
-    for row in golden["classifier"]:
-        several = isinstance(row["input_ids"][0], list)
-        names = ("input_ids", "position_ids", "sep")
-        rows = zip(*(row[name] for name in names), strict=True) if several else [tuple(row[name] for name in names)]
-        for ids, positions, sep in rows:
-            made = plain_row(ids)
-            assert (list(made.input_ids), [list(line) for line in made.position_ids]) == (ids, positions)
-            assert made.context_length == sep
-
-
 def test_the_published_codes_packed_choices_are_these_rows(golden: dict[str, Any], tokenizer: Any) -> None:
     # It puts all choices of an example behind one context; each sees the context and itself, as a row of its own does.
     packed = golden["hf_mixin"]["multiple_choice"]
@@ -204,7 +187,7 @@ def test_the_published_codes_packed_choices_are_these_rows(golden: dict[str, Any
         ids, positions = packed["input_ids"][example], packed["position_ids"][example]
         (visible,) = packed["attention_mask"][example]
         for answer, places in zip(packed["choice_ids"][example], packed["choice_indices"][example], strict=True):
-            made = lay_out(context, answer, SPECIAL, mask="first")
+            made = lay_out(context, answer, SPECIAL)
             own = range(made.context_length, len(made.input_ids))
             assert [ids[place] for place in places] == [made.input_ids[index] for index in own]
             for line in (0, 1):
@@ -219,22 +202,21 @@ def test_the_published_codes_generation_targets_are_these_rows(golden: dict[str,
     padded = len(mixin["encode"]["input_ids"][0])
     for example, (text, target) in enumerate(zip(mixin["texts"], mixin["targets"], strict=True)):
         answer = [*tokenizer(target, add_special_tokens=False).input_ids, EOP]
-        made = lay_out(tokenizer(text).input_ids, answer, SPECIAL, mask="first")
+        made = lay_out(tokenizer(text).input_ids, answer, SPECIAL)
         scored = slice(padded, padded + len(answer))
         rows = {name: rows[example] for name, rows in mixin["generation_with_targets"].items()}
         assert rows["input_ids"][scored] == list(made.input_ids[made.context_length :])
-        assert rows["labels"][scored] == list(made.target_ids)
+        assert rows["labels"][scored] == answer
         for line in (0, 1):
             assert rows["position_ids"][line][scored] == list(made.position_ids[line][made.context_length :])
-        start = lay_out(tokenizer(text).input_ids, [], SPECIAL, mask="first")
+        start = lay_out(tokenizer(text).input_ids, [], SPECIAL)
         assert mixin["generation"]["input_ids"][example][padded:] == [start.input_ids[-1]]
         assert mixin["generation"]["position_ids"][example][0][padded] == start.position_ids[0][-1]
 
 
-def test_of_several_masks_the_last_or_the_first_counts() -> None:
+def test_of_several_masks_the_last_counts() -> None:
     context = [SPECIAL.cls, 50260, 7, 50264, SPECIAL.eos]
     assert lay_out(context, [8, 9], SPECIAL).position_ids == ((0, 1, 2, 3, 4, 3, 3), (0, 0, 0, 0, 0, 1, 2))
-    assert lay_out(context, [8, 9], SPECIAL, mask="first").position_ids[0] == (0, 1, 2, 3, 4, 1, 1)
 
 
 def test_a_context_without_a_mask_is_an_error() -> None:

@@ -1,0 +1,61 @@
+"""Which GPU a process computes on; the GPUs here are told of, not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from ptv2kit.errors import ConfigError
+from ptv2kit.training.prepare import choose_device
+from ptv2kit.training.processes import process_group, workers
+
+
+@pytest.fixture
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+
+
+def start(monkeypatch: pytest.MonkeyPatch, *, rank: int, local_rank: int) -> None:
+    """The environment of one of eight processes on two machines, as torchrun makes it."""
+    values = {"RANK": rank, "LOCAL_RANK": local_rank, "WORLD_SIZE": 8, "MASTER_ADDR": "first", "MASTER_PORT": 29500}
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("auto") == torch.device("cuda")
+    for rank in range(8):
+        start(monkeypatch, rank=rank, local_rank=rank % 4)
+        assert choose_device("auto") == choose_device("cuda") == torch.device("cuda", rank % 4)
+        assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    start(monkeypatch, rank=6, local_rank=4)
+    with pytest.raises(ConfigError, match="process 6 is number 5 on its machine, where torch finds 4 GPUs"):
+        choose_device("auto")
+
+
+def test_a_process_that_is_shown_one_gpu_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    start(monkeypatch, rank=3, local_rank=3)
+    assert choose_device("auto") == torch.device("cuda", 0)
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_collectives_run_on_the_gpu_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(device))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: calls.append(backend))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("end"))
+    start(monkeypatch, rank=5, local_rank=1)
+    with process_group(workers(), choose_device("auto")):
+        pass
+    assert calls == [torch.device("cuda", 1), "nccl", "end"]
