@@ -43,4 +43,7 @@ class OneAhead(Generic[Key, Made]):
 
 def ready_for(batch: Batch, device: torch.device) -> Batch:
     """A batch that `to` can bring to `device` while that computes: for a GPU in page-locked memory."""
-    return batch.pinned() if device.type == "cuda" else batch
+    if device.type != "cuda":
+        return batch
+    with torch.cuda.device(device):  # a fresh thread would take memory of the first GPU, whichever the process has
+        return batch.pinned()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
@@ -55,17 +56,24 @@ def test_what_goes_wrong_is_raised_where_it_is_asked_for() -> None:
 def test_a_batch_is_pinned_only_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU is asked: what would be page-locked is noted."""
     pinned: list[torch.Tensor] = []
+    devices: list[torch.device] = []
+
+    def entered(device: torch.device) -> AbstractContextManager[None]:
+        devices.append(device)
+        return nullcontext()
 
     def pin(tensor: torch.Tensor) -> torch.Tensor:
         pinned.append(tensor)
         return tensor.clone()
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.cuda, "device", entered)
     cloze = {"answer_ids": torch.ones(2, 1)}
     batch = Batch(torch.ones(2, 3), torch.ones(2, 3), None, torch.ones(2), cloze, torch.ones(2, 3, 4))
     assert ready_for(batch, torch.device("cpu")) is batch
-    ready = ready_for(batch, torch.device("cuda"))
+    ready = ready_for(batch, torch.device("cuda", 3))
     assert len(pinned) == 5
+    assert devices == [torch.device("cuda", 3)]
     assert ready.token_type_ids is None
     assert ready.inputs().keys() == batch.inputs().keys()
     assert all(torch.equal(tensor, batch.inputs()[name]) for name, tensor in ready.inputs().items())
