@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Any, Literal, final
 
 from transformers import PreTrainedTokenizerBase
@@ -100,10 +101,6 @@ class Window:
     spans: tuple[tuple[int, int] | None, ...]
 
 
-_WORDS_KEPT = 1 << 16
-"""Most words whose sub-words a tokenizer remembers."""
-
-
 @final
 class UnusableTokenError(ValueError):
     """A token that the tokenizer has and the backbone has no embedding for."""
@@ -133,8 +130,6 @@ class Subwords:
         added = tokenizer.num_special_tokens_to_add
         # A tokenizer of a decoder puts nothing between two texts; they must not run into each other.
         self._joint = "" if added(pair=True) > added(pair=False) else "\n"
-        # A tokenizer cuts each word alone where a text is given as words, so that a word is cut once for all rows.
-        self._cut = lru_cache(maxsize=_WORDS_KEPT)(partial(_cut, tokenizer))
 
     @property
     def pad_id(self) -> int:
@@ -217,11 +212,11 @@ class Subwords:
         Raises:
             ValueError: the appended word has no sub-word, or leaves no room for the sentence.
         """
-        tail = list(self._cut(appended))
+        tail = list(_cut(self._tokenizer, appended))
         if not tail:
             raise ValueError(f"the appended word {appended!r} has no sub-word")
         if separator is not None:
-            tail = [*self._cut(separator), *tail]
+            tail = [*_cut(self._tokenizer, separator), *tail]
         elif self._tokenizer.sep_token_id is None:
             tail = [*self._pieces("\n"), *tail]
         else:
@@ -283,24 +278,17 @@ class Subwords:
 
     def _encode_words(self, words: Sequence[str], room: int) -> Encoding:
         """Words that are already split, in at most `room` ids."""
-        own = partial(
-            self._encode, [list(words)], truncation="longest_first", is_split_into_words=True, max_length=room
-        )
-        if self._frame is None:
-            return own()
-        before, after, segment = self._frame
-        ids = list(before)
-        places: list[int | None] = [None] * len(before)
-        for place, word in enumerate(words):
-            pieces = self._cut(word)
-            ids += pieces
-            places += [place] * len(pieces)
-        ids += after
-        if not ids or len(ids) > room:
-            return own()
-        self._require_embeddings(ids)
-        segments = None if segment is None else (segment,) * len(ids)
-        return Encoding(tuple(ids), segments, (*places, *[None] * len(after)), False)
+        pieces = [_cut(self._tokenizer, word) for word in words]
+        if self._frame is not None:
+            before, after, segment = self._frame
+            length = len(before) + sum(map(len, pieces)) + len(after)
+            if 0 < length <= room:
+                ids = (*before, *chain.from_iterable(pieces), *after)
+                inner = (place for place, of_word in enumerate(pieces) for _ in of_word)
+                self._require_embeddings(ids)
+                segments = None if segment is None else (segment,) * length
+                return Encoding(ids, segments, (*[None] * len(before), *inner, *[None] * len(after)), False)
+        return self._encode([list(words)], truncation="longest_first", is_split_into_words=True, max_length=room)
 
     @cached_property
     def _frame(self) -> tuple[tuple[int, ...], tuple[int, ...], int | None] | None:
@@ -374,10 +362,12 @@ class Subwords:
         )
 
 
+@lru_cache(maxsize=1 << 16)
 def _cut(tokenizer: Any, word: str) -> tuple[int, ...]:
     """The sub-words of a word, without special tokens.
 
-    The tokenizer's own call prepares for a whole text, which takes ten times as long as the cutting of a word.
+    A tokenizer cuts each word alone where a text is given as words, so that a word is cut once for all rows, and for
+    all runs that share the tokenizer. Its own call prepares for a whole text, which takes ten times as long.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
