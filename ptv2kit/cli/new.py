@@ -19,7 +19,7 @@ from ptv2kit.files import write_atomically
 from ptv2kit.spec.catalog import find_file
 from ptv2kit.spec.load import load_recipe, load_task
 from ptv2kit.spec.sources import SHARE, ConllSource, JsonlSource, ParquetSource, Splits, TableSource
-from ptv2kit.spec.task import AnyTask, Iob2Task, SpansTask
+from ptv2kit.spec.task import AnyTask
 from ptv2kit.spec.yaml import quoted
 
 _LOOKED_AT = 100_000
@@ -103,10 +103,13 @@ def _recipe_text(name: str, path: Path, task: AnyTask, backbone: str, target: Pa
     """The recipe; the values of the embedded backbone are those of `docs/results-mini.md`, the others the paper's most
     frequent ones."""
     prompt, train = "{length: 16, dropout: 0.1}", "epochs: 30, batch_size: 16, learning_rate: 7e-3"
-    dropout = ""
+    settings = ""
     if backbone == "mini":
-        rate = "4e-2" if isinstance(task, Iob2Task | SpansTask) else "2e-2"
-        prompt, dropout = "{length: 32, init: tokens, positions: unshifted}", ", dropout: 0.0, attention_dropout: 0.0"
+        unit, _ = task.logits()
+        rate = "4e-2" if unit == "token" else "2e-2"
+        pooled = unit not in ("token", "start_end")  # the pooler of MiniLM was never trained for sentences
+        prompt = f"{{length: {16 if pooled else 32}, dropout: 0.0, init: tokens, positions: unshifted}}"
+        settings = f", dropout: 0.0, attention_dropout: 0.0{', pooling: mean' if pooled else ''}"
         train = (
             f"epochs: 8, batch_size: 4, learning_rate: {rate}, head_learning_rate: 5e-3, betas: [0.9, 0.95], "
             "warmup_ratio: 0.1"
@@ -116,7 +119,7 @@ def _recipe_text(name: str, path: Path, task: AnyTask, backbone: str, target: Pa
             f"recipe: {name}",
             'description: ""',
             f"task: {_path(path, target)}",
-            f"backbone: {{name: {json.dumps(backbone)}{dropout}}}",
+            f"backbone: {{name: {json.dumps(backbone)}{settings}}}",
             "method: p_tuning_v2           # compare: fine_tuning, lora, linear_probe, prompt_tuning",
             f"prompt: {prompt}  # easy tasks need 8 to 20, tagging and answers 64 and more",
             f"train: {{{train}}}  # search the learning rate first: 1e-3 to 1e-1",

@@ -11,11 +11,12 @@ import pytest
 from ptv2kit.cli.main import main
 from ptv2kit.data.rows import Row
 from ptv2kit.data.templates import task_rows
-from ptv2kit.spec.load import load_task
+from ptv2kit.spec.load import load_recipe, load_task
 from ptv2kit.spec.task import scheme_of
 from tests.projects import Project, project, read_json
 
 __all__ = ["project"]
+ROOT = Path(__file__).parents[2]
 PASSAGE = "ada met alan in paris"
 ROWS: dict[str, list[dict[str, Any]]] = {
     "classes": [
@@ -64,6 +65,17 @@ def test_what_is_proposed_trains(project: Project, backbone: Path, scheme: str) 
     results = json.loads(out[out.index("{") :])
     assert set(results["metrics"]) == {"validation", "test"}
     assert read_json(Path(results["run"]) / "results.json")["status"] == "finished"
+
+
+@pytest.mark.parametrize(("scheme", "like"), [("classes", "sst2"), ("iob2", "wikigold"), ("start_end", "squad")])
+def test_a_recipe_for_the_embedded_backbone_is_like_the_shipped_ones(project: Project, scheme: str, like: str) -> None:
+    write(project.folder, "rows.jsonl", ROWS[scheme])
+    assert main(["new", "task", "rows.jsonl", "--validation", "rows.jsonl"]) == 0
+    assert main(["new", "recipe", "rows.yaml", "--to", "new.yaml"]) == 0
+    new = load_recipe(project.folder / "new.yaml").recipe
+    shipped = load_recipe(ROOT / "recipes" / f"mini-{like}.yaml").recipe
+    assert (new.backbone, new.prompt) == (shipped.backbone, shipped.prompt)
+    assert new.train.model_copy(update={"epochs": shipped.train.epochs}) == shipped.train
 
 
 def test_tables_numbers_and_encodings(project: Project) -> None:
