@@ -202,6 +202,16 @@ def test_the_number_of_a_bar_is_legible_whatever_its_height() -> None:
     assert colour("2.0") != "#ffffff"
 
 
+def test_more_bars_than_colours_are_hatched() -> None:
+    """Eight have a colour of their own; the ninth looks otherwise than the first, in the bar and in the legend."""
+    for count, hatched in ((8, 0), (9, 2)):
+        names = tuple(f"m{index}" for index in range(count))
+        series = tuple(Series(name, (Point(0, "rte", Stat(70.0, None, 1), None),)) for name in names)
+        chart = Chart("c", "c", "bars", "task", "linear", names, (Panel("", "accuracy", series),))
+        drawn = draw(chart)["c.svg"].decode()
+        assert len(re.findall(r"fill: url\(#h\w+\)", drawn)) == hatched
+
+
 def test_figure_1_of_the_kept_study_names_backbones_as_its_suite_does(
     tmp_path: Path,
 ) -> None:

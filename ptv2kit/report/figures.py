@@ -18,6 +18,7 @@ _MARKS = ("o", "s", "^", "v")
 _LINES = ("-", "--", ":", "-.")
 _ACROSS = 4
 _TITLE = 44  # letters in a line
+_HATCHES = ("///", "...", "xxx")
 
 
 def draw(chart: Chart) -> dict[str, bytes]:
@@ -113,13 +114,18 @@ def _draw_bars(axes: Axes, chart: Chart, panel: Panel) -> None:
     for members in groups.values():
         for order, (name, point) in enumerate(members):
             x, spread = left + order, point.stat.deviation or 0.0
-            colour = _COLOURS[chart.names.index(name) % len(_COLOURS)]
+            again, index = divmod(chart.names.index(name), len(_COLOURS))
+            colour = _COLOURS[index]
             bars: Any = {"label": _plain(name), "color": colour, "capsize": 2, "error_kw": {"linewidth": 0.8}}
+            if again:  # a colour that another method has already
+                bars |= {"hatch": _HATCHES[(again - 1) % len(_HATCHES)], "edgecolor": "white", "linewidth": 0}
             axes.bar([x], [point.stat.mean], 0.85, yerr=[spread] if spread else None, **bars)
             # At the foot, where neither the deviation nor the paper's mark can cover it; above a bar that is too short.
             short = point.stat.mean - lowest < 0.16 * (highest - lowest)
             at: tuple[float, float] = (x, point.stat.mean + spread if short else lowest)
             look: Any = {"rotation": 90, "color": colour if short else "white", "weight": "bold", "size": 7}
+            if again and not short:
+                look["bbox"] = {"facecolor": colour, "edgecolor": "none", "pad": 1.0}
             axes.annotate(
                 f"{point.stat.mean:.1f}", at, (0, 3), textcoords="offset points", ha="center", va="bottom", **look
             )
