@@ -370,6 +370,8 @@ def _cut(tokenizer: Any, word: str) -> tuple[int, ...]:
     all runs that share the tokenizer. Its own call prepares for a whole text, which takes ten times as long.
     """
     backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
+    if backend.truncation is not None:  # left by a call for a text
+        backend.no_truncation()
+    if backend.padding is not None:
+        backend.no_padding()
     return tuple(backend.encode([word], is_pretokenized=True, add_special_tokens=False).ids)

@@ -39,7 +39,6 @@ class Trunk:
         self._first = 0
         self._mode: _Mode = "whole"
         self._states: Tensor | None = None
-        self._copies = 1
         self._beside: dict[int, tuple[Any, ...] | None] = {}
 
     def install(self) -> None:

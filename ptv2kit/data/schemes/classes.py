@@ -63,7 +63,6 @@ class Scheme(LabelScheme):
     def __init__(self, task: ClassesTask, subwords: Subwords, train_rows: Iterable[Row]) -> None:
         self._task = task
         self._subwords = subwords
-        self._open = task.labels.names == "from_train"
         self._names = self._find_names(train_rows)
         for key, named in (("positive", task.labels.positive), ("negative", task.labels.negative)):
             if named is not None and named not in self._names:

@@ -48,7 +48,6 @@ class Scheme(LabelScheme):
         self._task = task
         self._subwords = subwords
         self._names = self._find_names(train_rows)
-        self._index = {name: index for index, name in enumerate(self._names)}
 
     @property
     def unit(self) -> Unit:
