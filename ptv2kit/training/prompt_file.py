@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ptv2kit.errors import DataError
-from ptv2kit.files import is_file, parse_json
+from ptv2kit.files import parse_json
 from ptv2kit.training.tensor_files import read_tensors
 
 FORMAT = "ptv2kit-prompt"
@@ -46,7 +47,7 @@ def load_prompt(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         DataError: the file is missing, is not what it should be, or does not match its checksum.
     """
     path = folder / "prompt.safetensors"
-    if not is_file(path):
+    if not os.path.lexists(path):
         hint = "a run keeps it when its first epoch is evaluated; suites may keep scores only"
         raise DataError("there is no trained prompt", location=str(folder), hint=hint)
     tensors, header = read_tensors(path)
