@@ -137,7 +137,8 @@ def test_kept_outputs_train_as_computed_ones(folders: dict[str, Path], family: s
     assert len(notes) == 1
     assert notes[0].startswith("the outputs of layer 1 are kept in memory: ")
     assert found[0] == pytest.approx(expected[0], rel=1e-4, abs=1e-5)
-    assert found[1] == expected[1]
+    # A correlation moves with the last bits of what is predicted.
+    assert list(found[1]) == [pytest.approx(scores, abs=0.01) for scores in expected[1]]
 
 
 @pytest.mark.slow
