@@ -157,6 +157,10 @@ def process_group(found: Workers | None, device: torch.device) -> Generator[Proc
 
     Args:
         found: from `workers`.
+        device: of this process, as `choose_device` gives it: a GPU has its number.
+
+    Raises:
+        TrainingError: another process was lost.
     """
     if found is None or found.size == 1:
         yield Alone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from ptv2kit.errors import ConfigError
+from ptv2kit.training.distributed import start_deepspeed
 from ptv2kit.training.prepare import choose_device
 from ptv2kit.training.processes import process_group, workers
 
@@ -59,3 +61,14 @@ def test_collectives_run_on_the_gpu_of_the_process(monkeypatch: pytest.MonkeyPat
     with process_group(workers(), choose_device("auto")):
         pass
     assert calls == [torch.device("cuda", 1), "nccl", "end"]
+
+
+def test_deepspeed_takes_the_same_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes by the environment, which says 3 where the process is shown one GPU alone."""
+    deepspeed = pytest.importorskip("deepspeed")
+    told: list[str] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(deepspeed, "init_distributed", lambda backend, verbose: told.append(os.environ["LOCAL_RANK"]))
+    start(monkeypatch, rank=3, local_rank=3)
+    start_deepspeed(torch.device("cuda", 0), 8)
+    assert told == ["0"]
