@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -384,3 +385,21 @@ def test_the_attention_is_known_without_a_pass() -> None:
     config = OriginalGlmConfig(**TINY)
     glm.register()
     assert attention_plan(config) == find_attention(config)
+
+
+def test_a_classifiers_positions_are_those_of_the_official_encoder(shared: Path) -> None:
+    """They are left to the model, which gives the same for the golden ones."""
+    golden = json.loads((shared / "parity" / "glm" / "tokenization.json").read_text())
+    model = OriginalGlmModel(OriginalGlmConfig(**{**TINY, "max_sequence_length": 512})).eval()
+    checked = 0
+    for row in golden["classifier"]:
+        several = isinstance(row["input_ids"][0], list)
+        for ids, positions in zip(
+            *((row[name] if several else [row[name]]) for name in ("input_ids", "position_ids")), strict=True
+        ):
+            inputs = torch.tensor([ids]) % model.config.vocab_size
+            with torch.no_grad():
+                expected = model(input_ids=inputs, position_ids=torch.tensor([positions])).last_hidden_state
+                assert_close(model(input_ids=inputs).last_hidden_state, expected)
+            checked += 1
+    assert checked
