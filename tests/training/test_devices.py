@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -65,10 +68,13 @@ def test_collectives_run_on_the_gpu_of_the_process(monkeypatch: pytest.MonkeyPat
 
 def test_deepspeed_takes_the_same_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes by the environment, which says 3 where the process is shown one GPU alone."""
-    deepspeed = pytest.importorskip("deepspeed")
     told: list[str] = []
+    library, utils = ModuleType("deepspeed"), ModuleType("deepspeed.utils")
+    library.__dict__["init_distributed"] = lambda backend, verbose: told.append(os.environ["LOCAL_RANK"])
+    utils.__dict__["logger"] = logging.getLogger("told")
+    monkeypatch.setitem(sys.modules, "deepspeed", library)
+    monkeypatch.setitem(sys.modules, "deepspeed.utils", utils)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(deepspeed, "init_distributed", lambda backend, verbose: told.append(os.environ["LOCAL_RANK"]))
     start(monkeypatch, rank=3, local_rank=3)
     start_deepspeed(torch.device("cuda", 0), 8)
     assert told == ["0"]
