@@ -14,7 +14,7 @@ from ptv2kit.data.sources import SplitData
 from ptv2kit.errors import DataError, Problem
 
 _SHOWN = 20
-_REPORT_EVERY = 500
+_AT_ONCE = 500
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many rows are done, and how many there are."""
@@ -74,8 +74,9 @@ def encode_split(scheme: LabelScheme, data: SplitData, progress: Progress) -> En
     problems: list[Problem] = []
     kept: list[Row] = []
     for index, row in enumerate(data.rows):
-        if index % _REPORT_EVERY == 0:
+        if index % _AT_ONCE == 0:
             progress(f"encoding {data.name}", index, len(data.rows))
+            scheme.read_ahead(data.rows[index : index + _AT_ONCE])
         try:
             features += scheme.encode(row, len(kept))
             kept.append(row)

@@ -130,6 +130,8 @@ class Subwords:
         added = tokenizer.num_special_tokens_to_add
         # A tokenizer of a decoder puts nothing between two texts; they must not run into each other.
         self._joint = "" if added(pair=True) > added(pair=False) else "\n"
+        self._texts_ahead: dict[tuple[str, str | None, str], Encoding] = {}
+        self._windows_ahead: dict[tuple[str, str, int], list[Window]] = {}
 
     @property
     def pad_id(self) -> int:
@@ -193,9 +195,34 @@ class Subwords:
         Raises:
             ValueError: the side that is not to be shortened is too long alone.
         """
+        ahead = self._texts_ahead.get((text, pair, shorten))
+        return self._encode_texts([(text, pair)], shorten)[0] if ahead is None else ahead
+
+    def encode_texts_ahead(
+        self, texts: Sequence[tuple[str, str | None]], shorten: Literal["longest", "text", "pair"]
+    ) -> None:
+        """Encode texts, or pairs, in one call with all threads of the tokenizer, and keep them for `encode_texts`.
+
+        Those of the last call are kept. If one of them is at fault, none is: `encode_texts` then says which.
+        """
+        self._texts_ahead = {}
+        if not texts:
+            return
+        try:
+            encodings = self._encode_texts(texts, shorten)
+        except ValueError:
+            return
+        self._texts_ahead = {(*of_row, shorten): encoding for of_row, encoding in zip(texts, encodings, strict=True)}
+
+    def _encode_texts(
+        self, texts: Sequence[tuple[str, str | None]], shorten: Literal["longest", "text", "pair"]
+    ) -> list[Encoding]:
+        """Texts, or pairs, of one task: either all of them are pairs or none is."""
         truncation = {"longest": "longest_first", "text": "only_first", "pair": "only_second"}[shorten]
-        texts = [text] if pair is None else [text + self._joint, pair]
-        return self._encode(texts, truncation="longest_first" if pair is None else truncation)
+        if texts[0][1] is None:
+            return self._encode([[text for text, _ in texts]], truncation="longest_first")
+        sides = [[text + self._joint for text, _ in texts], [pair for _, pair in texts]]
+        return self._encode(sides, truncation=truncation)
 
     def encode_words(self, words: Sequence[str]) -> Encoding:
         """Words that are already split."""
@@ -242,19 +269,40 @@ class Subwords:
         Raises:
             ValueError: the question leaves a window no more than `stride` sub-words of the passage.
         """
-        room = (
-            self._max_length
-            - len(self._pieces(question + self._joint))
-            - self._tokenizer.num_special_tokens_to_add(pair=True)
-        )
+        ahead = self._windows_ahead.get((question, context, stride))
+        if ahead is not None:
+            return ahead
+        [room] = self._rooms([question])
         if room <= stride and len(self._pieces(context)) > room:
             raise ValueError(
                 f"the question leaves {max(0, room)} of {self._max_length} sub-words to the passage, "
                 f"but neighbouring windows share {stride}"
             )
+        return self._encode_windows([(question, context)], stride)[0]
+
+    def encode_windows_ahead(self, texts: Sequence[tuple[str, str]], stride: int) -> None:
+        """Encode questions and passages as `encode_texts_ahead` does, and keep them for `encode_windows`."""
+        self._windows_ahead = {}
+        if not texts or min(self._rooms([question for question, _ in texts])) <= stride:
+            return
+        try:
+            windows = self._encode_windows(texts, stride)
+        except UnusableTokenError:
+            return
+        self._windows_ahead = {(*of_row, stride): found for of_row, found in zip(texts, windows, strict=True)}
+
+    def _rooms(self, questions: Sequence[str]) -> list[int]:
+        """How many sub-words each question leaves to a passage."""
+        asked = [question + self._joint for question in questions]
+        pieces = self._tokenizer(asked, add_special_tokens=False, truncation=False)["input_ids"]
+        room = self._max_length - self._tokenizer.num_special_tokens_to_add(pair=True)
+        return [room - len(of_question) for of_question in pieces]
+
+    def _encode_windows(self, texts: Sequence[tuple[str, str]], stride: int) -> list[list[Window]]:
+        """The windows of each question and passage."""
+        asked = [(question + self._joint, context) for question, context in texts]
         encoded = self._tokenizer(
-            question + self._joint,
-            context,
+            *map(list, zip(*asked, strict=True)),
             max_length=self._max_length,
             truncation="only_second",
             stride=stride,
@@ -262,14 +310,17 @@ class Subwords:
             return_offsets_mapping=True,
         )
         segments = encoded.get("token_type_ids")
-        windows: list[Window] = []
-        for index, ids in enumerate(encoded["input_ids"]):
+        windows: list[list[Window]] = [[] for _ in texts]
+        for index, (of_row, ids) in enumerate(
+            zip(encoded["overflow_to_sample_mapping"], encoded["input_ids"], strict=True)
+        ):
             self._require_embeddings(ids)
             sides = encoded.sequence_ids(index)
-            places = self._places((question + self._joint, context), ids, sides, encoded["offset_mapping"][index])
+            places = self._places(asked[of_row], ids, sides, encoded["offset_mapping"][index])
             spans = tuple(place if side == 1 else None for side, place in zip(sides, places, strict=True))
             of_window = None if segments is None else tuple(segments[index])
-            windows.append(Window(Encoding(tuple(ids), of_window, tuple(encoded.word_ids(index)), False), spans))
+            encoding = Encoding(tuple(ids), of_window, tuple(encoded.word_ids(index)), False)
+            windows[of_row].append(Window(encoding, spans))
         return windows
 
     def _pieces(self, text: str) -> list[int]:
@@ -288,7 +339,7 @@ class Subwords:
                 self._require_embeddings(ids)
                 segments = None if segment is None else (segment,) * length
                 return Encoding(ids, segments, (*[None] * len(before), *inner, *[None] * len(after)), False)
-        return self._encode([list(words)], truncation="longest_first", is_split_into_words=True, max_length=room)
+        return self._encode([[list(words)]], truncation="longest_first", is_split_into_words=True, max_length=room)[0]
 
     @cached_property
     def _frame(self) -> tuple[tuple[int, ...], tuple[int, ...], int | None] | None:
@@ -342,24 +393,31 @@ class Subwords:
             places.append((start, end))
         return tuple(places)
 
-    def _encode(self, texts: list[Any], **options: Any) -> Encoding:
+    def _encode(self, sides: list[list[Any]], **options: Any) -> list[Encoding]:
+        """Inputs from the texts of the first side, and of the second side where there is one."""
         try:
-            encoding = self._tokenizer(*texts, **{"max_length": self._max_length, **options})
+            encoded = self._tokenizer(*sides, **{"max_length": self._max_length, **options})
         except Exception as error:
             if "Truncation error" not in str(error):
                 raise
             raise ValueError(f"one side of the pair alone fills the {self._max_length} sub-words") from error
-        if not encoding["input_ids"]:
-            # An empty text, read by a tokenizer without special tokens of its own, is one token of padding.
-            return Encoding((self.pad_id,), None, (None,), False)
-        self._require_embeddings(encoding["input_ids"])
-        segments: list[int] | None = encoding.get("token_type_ids")
-        return Encoding(
-            ids=tuple(encoding["input_ids"]),
-            segments=None if segments is None else tuple(segments),
-            words=tuple(encoding.word_ids()),
-            truncated=bool(encoding.encodings[0].overflowing),
-        )
+        segments: list[list[int]] | None = encoded.get("token_type_ids")
+        encodings: list[Encoding] = []
+        for index, ids in enumerate(encoded["input_ids"]):
+            if not ids:
+                # An empty text, read by a tokenizer without special tokens of its own, is one token of padding.
+                encodings.append(Encoding((self.pad_id,), None, (None,), False))
+                continue
+            self._require_embeddings(ids)
+            encodings.append(
+                Encoding(
+                    ids=tuple(ids),
+                    segments=None if segments is None else tuple(segments[index]),
+                    words=tuple(encoded.word_ids(index)),
+                    truncated=bool(encoded.encodings[index].overflowing),
+                )
+            )
+        return encodings
 
 
 @lru_cache(maxsize=1 << 16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, final
 
 from pydantic import AfterValidator
@@ -37,6 +38,7 @@ class Template:
         return tuple(dict.fromkeys(text for is_column, text in self.parts if is_column))
 
 
+@cache
 def parse_template(text: str) -> Template:
     """Parse `text`; `{{` and `}}` stand for the braces themselves.
 

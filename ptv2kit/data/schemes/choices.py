@@ -23,6 +23,7 @@ from ptv2kit.data.schemes.base import (
     label_and_probabilities,
     name_index,
     pad_inputs,
+    without_faults,
 )
 from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Encoding, Subwords
@@ -76,6 +77,12 @@ class Scheme(LabelScheme):
         truncated = any(encoding.truncated for encoding in encodings)
         return [Feature(index, encodings, label, names[label] if labelled else "", truncated, names)]
 
+    def read_ahead(self, rows: Sequence[Row]) -> None:
+        """See `LabelScheme.read_ahead`; a text with a missing word is cut piece by piece."""
+        if self._cloze is None:
+            pairs = without_faults(rows, self._pairs)
+            self._subwords.encode_texts_ahead([pair for of_row in pairs for pair in of_row], self._task.input.truncate)
+
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Inputs `[batch · choices, length]`, labels `[batch]`."""
         labels = torch.tensor([feature.labels for feature in features])
@@ -116,10 +123,10 @@ class Scheme(LabelScheme):
         return Scores({"accuracy": 100 * right / len(predictions)})
 
     def _inputs_of(self, row: Row) -> tuple[Encoding, ...]:
-        choices = self._texts(row)
         if self._cloze is None:
-            text = render(self._text, row)
-            return tuple(self._subwords.encode_texts(text, choice, self._task.input.truncate) for choice in choices)
+            shorten = self._task.input.truncate
+            return tuple(self._subwords.encode_texts(text, choice, shorten) for text, choice in self._pairs(row))
+        choices = self._texts(row)
         answers = [word_ids(choice, self._subwords) for choice in choices]
         for choice, answer in zip(choices, answers, strict=True):
             if len(answer) > 1 and self._task.words_are_one_token:
@@ -130,6 +137,11 @@ class Scheme(LabelScheme):
                     hint="set verbalizer_tokens: any",
                 )
         return self._cloze.encode(row, answers)
+
+    def _pairs(self, row: Row) -> list[tuple[str, str]]:
+        """The text with each choice; errors as of `_texts`."""
+        text = render(self._text, row)
+        return [(text, choice) for choice in self._texts(row)]
 
     def _texts(self, row: Row) -> list[str]:
         """The choices of a row as they read.

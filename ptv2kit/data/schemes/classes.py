@@ -28,6 +28,7 @@ from ptv2kit.data.schemes.base import (
     label_and_probabilities,
     name_index,
     pad_inputs,
+    read_texts_ahead,
 )
 from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Encoding, Subwords, Words
@@ -111,6 +112,11 @@ class Scheme(LabelScheme):
                 notes=None if group is None else _member(group, row),
             )
         ]
+
+    def read_ahead(self, rows: Sequence[Row]) -> None:
+        """See `LabelScheme.read_ahead`; a text with a missing word is cut piece by piece."""
+        if not self._words:
+            read_texts_ahead(self._task.input, self._subwords, rows)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Labels `[batch]`."""

@@ -24,6 +24,7 @@ from ptv2kit.data.schemes.base import (
     listed,
     name_index,
     pad_inputs,
+    read_texts_ahead,
     rounded,
 )
 from ptv2kit.data.tokens import Subwords
@@ -70,6 +71,10 @@ class Scheme(LabelScheme):
         encoding = encode_texts(self._task.input, self._subwords, row)
         marks = tuple(int(name in given) for name in self._names)
         return [Feature(index, (encoding,), marks, given, encoding.truncated)]
+
+    def read_ahead(self, rows: Sequence[Row]) -> None:
+        """See `LabelScheme.read_ahead`."""
+        read_texts_ahead(self._task.input, self._subwords, rows)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Labels float `[batch, labels]`."""

@@ -21,6 +21,7 @@ from ptv2kit.data.schemes.base import (
     Unit,
     encode_texts,
     pad_inputs,
+    read_texts_ahead,
 )
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError
@@ -50,6 +51,10 @@ class Scheme(LabelScheme):
         number = self._number_of(row) if labelled else math.nan
         encoding = encode_texts(self._task.input, self._subwords, row)
         return [Feature(index, (encoding,), number, number, encoding.truncated)]
+
+    def read_ahead(self, rows: Sequence[Row]) -> None:
+        """See `LabelScheme.read_ahead`."""
+        read_texts_ahead(self._task.input, self._subwords, rows)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Labels float `[batch]`."""

@@ -26,6 +26,7 @@ from ptv2kit.data.schemes.base import (
     listed,
     pad_inputs,
     rounded,
+    without_faults,
 )
 from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Subwords
@@ -86,7 +87,7 @@ class Scheme(LabelScheme):
 
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """A feature for each window; the target of a window without the whole answer is its first token."""
-        question, context = render(self._question, row).lstrip(), render(self._context, row)
+        question, context = self._texts(row)
         answers = self._answers(row, context) if labelled else []
         try:
             windows = self._subwords.encode_windows(question, context, self._task.input.stride)
@@ -100,6 +101,14 @@ class Scheme(LabelScheme):
             Feature(index, (window.encoding,), target, golds, lost, _Passage(context, window.spans))
             for window, target in zip(windows, targets, strict=True)
         ]
+
+    def read_ahead(self, rows: Sequence[Row]) -> None:
+        """See `LabelScheme.read_ahead`."""
+        self._subwords.encode_windows_ahead(without_faults(rows, self._texts), self._task.input.stride)
+
+    def _texts(self, row: Row) -> tuple[str, str]:
+        """The question and the passage."""
+        return render(self._question, row).lstrip(), render(self._context, row)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Labels `[batch, 2]`: positions of start and end."""
