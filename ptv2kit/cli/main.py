@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TextIO, final
 
+from ptv2kit.cli.imports import without_collections
 from ptv2kit.cli.options import build_parser
 from ptv2kit.cli.output import show
 from ptv2kit.errors import ConfigError, OutOfMemoryError, ProjectError
@@ -100,7 +101,8 @@ def _option_hint(rest: Sequence[str], trailing: str) -> str:
 def _function(name: str) -> Callable[..., Any]:
     """Import `module:function`. Only what a verb needs is loaded: torch takes seconds."""
     module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
+    with without_collections(module):
+        return getattr(importlib.import_module(module), function)
 
 
 def _unraisable(fault: sys.UnraisableHookArgs) -> None:

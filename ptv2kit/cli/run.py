@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ptv2kit.cli.first import ask_early
+from ptv2kit.cli.imports import without_collections
 from ptv2kit.errors import ConfigError
 from ptv2kit.files import is_folder
 from ptv2kit.spec.catalog import find_file
@@ -34,7 +35,9 @@ def run(args: argparse.Namespace) -> int:
         suite = load_suite(file, args.overrides)
         if args.only:
             suite = suite.only(args.only)
-        from ptv2kit.cli.run_suite import run_suite  # only now: torch takes seconds, and a mistake is shown before
+        # Only now: torch takes seconds, and a mistake is shown before.
+        with without_collections("ptv2kit.cli.run_suite"):
+            from ptv2kit.cli.run_suite import run_suite
 
         return run_suite(args, suite)
     if args.only or args.jobs != "auto" or args.engine != "local" or args.address is not None or args.gpu is not None:
@@ -44,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         )
     resolved = load_recipe(file, args.overrides)
     ask_early(resolved, data=args.data_root is None)
-    from ptv2kit.cli.run_recipe import run_recipe
+    with without_collections("ptv2kit.cli.run_recipe"):
+        from ptv2kit.cli.run_recipe import run_recipe
 
     return run_recipe(args, resolved, folder)

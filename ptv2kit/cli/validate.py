@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ptv2kit.cli.first import ask_early
+from ptv2kit.cli.imports import without_collections
 from ptv2kit.cli.output import show
 from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.spec.catalog import find_file
@@ -44,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
                 raise ConfigError("--data checks the rows of recipes and tasks", location=str(path), hint=hint)
             if args.data and not isinstance(resolved, ResolvedSuite):
                 ask_early(resolved, data=args.data_root is None)
-                from ptv2kit.cli.inspect_rows import inspect_rows  # a tokenizer needs transformers, and seconds
+                with without_collections("ptv2kit.cli.inspect_rows"):  # a tokenizer needs transformers, and seconds
+                    from ptv2kit.cli.inspect_rows import inspect_rows
 
                 inspected = inspect_rows(resolved, args)
                 report = {"tasks": [each.to_json() for each in inspected]} if len(inspected) > 1 else {}

@@ -202,6 +202,22 @@ def test_configuration_verbs_load_no_heavy_library(words: list[str]) -> None:
         assert done.stdout == f"ptv2kit {__version__}\n"
 
 
+@pytest.mark.parametrize("verb", ["preview", "plan", "run --dry-run"])
+def test_torch_is_imported_without_looking_for_garbage(verb: str) -> None:
+    script = (
+        "import gc, sys\nfrom ptv2kit.cli.main import main\n"
+        "whole = []\n"
+        "def watch(phase, info):\n"
+        "    if phase == 'start' and info['generation'] == 2 and 'ptv2kit.training' not in sys.modules:\n"
+        "        whole.append('torch' in sys.modules)\n"
+        "gc.callbacks.append(watch)\n"
+        f"code = main({[*verb.split(), QUICKSTART]!r})\n"
+        "sys.exit(code or f'{sum(whole)} {gc.get_freeze_count() > 100_000} {gc.isenabled()}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stderr.splitlines()[-1] == "0 True True", done.stderr
+
+
 def test_the_module_runs_like_the_command() -> None:
     command = [sys.executable, "-m", "ptv2kit", "validate", QUICKSTART]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
