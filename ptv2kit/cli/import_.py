@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     silence_libraries()
     resolved = load_recipe(args.recipe, args.overrides)
     _require_deep(resolved)
-    spec = find_backbone(resolved.recipe.backbone)
+    spec = find_backbone(resolved.recipe.backbone_settings)
     found = read_foreign(args.source)
     length = resolved.recipe.prompt.length
     if found.flat.dim() == 2 and found.flat.shape[0] != length:

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     there, gpus = gpu_here()
     plan = make_plan(
         resolved.recipe,
-        find_backbone(resolved.recipe.backbone, planning=True),
+        find_backbone(resolved.recipe.backbone_settings, planning=True),
         resolved.tasks,
         gpu or there,
         processes=count_processes(resolved.recipe, resolved.path, args.gpus, 1 if named else gpus),

@@ -108,7 +108,7 @@ def _dry_run(resolved: ResolvedRecipe, args: argparse.Namespace, messages: Conso
     """Check configuration, files and backbone; print the resolved YAML of recipe and task."""
     require_writable(args.runs_dir)
     choose_device(resolved.recipe.train.device)
-    spec = find_backbone(resolved.recipe.backbone, planning=True)
+    spec = find_backbone(resolved.recipe.backbone_settings, planning=True)
     for task in resolved.tasks:
         located = locate_data(task.task, task.path, args.data_root)
         if spec.at_hand:

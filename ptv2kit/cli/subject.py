@@ -82,7 +82,9 @@ def find_subjects(
     """
     recipe = resolved.recipe if isinstance(resolved, ResolvedRecipe) else None
     tasks = resolved.tasks if isinstance(resolved, ResolvedRecipe) else (resolved,)
-    settings = recipe.backbone if recipe is not None and backbone is None else Backbone(name=backbone or "mini")
+    settings = (
+        recipe.backbone_settings if recipe is not None and backbone is None else Backbone(name=backbone or "mini")
+    )
     silence_libraries()
     spec = find_checkpoint(settings)
     filling: Filling = "masks"

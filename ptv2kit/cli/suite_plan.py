@@ -223,7 +223,7 @@ def _line(
         if _kind(cell) in rates:
             seconds = estimate.operations / rates[_kind(cell)]
         else:
-            seconds = estimate.seconds(gpu, cell.resolved.recipe.backbone.dtype)
+            seconds = estimate.seconds(gpu, cell.resolved.recipe.backbone_settings.dtype)
         seconds = None if seconds is None else seconds / cell_processes(cell.resolved.recipe)
     return _Line(cell, status, trials.get(cell.case, 1), estimate, seconds, fault)
 

@@ -35,7 +35,7 @@ class Backbone(Section):
     """Commit, branch or tag on the hub; a commit makes a run reproducible."""
     dtype: Literal["fp32", "bf16", "auto"] = "fp32"
     """Precision of the frozen weights; prompt and head stay in fp32. `auto`: bf16 on a GPU that computes with it and
-    on a CPU with AMX, else fp32; a run keeps what it was."""
+    on a CPU with AMX, else fp32, as where weights of the backbone are trained; a run keeps what it was."""
     quantization: Literal["int8", "nf4"] | None = None
     """Keep the frozen weights of the layers in 8 or 4 bits, by bitsandbytes (extra `quantization`); null: as `dtype`
     says. Less memory, slower, and slightly other numbers; the weights on disk stay as they are."""
@@ -303,7 +303,19 @@ class Recipe(Section):
     @property
     def changes_backbone(self) -> bool:
         """Whether something within the backbone is trained, so that no other run can share it."""
-        return self.method in ("fine_tuning", "lora") or self.train.layer_norm_learning_rate is not None
+        return self.method == "lora" or self.trains_weights
+
+    @property
+    def trains_weights(self) -> bool:
+        """Whether weights of the backbone itself are trained, all of them or its LayerNorms, which needs fp32."""
+        return self.method == "fine_tuning" or self.train.layer_norm_learning_rate is not None
+
+    @property
+    def backbone_settings(self) -> Backbone:
+        """The section `backbone`, whose `dtype: auto` is fp32 where the backbone's own weights are trained."""
+        if self.backbone.dtype == "auto" and self.trains_weights:
+            return self.backbone.model_copy(update={"dtype": "fp32"})
+        return self.backbone
 
     @property
     def prompt_length(self) -> int:

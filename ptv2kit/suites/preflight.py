@@ -77,13 +77,13 @@ class Preflight:
 
     def spec(self, recipe: Recipe) -> BackboneSpec:
         """The backbone of a recipe, looked up once for all recipes of it; errors as of `find_backbone`."""
-        settings = recipe.backbone.model_dump_json()
+        settings = recipe.backbone_settings.model_dump_json()
         address = f"{recipe.backbone.name}@{recipe.backbone.revision}"
         if address in self._unreachable:  # a hub that does not answer lets each of a hundred cells wait for a minute
             raise self._unreachable[address]
         if settings not in self._specs:
             try:
-                self._specs[settings] = find_backbone(recipe.backbone, planning=self._planning)
+                self._specs[settings] = find_backbone(recipe.backbone_settings, planning=self._planning)
             except DataError as error:
                 self._unreachable[address] = error
                 raise

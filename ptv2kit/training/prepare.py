@@ -164,7 +164,7 @@ def check_backbone(recipe: Recipe, task: AnyTask) -> tuple[BackboneSpec, int]:
         ConfigError: the backbone is not supported, or has no positions for the longest input.
         DataError: it could not be loaded.
     """
-    spec = find_backbone(recipe.backbone)
+    spec = find_backbone(recipe.backbone_settings)
     max_length = recipe.train.max_length or task.input.max_length
     check_model(recipe, spec, max_length)
     if task.head == "verbalizer":

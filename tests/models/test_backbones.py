@@ -18,7 +18,9 @@ from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import find_backbone, load_backbone
 from ptv2kit.models.checkpoints import load_tokenizer
 from ptv2kit.spec.recipe import Backbone
+from tests.projects import Project, project
 
+__all__ = ["project"]
 ROOT = Path(__file__).parents[2]
 
 
@@ -124,3 +126,29 @@ def test_auto_takes_bf16_where_the_processor_is_faster_with_it(
     assert spec.settings.dtype == expected
     assert load_backbone(spec).dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[expected]
     assert find_backbone(settings, planning=True).settings.dtype == "bf16", "plans are for GPUs"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["method=fine_tuning", "train.learning_rate=1e-3"], "fp32"),
+        (["train.layer_norm_learning_rate=1e-3"], "fp32"),
+        (["method=lora"], "bf16"),
+        ([], "bf16"),
+    ],
+)
+def test_auto_is_fp32_where_the_backbones_weights_are_trained(
+    project: Project, monkeypatch: pytest.MonkeyPatch, words: list[str], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, _, err = project.run("backbone.dtype=auto", "train.epochs=1", *words)
+    assert code == 0, err
+    [run] = project.runs
+    assert f"dtype: {expected}\n" in (run / "recipe.resolved.yaml").read_text()
+    plans = [
+        project.command("plan", "recipe.yaml", f"backbone.dtype={dtype}", "--json", *words)
+        for dtype in ("auto", expected)
+    ]
+    assert plans[0][0] == 0, plans[0][2]
+    assert plans[0] == plans[1]
