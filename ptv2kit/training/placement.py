@@ -14,7 +14,7 @@ from ptv2kit.plan.memory import choose_strategy, decide, largest_micro_batch, me
 from ptv2kit.plan.plan import task_shape
 from ptv2kit.training.distributed import Chosen, check_strategy
 from ptv2kit.training.prepare import Prepared
-from ptv2kit.training.processes import Workers
+from ptv2kit.training.processes import Processes, Workers
 
 
 @final
@@ -36,15 +36,17 @@ def gpu_memory(device: torch.device) -> float | None:
     return float(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else None
 
 
-def place(prepared: Sequence[Prepared], found: Workers | None, messages: Console) -> Placement:
+def place(prepared: Sequence[Prepared], processes: Processes, messages: Console) -> Placement:
     """How the processes share the work, and on a GPU how much of a batch fits, checked before weights are read.
+
+    All of them decide by the smallest GPU, so that they decide the same.
 
     Raises:
         ConfigError: the recipe cannot be trained that way.
     """
-    recipe, spec = prepared[0].recipe, prepared[0].spec
-    size = 1 if found is None else found.size
-    memory = gpu_memory(prepared[0].device)
+    recipe, spec, size = prepared[0].recipe, prepared[0].spec, processes.size
+    memories = processes.gather(gpu_memory(prepared[0].device))
+    memory = min((each for each in memories if each is not None), default=None)
     shapes = [task_shape(recipe, each.task) for each in prepared]
     if memory is not None and recipe.train.micro_batch_size == "auto" and recipe.backbone.quantization is None:
         choice = decide(recipe, measure(recipe, spec, shapes), processes=size, memory=memory)

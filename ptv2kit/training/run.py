@@ -98,9 +98,9 @@ def train_recipe(
         start = None if resume is None else find_resume_point(resume.folder, request, resume.accepted, messages)
 
         # Place: decide how the processes share the work, and how much of a batch fits.
-        placement = place(prepared, found, messages)
-        stack.enter_context(memory_errors(prepared, found))
         processes = stack.enter_context(process_group(found, device))
+        placement = place(prepared, processes, messages)
+        stack.enter_context(memory_errors(prepared, found))
         strategy, sharding = prepare_strategy(recipe, placement.strategy, device, processes.size)
         settings = recipe.train
         if placement.micro_batch is not None:

@@ -5,17 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
+from io import StringIO
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from rich.console import Console
 
 from ptv2kit.errors import ConfigError
+from ptv2kit.spec.load import load_recipe
+from ptv2kit.training import placement
 from ptv2kit.training.distributed import start_deepspeed
-from ptv2kit.training.prepare import choose_device
-from ptv2kit.training.processes import process_group, workers
+from ptv2kit.training.placement import Placement, place
+from ptv2kit.training.prepare import choose_device, prepare_tasks
+from ptv2kit.training.processes import Group, process_group, workers
+from tests.projects import Project, project
+
+__all__ = ["project"]
 
 
 @pytest.fixture
@@ -78,3 +87,39 @@ def test_deepspeed_takes_the_same_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     start(monkeypatch, rank=3, local_rank=3)
     start_deepspeed(torch.device("cuda", 0), 8)
     assert told == ["0"]
+
+
+class TestPlacement:
+    """How much of a batch fits GPUs, whose memory is told of."""
+
+    def place(
+        self, monkeypatch: pytest.MonkeyPatch, project: Project, memories: Sequence[float | None]
+    ) -> tuple[Placement, str]:
+        """What the last of as many processes as there are memories decides, and says."""
+        strategy = "none" if len(memories) == 1 else "ddp"
+        words = ["train.batch_size=4096", "train.device=cpu", f"distributed.strategy={strategy}"]
+        resolved = load_recipe(project.folder / "recipe.yaml", words)
+        tasks = [(task.task, task.path) for task in resolved.tasks]
+        prepared = prepare_tasks(resolved.recipe, tasks, None, lambda what, done, rows: None)
+        monkeypatch.setattr(placement, "gpu_memory", lambda device: memories[-1])
+        monkeypatch.setattr(Group, "size", property(lambda group: len(memories)))
+        monkeypatch.setattr(Group, "gather", lambda group, own: [*memories[:-1], own])
+        messages = Console(file=StringIO(), width=200)
+        placed = place(prepared, Group(torch.device("cpu")), messages)
+        assert isinstance(messages.file, StringIO)
+        return placed, messages.file.getvalue()
+
+    def test_a_batch_that_does_not_fit_is_cut(self, monkeypatch: pytest.MonkeyPatch, project: Project) -> None:
+        placed, said = self.place(monkeypatch, project, [1.55 * 2**30])
+        assert placed.micro_batch is not None
+        assert 1 < placed.micro_batch < 4096
+        assert f"micro-batches of {placed.micro_batch}: more do not fit the GPU" in said
+        assert self.place(monkeypatch, project, [80.0 * 2**30]) == (Placement("none", None), "")
+        assert self.place(monkeypatch, project, [None]) == (Placement("none", None), "")
+
+    def test_all_processes_decide_by_the_smallest_gpu(self, monkeypatch: pytest.MonkeyPatch, project: Project) -> None:
+        small, large = 1.55 * 2**30, 80.0 * 2**30
+        decided = self.place(monkeypatch, project, [small, large])
+        assert decided == self.place(monkeypatch, project, [large, small])
+        assert decided[0].micro_batch is not None
+        assert self.place(monkeypatch, project, [large, large])[0].micro_batch is None
