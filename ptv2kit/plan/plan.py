@@ -355,7 +355,7 @@ def count_processes(recipe: Recipe, recipe_path: Path, gpus: int | None, here: i
             raise ConfigError(f"--gpus must be at least 1. Got {gpus}")
         return gpus
     if recipe.distributed.hostfile is None:
-        return here if recipe.distributed.gpus == "auto" else recipe.distributed.gpus
+        return recipe.processes_on(here)
     path = recipe_path.parent / recipe.distributed.hostfile
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

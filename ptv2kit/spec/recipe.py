@@ -210,7 +210,8 @@ class Distributed(Section):
     nvme_path: str | None = None
     """Folder on a fast disk, for `offload: nvme`."""
     gpus: PositiveInt | Literal["auto"] = "auto"
-    """Processes on each machine; `auto`: one for each GPU, or a single one without any."""
+    """Processes on each machine; `auto`: one for each GPU, but no more than a batch has examples unless `zero3`
+    shares the weights among them, and a single one without any GPU."""
     hostfile: str | None = None
     """DeepSpeed's list of machines, `<host> slots=<processes>` a line, relative to this file; null: this machine."""
 
@@ -316,6 +317,14 @@ class Recipe(Section):
         if self.backbone.dtype == "auto" and self.trains_weights:
             return self.backbone.model_copy(update={"dtype": "fp32"})
         return self.backbone
+
+    def processes_on(self, gpus: int) -> int:
+        """Processes on a machine with so many GPUs; a process without an example in a batch would only wait."""
+        wanted = self.distributed
+        if wanted.gpus != "auto":
+            return wanted.gpus
+        batch = self.train.batch_size
+        return max(1, gpus if batch is None or wanted.strategy == "zero3" else min(gpus, batch))
 
     @property
     def prompt_length(self) -> int:

@@ -34,14 +34,14 @@ def local_processes(recipe: Recipe) -> int:
     on_gpu = recipe.train.device != "cpu" and torch.cuda.is_available()
     if wanted.strategy == "none":
         return 1
-    if wanted.gpus == "auto":
-        return torch.cuda.device_count() if on_gpu else 1
-    if on_gpu and wanted.gpus > torch.cuda.device_count():
+    gpus = torch.cuda.device_count() if on_gpu else 0
+    processes = recipe.processes_on(gpus)
+    if on_gpu and processes > gpus:
         raise ConfigError(
-            f"distributed.gpus is {wanted.gpus}, but this machine has {torch.cuda.device_count()}",
+            f"distributed.gpus is {processes}, but this machine has {gpus}",
             hint="set it to auto, or train.device to cpu",
         )
-    return wanted.gpus
+    return processes
 
 
 def cell_processes(recipe: Recipe) -> int:

@@ -16,9 +16,11 @@ import torch.distributed as dist
 from rich.console import Console
 
 from ptv2kit.errors import ConfigError
+from ptv2kit.plan.plan import count_processes
 from ptv2kit.spec.load import load_recipe
 from ptv2kit.training import placement
 from ptv2kit.training.distributed import start_deepspeed
+from ptv2kit.training.launch import local_processes
 from ptv2kit.training.placement import Placement, place
 from ptv2kit.training.prepare import choose_device, prepare_tasks
 from ptv2kit.training.processes import Group, process_group, workers
@@ -87,6 +89,26 @@ def test_deepspeed_takes_the_same_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     start(monkeypatch, rank=3, local_rank=3)
     start_deepspeed(torch.device("cuda", 0), 8)
     assert told == ["0"]
+
+
+@pytest.mark.usefixtures("four_gpus")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train.batch_size=32"], 4),
+        (["train.batch_size=3"], 3),
+        (["train.batch_size=3", "distributed.strategy=zero3"], 4),
+        (["train.batch_size=null", "train.batch_tokens=64"], 4),
+        (["train.batch_size=3", "distributed.gpus=4"], 4),
+        (["train.batch_size=32", "distributed.strategy=none"], 1),
+        (["train.batch_size=32", "train.device=cpu"], 1),
+    ],
+)
+def test_no_process_is_started_that_would_only_wait(project: Project, words: list[str], expected: int) -> None:
+    recipe = load_recipe(project.folder / "recipe.yaml", words).recipe
+    assert local_processes(recipe) == expected
+    if recipe.train.device == "auto":
+        assert expected in (1, count_processes(recipe, project.folder / "recipe.yaml", None, 4))
 
 
 class TestPlacement:
