@@ -199,6 +199,20 @@ def test_the_server_answers_what_the_page_asks(inside: Path) -> None:
     assert all("label" in answer for answer in answers)
 
 
+@pytest.mark.slow
+def test_the_mistake_of_the_first_ten_minutes_is_the_one_that_is_shown(tmp_path: Path) -> None:
+    """Its own task and recipe are written, and the recipe's mistake looks as on the page."""
+    page = (ROOT / "docs" / "first-ten-minutes.md").read_text(encoding="utf-8")
+    script = "\n".join(blocks("sh", ROOT / "docs" / "first-ten-minutes.md"))
+    script = script[script.index("cat > reviews.csv") :]
+    left_out = ("ptv2kit preview", "ptv2kit run", "ptv2kit report", "ptv2kit explain", "--data")
+    kept = "\n".join(line for line in script.splitlines() if not any(each in line for each in left_out))
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", kept], cwd=tmp_path, env=environment, capture_output=True)
+    [shown] = re.findall(r"```text\n(broken.yaml.*?)```", page, flags=re.DOTALL)
+    assert done.stderr.decode().endswith(shown), done.stderr.decode()
+
+
 @pytest.mark.night
 def test_the_first_ten_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of the page's commands, one after the other, but those that install."""
