@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import chain
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeVar, final
 
 from transformers import PreTrainedTokenizerBase
 
 Filling = Literal["masks", "continuation", "blank"]
 """How a model is asked for a missing word: it fills masks; or continues a text; or, as the original GLM, generates
 what belongs in a blank behind the whole text."""
+
+_MOST_CHARACTERS = 500_000
+"""Of texts that are encoded in one call."""
+
+_Texts = TypeVar("_Texts", bound=tuple[str | None, ...])
 
 Words = tuple[tuple[tuple[int, ...], ...], ...]
 """A verbalizer: for each class its words, each in sub-word ids."""
@@ -203,16 +208,15 @@ class Subwords:
     ) -> None:
         """Encode texts, or pairs, in one call with all threads of the tokenizer, and keep them for `encode_texts`.
 
-        Those of the last call are kept. If one of them is at fault, none is: `encode_texts` then says which.
+        Those of the last call are kept. A group with one at fault is not: `encode_texts` then says which.
         """
         self._texts_ahead = {}
-        if not texts:
-            return
-        try:
-            encodings = self._encode_texts(texts, shorten)
-        except ValueError:
-            return
-        self._texts_ahead = {(*of_row, shorten): encoding for of_row, encoding in zip(texts, encodings, strict=True)}
+        for group in _groups(texts):
+            try:
+                encodings = self._encode_texts(group, shorten)
+            except ValueError:
+                continue
+            self._texts_ahead |= {(*each, shorten): found for each, found in zip(group, encodings, strict=True)}
 
     def _encode_texts(
         self, texts: Sequence[tuple[str, str | None]], shorten: Literal["longest", "text", "pair"]
@@ -283,13 +287,14 @@ class Subwords:
     def encode_windows_ahead(self, texts: Sequence[tuple[str, str]], stride: int) -> None:
         """Encode questions and passages as `encode_texts_ahead` does, and keep them for `encode_windows`."""
         self._windows_ahead = {}
-        if not texts or min(self._rooms([question for question, _ in texts])) <= stride:
-            return
-        try:
-            windows = self._encode_windows(texts, stride)
-        except UnusableTokenError:
-            return
-        self._windows_ahead = {(*of_row, stride): found for of_row, found in zip(texts, windows, strict=True)}
+        for group in _groups(texts):
+            if min(self._rooms([question for question, _ in group])) <= stride:
+                continue
+            try:
+                windows = self._encode_windows(group, stride)
+            except UnusableTokenError:
+                continue
+            self._windows_ahead |= {(*each, stride): found for each, found in zip(group, windows, strict=True)}
 
     def _rooms(self, questions: Sequence[str]) -> list[int]:
         """How many sub-words each question leaves to a passage."""
@@ -418,6 +423,23 @@ class Subwords:
                 )
             )
         return encodings
+
+
+def _groups(texts: Sequence[_Texts]) -> Iterator[list[_Texts]]:
+    """Texts, or pairs, in groups that are encoded in one call.
+
+    The tokenizer keeps some hundred bytes for each sub-word of a call, also of those that are cut off.
+    """
+    group: list[_Texts] = []
+    characters = 0
+    for each in texts:
+        group.append(each)
+        characters += sum(len(text) for text in each if text is not None)
+        if characters >= _MOST_CHARACTERS:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
 
 
 @lru_cache(maxsize=1 << 16)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import BertTokenizer, PreTrainedTokenizerBase, RobertaTokenizer
 
+from ptv2kit.data import tokens
 from ptv2kit.data.dataset import encode_split
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.tokens import Subwords
@@ -46,6 +47,28 @@ def test_inputs_are_those_of_each_row_alone(
     assert encode_split(scheme, data, unseen).features == tuple(expected)
     assert any(feature.truncated or feature.row != index for index, feature in enumerate(expected))
     assert calls <= 2
+
+
+@pytest.mark.parametrize("kind", ["classes", "start_end"])
+def test_long_texts_are_cut_in_groups(kind: str, tokenizers: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    task = task_of(SECTIONS[kind])
+    data = data_of(task, ROWS)
+    whole = build_scheme(task, subwords_of(tokenizers["bert"], max_length=task.input.max_length), ())
+    expected = encode_split(whole, data, unseen).features
+    sizes: list[int] = []
+    one_call = PreTrainedTokenizerBase.__call__
+
+    def counted(tokenizer: Any, *sides: list[Any], **options: Any) -> Any:
+        if "max_length" in options:
+            sizes.append(len(sides[0]))
+        return one_call(tokenizer, *sides, **options)
+
+    monkeypatch.setattr(tokens, "_MOST_CHARACTERS", 150)
+    monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", counted)
+    scheme = build_scheme(task, subwords_of(tokenizers["bert"], max_length=task.input.max_length), ())
+    assert encode_split(scheme, data, unseen).features == expected
+    assert sum(sizes) == len(ROWS)
+    assert 2 < len(sizes) < len(ROWS)
 
 
 def test_a_faulty_row_is_named_and_the_others_are_read(tokenizers: dict[str, Path]) -> None:
