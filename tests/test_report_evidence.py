@@ -108,6 +108,14 @@ def test_a_case_has_the_same_name_on_every_task(tmp_path: Path) -> None:
     assert set(bars.missing) == {"plain on two"}
 
 
+def test_a_chart_counts_what_is_missing_and_has_no_room(tmp_path: Path) -> None:
+    for number in range(11):
+        write_run(tmp_path / str(number), {f"task{number}": 40.0}, method="lora" if number == 0 else "p_tuning_v2")
+    missing = charts(section_of(tmp_path))[0].missing
+    assert (missing[-1], len(missing)) == ("and 3 more", 9)
+    assert all(" on task" in each for each in missing[:-1])
+
+
 def test_curves_are_means_over_seeds_at_the_epochs_of_the_evaluations(tmp_path: Path) -> None:
     for seed, history in ((1, [10.0, 20.0, 30.0]), (2, [20.0, 40.0, 50.0])):
         write_run(tmp_path / str(seed), {"one": 30.0}, seed=seed, history=history)

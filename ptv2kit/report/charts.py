@@ -289,6 +289,9 @@ def _bars(section: Section, items: Sequence[Configuration], shown: dict[str, Hea
     chance = {item.task_name: _chance(item, shown[item.task.name]) for item in items}
     here = {(name, point.label) for own in series for name, point in ((own.name, p) for p in own.points)}
     wanted = dict.fromkeys((name, item.task_name) for item in items for name in names)
+    missing = [f"{name} on {task}" for name, task in wanted if (name, task) not in here]
+    if len(missing) > _MOST_MISSING:
+        missing[_MOST_MISSING:] = [f"and {len(missing) - _MOST_MISSING} more"]
     return Chart(
         section.group.name,
         "Score by task",
@@ -298,7 +301,7 @@ def _bars(section: Section, items: Sequence[Configuration], shown: dict[str, Hea
         names,
         (panel,) if series else (),
         {task: value for task, value in chance.items() if value is not None},
-        tuple(f"{name} on {task}" for name, task in wanted if (name, task) not in here)[:_MOST_MISSING],
+        tuple(missing),
     )
 
 
