@@ -426,7 +426,7 @@ class Subwords:
 
 
 def _groups(texts: Sequence[_Texts]) -> Iterator[list[_Texts]]:
-    """Texts, or pairs, in groups that are encoded in one call.
+    """Cut a list of texts, or pairs, into groups that are encoded in one call each.
 
     The tokenizer keeps some hundred bytes for each sub-word of a call, also of those that are cut off.
     """
