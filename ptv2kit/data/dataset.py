@@ -76,7 +76,7 @@ def encode_split(scheme: LabelScheme, data: SplitData, progress: Progress) -> En
     for index, row in enumerate(data.rows):
         if index % _AT_ONCE == 0:
             progress(f"encoding {data.name}", index, len(data.rows))
-            scheme.read_ahead(data.rows[index : index + _AT_ONCE])
+            scheme.encode_ahead(data.rows[index : index + _AT_ONCE])
         try:
             features += scheme.encode(row, len(kept))
             kept.append(row)

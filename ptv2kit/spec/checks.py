@@ -59,8 +59,8 @@ def _faults(recipe: Recipe, tasks: Sequence[AnyTask], base: Path) -> Iterator[Fa
 
 def _method(recipe: Recipe, tasks: Sequence[AnyTask]) -> Iterator[Fault]:
     if recipe.method == "fine_tuning":
-        for key, value in (("dtype", recipe.backbone.dtype), ("quantization", recipe.backbone.quantization)):
-            if value not in ("fp32", "auto", None):
+        for key, value in (("dtype", recipe.backbone_settings.dtype), ("quantization", recipe.backbone.quantization)):
+            if value not in ("fp32", None):
                 message = f"'backbone.{key}' is {value}, but 'method' fine_tuning trains the backbone, which needs fp32"
                 yield Fault(("backbone", key), message)
     if recipe.method == "lora" and recipe.backbone.quantization is not None:
@@ -71,8 +71,8 @@ def _method(recipe: Recipe, tasks: Sequence[AnyTask]) -> Iterator[Fault]:
         if recipe.prompt_length == 0:
             message = f"{key} goes with a prompt, which 'method' {recipe.method} has none of"
             yield Fault(("train", "layer_norm_learning_rate"), message, at_key=True)
-        for name, value in (("dtype", recipe.backbone.dtype), ("quantization", recipe.backbone.quantization)):
-            if value not in ("fp32", "auto", None):
+        for name, value in (("dtype", recipe.backbone_settings.dtype), ("quantization", recipe.backbone.quantization)):
+            if value not in ("fp32", None):
                 message = f"'backbone.{name}' is {value}, but {key} trains weights of the backbone, which needs fp32"
                 yield Fault(("backbone", name), message)
     if recipe.method == "linear_probe" and any(task.head == "verbalizer" for task in tasks):

@@ -204,6 +204,19 @@ def test_the_plan_counts_trained_layer_norms(suites: SuiteProject) -> None:
     assert min(frozen) < min(trained)
 
 
+def test_the_plan_of_a_gpu_counts_auto_as_what_it_will_be(suites: SuiteProject) -> None:
+    """fp32 where the backbone's weights are trained, else bf16."""
+    grid = GRID.replace("train.learning_rate: [1e-3, 5e-2]", "backbone.dtype: [auto, fp32]")
+    hours: dict[str, list[set[float]]] = {}
+    for method in ("fine_tuning", "p_tuning_v2"):
+        code, out, err = suites.run(grid, "--dry-run", "--gpu", "h100", "--json", f"method={method}")
+        assert code == 0, err
+        cells = [(cell["settings"]["backbone.dtype"], cell["hours"]) for cell in json.loads(out)["cells"]]
+        hours[method] = [{each for dtype, each in cells if dtype == wanted} for wanted in ("auto", "fp32")]
+    assert hours["fine_tuning"][0] == hours["fine_tuning"][1]
+    assert max(hours["p_tuning_v2"][0]) < min(hours["p_tuning_v2"][1])
+
+
 def test_a_run_that_was_not_kept_or_has_other_settings_is_trained_again(suites: SuiteProject) -> None:
     assert suites.run(GRID + "keep: scores\n")[0] == 0
     other = GRID.replace("suite: sizes", "suite: more")

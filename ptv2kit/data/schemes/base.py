@@ -235,7 +235,7 @@ class LabelScheme(ABC):
         """
 
     @abstractmethod
-    def read_ahead(self, rows: Sequence[Row]) -> None:
+    def encode_ahead(self, rows: Sequence[Row]) -> None:
         """Cut the texts of rows that `encode` gets next into sub-words together, which is faster than one by one.
 
         Nothing depends on it: a row that was not read ahead, or is at fault, is read by `encode` alone.
@@ -347,8 +347,8 @@ def without_faults(rows: Iterable[Row], read: Callable[[Row], _Read]) -> list[_R
     return found
 
 
-def read_texts_ahead(settings: TextInput, subwords: Subwords, rows: Sequence[Row]) -> None:
-    """Cut the texts of rows into sub-words together; see `LabelScheme.read_ahead`."""
+def encode_rows_ahead(settings: TextInput, subwords: Subwords, rows: Sequence[Row]) -> None:
+    """Cut the texts of rows into sub-words together; see `LabelScheme.encode_ahead`."""
     texts = without_faults(rows, lambda row: texts_of(settings, row))
     subwords.encode_texts_ahead(texts, settings.truncate)
 

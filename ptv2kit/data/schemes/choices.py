@@ -77,8 +77,8 @@ class Scheme(LabelScheme):
         truncated = any(encoding.truncated for encoding in encodings)
         return [Feature(index, encodings, label, names[label] if labelled else "", truncated, names)]
 
-    def read_ahead(self, rows: Sequence[Row]) -> None:
-        """See `LabelScheme.read_ahead`; a text with a missing word is cut piece by piece."""
+    def encode_ahead(self, rows: Sequence[Row]) -> None:
+        """See `LabelScheme.encode_ahead`; a text with a missing word is cut piece by piece."""
         if self._cloze is None:
             pairs = without_faults(rows, self._pairs)
             self._subwords.encode_texts_ahead([pair for of_row in pairs for pair in of_row], self._task.input.truncate)

@@ -22,13 +22,13 @@ from ptv2kit.data.schemes.base import (
     Scores,
     TypeScore,
     Unit,
+    encode_rows_ahead,
     encode_texts,
     gather,
     input_error,
     label_and_probabilities,
     name_index,
     pad_inputs,
-    read_texts_ahead,
 )
 from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Encoding, Subwords, Words
@@ -113,10 +113,10 @@ class Scheme(LabelScheme):
             )
         ]
 
-    def read_ahead(self, rows: Sequence[Row]) -> None:
-        """See `LabelScheme.read_ahead`; a text with a missing word is cut piece by piece."""
+    def encode_ahead(self, rows: Sequence[Row]) -> None:
+        """See `LabelScheme.encode_ahead`; a text with a missing word is cut piece by piece."""
         if not self._words:
-            read_texts_ahead(self._task.input, self._subwords, rows)
+            encode_rows_ahead(self._task.input, self._subwords, rows)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Labels `[batch]`."""

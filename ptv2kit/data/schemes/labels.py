@@ -19,12 +19,12 @@ from ptv2kit.data.schemes.base import (
     Scores,
     TypeScore,
     Unit,
+    encode_rows_ahead,
     encode_texts,
     gather,
     listed,
     name_index,
     pad_inputs,
-    read_texts_ahead,
     rounded,
 )
 from ptv2kit.data.tokens import Subwords
@@ -72,9 +72,9 @@ class Scheme(LabelScheme):
         marks = tuple(int(name in given) for name in self._names)
         return [Feature(index, (encoding,), marks, given, encoding.truncated)]
 
-    def read_ahead(self, rows: Sequence[Row]) -> None:
-        """See `LabelScheme.read_ahead`."""
-        read_texts_ahead(self._task.input, self._subwords, rows)
+    def encode_ahead(self, rows: Sequence[Row]) -> None:
+        """See `LabelScheme.encode_ahead`."""
+        encode_rows_ahead(self._task.input, self._subwords, rows)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Labels float `[batch, labels]`."""

@@ -19,9 +19,9 @@ from ptv2kit.data.schemes.base import (
     Prediction,
     Scores,
     Unit,
+    encode_rows_ahead,
     encode_texts,
     pad_inputs,
-    read_texts_ahead,
 )
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError
@@ -52,9 +52,9 @@ class Scheme(LabelScheme):
         encoding = encode_texts(self._task.input, self._subwords, row)
         return [Feature(index, (encoding,), number, number, encoding.truncated)]
 
-    def read_ahead(self, rows: Sequence[Row]) -> None:
-        """See `LabelScheme.read_ahead`."""
-        read_texts_ahead(self._task.input, self._subwords, rows)
+    def encode_ahead(self, rows: Sequence[Row]) -> None:
+        """See `LabelScheme.encode_ahead`."""
+        encode_rows_ahead(self._task.input, self._subwords, rows)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Labels float `[batch]`."""

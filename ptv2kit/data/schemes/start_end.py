@@ -102,8 +102,8 @@ class Scheme(LabelScheme):
             for window, target in zip(windows, targets, strict=True)
         ]
 
-    def read_ahead(self, rows: Sequence[Row]) -> None:
-        """See `LabelScheme.read_ahead`."""
+    def encode_ahead(self, rows: Sequence[Row]) -> None:
+        """See `LabelScheme.encode_ahead`."""
         self._subwords.encode_windows_ahead(without_faults(rows, self._texts), self._task.input.stride)
 
     def _texts(self, row: Row) -> tuple[str, str]:

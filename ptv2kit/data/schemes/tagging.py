@@ -135,7 +135,7 @@ class TaggingScheme(LabelScheme):
                 labels[position] = self._index.get(tags[word], IGNORED)
         return Feature(index, (encoding,), tuple(labels), tuple(tags), encoding.truncated, tuple(anchors))
 
-    def read_ahead(self, rows: Sequence[Row]) -> None:
+    def encode_ahead(self, rows: Sequence[Row]) -> None:
         """Do nothing: `Subwords` cuts each word once and remembers it."""
 
     def collate(self, features: Sequence[Feature]) -> Batch:
