@@ -171,6 +171,29 @@ def test_what_is_missing_or_failed_is_named(folder: Path, capsys: pytest.Capture
     assert "out of &lt;memory&gt;" in page
 
 
+@pytest.mark.parametrize("source", ["suite.yaml", "runs/depth"])
+def test_a_part_of_a_suite(folder: Path, capsys: pytest.CaptureFixture[str], source: str) -> None:
+    suite = (folder / "suite.yaml").read_text()
+    (folder / "suite.yaml").write_text(suite.replace("[1, 2]", "[1, 2, 3]"))
+    capsys.readouterr()
+    assert main(["report", source, "--only", "seed=1,*", "--json"]) == 0
+    [part] = json.loads(capsys.readouterr().out)["parts"]
+    assert (part["finished"], part["total"], part["missing"]) == (3, 3, [])
+    assert [item["seeds"] for item in part["configurations"]] == [[1], [1], [1]]
+    whole = 9 if source == "suite.yaml" else 6
+    text = (folder / "runs/depth/report/report.md").read_text()
+    assert f"Only 3 of the suite's {whole} cells: those that match seed=1,\\*." in text
+    assert "no longer has" not in text
+    assert main(["report", source, "--only", "seed=7,*"]) == 2
+    assert "--only 'seed=7,*' matches no cell" in capsys.readouterr().err
+
+
+def test_only_is_for_suites(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = next(folder.glob("runs/depth/cells/*/*/results.json")).parent
+    assert main(["report", str(run), "--only", "seed=1,*"]) == 2
+    assert f"--only chooses cells of a suite, and '{run}' is not one" in capsys.readouterr().err
+
+
 def test_a_torn_result_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = next(folder.glob("runs/depth/cells/*/*/results.json"))
     path.write_text(path.read_text()[:100])

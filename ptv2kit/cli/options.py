@@ -675,6 +675,7 @@ def _add_push(verbs: Any) -> None:
 _REPORT_EXAMPLES = """examples:
   ptv2kit report recipes/suites/quickstart-search.yaml
   ptv2kit report runs/quickstart-search --to reports/search
+  ptv2kit report recipes/suites/mini/table3.yaml --only '*seed=31*'
   ptv2kit report runs/mini-wikigold runs/mini-rte --json
 """
 
@@ -696,6 +697,13 @@ def _add_report(verbs: Any) -> None:
         type=Path,
         metavar="SUITE|RUN",
         help="a suite's YAML, a suite's folder, a run's folder, or a folder of runs",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="of a suite, show only cells whose name matches, such as '*seed=31*', and those that they start from",
     )
     parser.add_argument(
         "--to",

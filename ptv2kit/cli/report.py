@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     require_extra("jinja2", "the pages of a report need jinja2", "report")
     figures = importlib.util.find_spec("matplotlib") is not None
     sources = [_source(str(source), args.runs_dir) for source in args.sources]
-    groups = collect(sources, args.runs_dir)
+    groups = collect(sources, args.runs_dir, args.only)
     folder = args.to
     if folder is None:
         suites = {suite_folder(source, args.runs_dir) for source in sources}

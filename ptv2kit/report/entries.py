@@ -96,22 +96,25 @@ class Group:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def collect(arguments: Sequence[Path], runs_dir: Path) -> tuple[Group, ...]:
+def collect(arguments: Sequence[Path], runs_dir: Path, only: Sequence[str] = ()) -> tuple[Group, ...]:
     """Read everything that the arguments name; suites first, then all single runs as one group.
 
     Args:
         arguments: suite files, suites' folders, runs' folders, or folders of runs.
         runs_dir: the parent of the suites' folders.
+        only: of suites, the cells whose name matches one of these patterns; empty: all.
 
     Raises:
-        ConfigError: an argument is none of these, or nothing of it has been run.
+        ConfigError: an argument is none of these, or nothing of it has been run; or a pattern matches no cell.
         DataError: a file in a folder is not what it should be.
     """
     groups: dict[Path, Group] = {}
     runs: dict[Path, Run] = {}
     for argument in arguments:
         if _is_suite(argument):
-            groups.setdefault(argument.resolve(), _group_of_folder(argument))
+            groups.setdefault(argument.resolve(), _group_of_folder(argument, only))
+        elif only and not is_file(argument):
+            raise ConfigError(f"--only chooses cells of a suite, and '{argument}' is not one")
         elif is_run(argument):
             runs.setdefault(argument.resolve(), read_run(argument))
         elif is_folder(argument):
@@ -126,7 +129,7 @@ def collect(arguments: Sequence[Path], runs_dir: Path) -> tuple[Group, ...]:
                 hint = f"give the folder of its runs, such as '{runs_dir / argument.stem}'" if kind == "recipe" else ""
                 raise ConfigError(f"'{argument}' is a {kind}, not a suite", hint=hint)
             folder = runs_dir / load_suite(argument).suite.suite
-            groups[folder.resolve()] = _group(load_suite(argument, _given(folder)), folder)
+            groups[folder.resolve()] = _group(load_suite(argument, _given(folder)), folder, only)
         else:
             raise ConfigError(f"'{argument}' does not exist")
     for folder, group in groups.items():
@@ -160,12 +163,16 @@ def _given(folder: Path) -> list[str]:
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in written.items()]
 
 
-def _group_of_folder(folder: Path) -> Group:
+def _group_of_folder(folder: Path, only: Sequence[str]) -> Group:
     path = folder / "suite.resolved.yaml"
     try:
-        return _group(load_suite(path), folder)
+        suite = load_suite(path)
     except ConfigError as error:
+        if only:
+            raise
         reason = error.problems[0].message
+    else:
+        return _group(suite, folder, only)
     note = f"The suite's file cannot be loaded here ({reason}), so cells that were never started are not known."
     entries: list[Entry] = []
     for record_path in sorted(folder.glob("cells/*/cell.json")):
@@ -180,13 +187,17 @@ def _group_of_folder(folder: Path) -> Group:
     return Group(name, description, tuple(entries), notes=(note,), labels=labels)
 
 
-def _group(suite: ResolvedSuite, folder: Path) -> Group:
+def _group(suite: ResolvedSuite, folder: Path, only: Sequence[str]) -> Group:
+    part = suite.only(only) if only else suite
     if suite.studies:
         return _group_of_search(suite, folder)
-    entries = tuple(_entry(cell, folder) for cell in suite.cells)
-    known = {entry.name for entry in entries}
+    entries = tuple(_entry(cell, folder) for cell in part.cells)
+    known = {cell.name for cell in suite.cells}
     more = [path.parent.name for path in sorted(folder.glob("cells/*/cell.json")) if path.parent.name not in known]
     notes: list[str] = []
+    if len(entries) < len(suite.cells):
+        chosen = f"those that match {' or '.join(only)}"
+        notes.append(f"Only {len(entries)} of the suite's {len(suite.cells)} cells: {chosen}.")
     if more:
         rest = f" and {len(more) - _LISTED} more" if len(more) > _LISTED else ""
         names = ", ".join(more[:_LISTED]) + rest
