@@ -7,24 +7,24 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from ptv2kit.cli.output import show
 from ptv2kit.data.proposal import Proposal, propose
-from ptv2kit.data.rows import Row
+from ptv2kit.data.recognition import recognise
 from ptv2kit.data.sources import read_rows
 from ptv2kit.errors import ConfigError, DataError, TrainingError
 from ptv2kit.files import write_atomically
 from ptv2kit.spec.catalog import find_file
 from ptv2kit.spec.load import load_recipe, load_task
-from ptv2kit.spec.sources import SHARE, ConllSource, JsonlSource, ParquetSource, Splits, TableSource
+from ptv2kit.spec.sources import SHARE, DataSource, Splits
 from ptv2kit.spec.task import AnyTask
 from ptv2kit.spec.yaml import quoted
 
 _LOOKED_AT = 100_000
-_CONLL = ("conll", "bio", "iob", "iob2", "txt")
-"""How the names of files end that hold a token a line, with its tag in the last column."""
 
 
 def new_task(args: argparse.Namespace) -> int:
@@ -43,13 +43,15 @@ def new_task(args: argparse.Namespace) -> int:
             share = f"--{split} {given}% keeps a share of the rows for it"
             hint = share if re.fullmatch(r"\d+(\.\d+)?", given) else ""
             raise DataError("there is no such file", location=given, hint=hint)
-    kind = _kind(args.file)
-    rows = list(itertools.islice(_rows(args.file, kind), _LOOKED_AT))
+    splits = {"train": str(args.file), **{split: given for split, given in others.items() if given is not None}}
+    columns = None if args.columns is None else [column.strip() for column in args.columns.split(",")]
+    source, doubts = recognise(args.file, Splits(train=str(args.file), validation=args.validation), columns)
+    rows = list(itertools.islice(read_rows(args.file, source, takes_names=lambda _: True), _LOOKED_AT))
     if not rows:
         raise DataError("the file has no rows", location=str(args.file))
     proposal = propose(rows)
-    splits = {"train": str(args.file), **{split: given for split, given in others.items() if given is not None}}
-    _write(target, _task_text(name, kind, splits, target, proposal, len(rows)))
+    proposal = replace(proposal, doubts=(*doubts, *proposal.doubts))
+    _write(target, _task_text(name, source, splits, target, proposal, len(rows)))
     load_task(target)
     show(f"{target}: scheme {proposal.scheme}, for {proposal.why}")
     if len(rows) == _LOOKED_AT:
@@ -78,12 +80,15 @@ def new_recipe(args: argparse.Namespace) -> int:
     return 0
 
 
-def _task_text(name: str, kind: str, splits: Mapping[str, str], target: Path, proposal: Proposal, rows: int) -> str:
+def _task_text(
+    name: str, source: DataSource, splits: Mapping[str, str], target: Path, proposal: Proposal, rows: int
+) -> str:
     """The task file."""
     files = ", ".join(
         f"{split}: {given if SHARE.fullmatch(given) else _path(Path(given), target)}" for split, given in splits.items()
     )
-    columns = ", columns: {tokens: 0, tags: -1}" if kind == "conll" else ""
+    written = source.model_dump(mode="json", exclude={"splits"}, exclude_defaults=True)
+    format_of = ", ".join(f"{key}: {value if key == 'source' else _flow(value)}" for key, value in written.items())
     lines = [
         f"# Proposed from the first {rows:,} rows: {_comment(proposal.why)}. Read it before you trust it.",
         *(f"# Look at it: {_comment(doubt)}." for doubt in proposal.doubts),
@@ -91,7 +96,7 @@ def _task_text(name: str, kind: str, splits: Mapping[str, str], target: Path, pr
         "version: 1                    # raise it when a change of this file changes scores",
         'description: ""               # what a model learns from it',
         'licence: ""                   # of the data',
-        f"data: {{source: {kind}{columns}, splits: {{{files}}}}}",
+        f"data: {{{format_of}, splits: {{{files}}}}}",
     ]
     lines += [
         f"{key}: {text}{f'  # {comment}' if comment else ''}" for key, (text, comment) in proposal.sections.items()
@@ -128,35 +133,6 @@ def _recipe_text(name: str, path: Path, task: AnyTask, backbone: str, target: Pa
     )
 
 
-def _rows(path: Path, kind: str) -> Iterator[Row]:
-    splits = Splits(train=str(path), validation=str(path))
-    if not path.is_file():
-        raise DataError("there is no such file", location=str(path))
-    rows: Iterator[Row]
-    match kind:
-        case "csv" | "tsv":
-            rows = read_rows(path, TableSource(source=kind, splits=splits))
-        case "parquet":
-            rows = read_rows(path, ParquetSource(source="parquet", splits=splits))
-        case "conll":
-            rows = read_rows(path, ConllSource(source="conll", splits=splits, columns={"tokens": 0, "tags": -1}))
-        case _:
-            rows = read_rows(path, JsonlSource(source="jsonl", splits=splits))
-    return rows
-
-
-def _kind(path: Path) -> str:
-    kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
-    if kind in _CONLL:
-        return "conll"
-    if kind not in ("jsonl", "csv", "tsv", "parquet"):
-        raise ConfigError(
-            f"'{path}' is not a JSON Lines, CSV, TSV, Parquet or CoNLL file by its name",
-            hint="'ptv2kit schema task --markdown' lists all formats; 'ptv2kit cp conll03' copies an example",
-        )
-    return kind
-
-
 def _name(text: str) -> str:
     """A name that a task or recipe may have."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._") or "new"
@@ -166,6 +142,15 @@ def _path(path: Path, target: Path) -> str:
     """A path as the file at `target` writes it."""
     relative = os.path.relpath(path.absolute(), target.absolute().parent)
     return quoted(relative if not relative.startswith("../../..") else str(path.absolute()))
+
+
+def _flow(value: Any) -> str:
+    """A value in a YAML flow mapping."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_flow(each)}' for key, each in cast('dict[str, Any]', value).items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(_flow(each) for each in cast('list[Any]', value))}]"
+    return quoted(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _comment(text: str) -> str:

@@ -499,7 +499,7 @@ def _add_new(verbs: Any) -> None:
         kinds,
         "task",
         about="look at the columns of a file and propose scheme, input and labels",
-        description="Look at the first 100,000 rows of a JSON Lines, CSV, TSV, Parquet or CoNLL file, propose a label "
+        description="Look at the first 100,000 rows of a JSON, CSV, TSV, Parquet or CoNLL file, propose a label "
         "scheme, the input and the labels, and write a commented task file.",
         examples=_NEW_TASK_EXAMPLES,
         handler="ptv2kit.cli.new:new_task",
@@ -510,6 +510,11 @@ def _add_new(verbs: Any) -> None:
         default="10%",
         metavar="FILE|SHARE",
         help="rows that choose the best epoch, or the share of FILE that is kept for them (default: 10%%)",
+    )
+    task.add_argument(
+        "--columns",
+        metavar="NAME,NAME",
+        help="what the columns of a table without a header line are called, such as label,text",
     )
     task.add_argument("--test", metavar="FILE|SHARE", help="rows that are scored once, at the end, or a share of FILE")
     task.add_argument("--name", help="of the task (default: the name of FILE)")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 from ptv2kit.data.rows import Row
 from ptv2kit.data.templates import derived_value
 from ptv2kit.errors import DataError
-from ptv2kit.spec.rows import Derivation, Joining, Mark, Previous, SpanMarking
+from ptv2kit.spec.rows import Derivation, Joining, Mark, Parsing, Previous, SpanMarking, Splitting
 
 Columns = Mapping[str, list[Any]]
 """The values of each column, row by row."""
@@ -96,6 +96,18 @@ def label_column(columns: Columns, exclude: Sequence[str] = ()) -> str | None:
     return named[0] if named else min(few, key=lambda name: few[name], default=None)
 
 
+def flag_columns(columns: Columns) -> list[str]:
+    """The columns of yes and no, each a label: three or more, or two where no column's name speaks of labels."""
+    kinds = ({"0", "1"}, {"true", "false"}, {"yes", "no"})
+    flags = [
+        name
+        for name, values in columns.items()
+        if not only_counts(name) and any({str(value).strip().lower() for value in values} <= kind for kind in kinds)
+    ]
+    named = any(name.lower() in LABEL_NAMES for name in columns)
+    return flags if len(flags) >= (3 if named else 2) else []
+
+
 def only_counts(name: str) -> bool:
     """Whether a column's name says that it only names or counts the rows."""
     return _COUNTERS.fullmatch(name) is not None
@@ -171,6 +183,34 @@ def with_joined(columns: Columns) -> Made | None:
             if made is not None and mean_words(made.columns[f"{name}_text"]) > 1:
                 found.append((mean_words(made.columns[f"{name}_text"]), made))
     return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def with_parsed(columns: Columns) -> Made | None:
+    """Lists and mappings of texts that write them, as tables do."""
+    found, steps = dict(columns), dict[str, Derivation]()
+    for name, texts in text_columns(columns).items():
+        if all(text.lstrip()[:1] in ("[", "{", "(") for text in texts):
+            for language in ("json", "python"):
+                made = _made(found, f"{name}_parsed", Parsing(column=name, parse=language), {name})
+                if made is not None:
+                    found, steps = dict(made.columns), {**steps, **made.derive}
+                    break
+    return Made(found, steps) if steps else None
+
+
+def with_split(columns: Columns) -> Made | None:
+    """Words and tags of texts that hold them between blanks."""
+    found, steps = dict(columns), dict[str, Derivation]()
+    texts = text_columns(columns)
+    counts = {
+        name: [len([word for word in text.split(" ") if word]) for text in values] for name, values in texts.items()
+    }
+    for name in texts:
+        if max(counts[name]) > 1 and any(counts[name] == counts[other] for other in texts if other != name):
+            made = _made(found, f"{name}_words", Splitting(column=name, split=" "), {name})
+            if made is not None:
+                found, steps = dict(made.columns), {**steps, **made.derive}
+    return Made(found, steps) if steps else None
 
 
 def with_turn_before(columns: Columns) -> Made | None:

@@ -17,6 +17,7 @@ from ptv2kit.data.columns import (
     Made,
     are_numbers,
     columns_of,
+    flag_columns,
     has_fraction,
     input_texts,
     label_column,
@@ -26,17 +27,22 @@ from ptv2kit.data.columns import (
     text_columns,
     with_joined,
     with_marks,
+    with_parsed,
+    with_split,
     with_turn_before,
     word_columns,
     word_counts,
 )
 from ptv2kit.data.rows import Row
+from ptv2kit.data.spans import style_of, to_iob2
 from ptv2kit.errors import DataError
 from ptv2kit.spec.yaml import quoted
 
 _NUMBER_NAMES = ("score", "similarity", "similarity_score", "rating", "value", "number", "relatedness")
+_SEVERAL = ("labels", "tags", "topics", "categories", "genres", "emotions", "classes", "subjects", "keywords")
 _MOST_LABELS = 200
-_TAG = re.compile(r"O|[BIESLU]-\S+")
+FLAGS = "flags"
+"""The made column with the names of columns that hold yes."""
 
 
 class _OptionLayout(NamedTuple):
@@ -120,9 +126,13 @@ def propose(rows: Sequence[Row]) -> Proposal:
 def _first(made: Made, attempts: Iterable[Callable[[Columns], Proposal | None]]) -> Proposal | None:
     """The first attempt that fits, with what it needs of `derive`."""
     found = next((proposal for proposal in (attempt(made.columns) for attempt in attempts) if proposal), None)
-    if found is None or not any(f"{{{name}}}" in found.sections["input"][0] for name in made.derive):
-        return None if made.derive else found
-    steps = {name: step.model_dump(exclude_defaults=True) for name, step in made.derive.items()}
+    if found is None or not made.derive:
+        return found
+    read = f"{found.sections['input'][0]} {found.sections['labels'][0]}"
+    used = {name: step for name, step in made.derive.items() if re.search(rf"\b{re.escape(name)}\b", read)}
+    if not used:
+        return None
+    steps = {name: step.model_dump(exclude_defaults=True) for name, step in used.items()}
     lines = (f"{_key(name)}: {json.dumps(step, ensure_ascii=False)}" for name, step in steps.items())
     derive = f"{{{', '.join(lines)}}}"
     return replace(found, sections={"derive": (derive, "a column that is made of others"), **found.sections})
@@ -166,29 +176,39 @@ def _answers(columns: Columns) -> Proposal | None:
 
 
 def _spans(columns: Columns) -> Proposal | None:
-    """A list of words, and a list of tags of the same length."""
-    lists = word_columns(columns)
-    for name, values in lists.items():
-        found = Counter(tag for tags in values for tag in tags)
-        if not found or not all(_TAG.fullmatch(tag) for tag in found) or set(found) == {"O"}:
+    """A list of words, and a list of tags of the same length, or of the numbers of tags."""
+    words = word_columns(columns)
+    for name in sorted(columns, key=lambda name: "ner" not in name.lower()):  # before parts of speech and chunks
+        values = columns[name]
+        read = next((other for other in words if other != name and _same_lengths(words[other], values)), None)
+        found = Counter(tag for tags in values for tag in tags) if read is not None else Counter[Any]()
+        doubts: tuple[str, ...] = ()
+        if read is not None and name in words and (style := style_of(found)) is not None:
+            encoding, form = style
+            plain = [to_iob2(tags, "iob2", form) for tags in words[name]]
+            types = sorted({tag[2:] for tags in plain for tag in tags if tag != "O"})
+            encoding = "iob1" if encoding == "iob2" and not _is_iob2(plain) else encoding
+            names = f"[{', '.join(map(_key, types))}]"
+            style_keys = f"encoding: {encoding}" + ("" if form == "B-PER" else f", form: {quoted(form)}")
+            comment = f"types of spans: {len(types)}"
+        elif read is not None and found and all(type(tag) is int and 0 <= tag < _MOST_LABELS for tag in found):
+            # Most data sets count so, outside first.
+            tags = ["O", *(f"{letter}-{number}" for number in range(1, max(found) // 2 + 2) for letter in "BI")]
+            names = f"{{{', '.join(f'{quoted(str(number))}: {tags[number]}' for number in range(max(found) + 1))}}}"
+            style_keys, comment = "encoding: iob2", "the tag of each number"
+            doubts = ("the tags are numbers: write the right tag of each in 'labels.names', such as B-PER for B-1",)
+        else:
             continue
-        words = next((other for other in lists if other != name and _same_lengths(lists[other], values)), None)
-        if words is None:
-            continue
-        letters = {tag[0] for tag in found}
-        encoding = "iobes" if letters & set("ESLU") else "iob2" if _is_iob2(values) else "iob1"
-        types = sorted({tag[2:] for tag in found if tag != "O"})
-        inputs = f"{{words: {_key(words)}, max_length: {_longest(map(len, lists[words]), pieces=2)}}}"
-        labels = f"{{scheme: iob2, column: {_key(name)}, encoding: {encoding}, names: [{', '.join(map(_key, types))}]}}"
+        inputs = f"{{words: {_key(read)}, max_length: {_longest(map(len, words[read]), pieces=2)}}}"
         return Proposal(
             "iob2",
-            f"column '{name}' holds a tag for each word of column '{words}'",
+            f"column '{name}' holds a tag for each word of column '{read}'",
             {
                 "input": (inputs, "max_length counts sub-words"),
-                "labels": (labels, f"{len(types)} types of spans"),
+                "labels": (f"{{scheme: iob2, column: {_key(name)}, {style_keys}, names: {names}}}", comment),
                 "metrics": ("[span_f1]", ""),
             },
-            _left_out(columns, (name, words)),
+            doubts + _left_out(columns, (name, read)),
         )
     return None
 
@@ -211,7 +231,7 @@ def _character_spans(columns: Columns) -> Proposal | None:
             f"column '{name}' holds spans by characters of column '{text}'",
             {
                 "input": (inputs, "a longer text is read in windows"),
-                "labels": (labels, f"{len(types)} types of spans"),
+                "labels": (labels, f"types of spans: {len(types)}"),
                 "metrics": ("[span_f1]", ""),
             },
             _left_out(columns, (name, text)),
@@ -272,34 +292,72 @@ def _right_option(
 
 def _labels(columns: Columns) -> Proposal | None:
     """A list of few different names, and a text."""
-    texts = {name: values for name, values in text_columns(columns).items() if mean_words(values) > 1}
     for name, values in columns.items():
-        if name.lower() in WORD_NAMES or not all(
+        lists = all(
             isinstance(value, list) and all(isinstance(item, str | int) for item in cast(list[Any], value))
             for value in values
-        ):
-            continue
-        found = Counter(str(item) for value in values for item in value)
-        if not 2 <= len(found) <= _MOST_LABELS or len(found) > max(2, len(values) // 2) or not texts:
-            continue
-        text = max(texts, key=lambda column: mean_words(texts[column]))
-        names = sorted(found, key=lambda each: (len(each), each) if each.isdecimal() else (0, each))
-        numbers = all(each.isdecimal() for each in names)
-        shown = ", ".join(f"{quoted(each)}: label_{each}" if numbers else _key(each) for each in names)
-        inputs = f"{{text: {_template(text)}, max_length: {_longest(word_counts(texts[text]), pieces=2)}}}"
-        labels = f"{{scheme: labels, column: {_key(name)}, names: {f'{{{shown}}}' if numbers else f'[{shown}]'}}}"
-        return Proposal(
-            "labels",
-            f"column '{name}' holds lists of {len(found)} different labels",
-            {
-                "input": (inputs, "max_length counts sub-words"),
-                "labels": (labels, "threshold: best chooses the threshold on the validation split"),
-                "metrics": ("[micro_f1, macro_f1]", "the first one chooses the best epoch"),
-            },
-            (("the labels are numbers: give them names in 'labels.names'",) if numbers else ())
-            + _left_out(columns, (name, text)),
         )
+        if lists and name.lower() not in WORD_NAMES:
+            found = Counter(str(item) for value in values for item in value)
+            proposal = _labels_of(columns, name, found, f"column '{name}' holds lists of {len(found)} different labels")
+            if proposal is not None and len(found) <= max(2, len(values) // 2):
+                return proposal
     return None
+
+
+def _separated_labels(columns: Columns) -> Proposal | None:
+    """A column called after several labels, whose texts hold few names with something between them."""
+    for name, values in text_columns(columns).items():
+        for separator in (",", "|", ";") if name.lower() in _SEVERAL else ():
+            lists = [[part.strip() for part in text.split(separator) if part.strip()] for text in values]
+            found = Counter(part for parts in lists for part in parts)
+            if any(len(parts) > 1 for parts in lists) and len(found) <= max(2, len(values) // 2):
+                why = f"column '{name}' holds {len(found)} different labels with '{separator}' between them"
+                return _labels_of(columns, name, found, why, f", separator: {quoted(separator)}")
+    return None
+
+
+def _flags(columns: Columns) -> Proposal | None:
+    """A text, and a column of yes and no for each label."""
+    flags = flag_columns(columns)
+    rest = {name: values for name, values in columns.items() if name not in flags}
+    if not flags or FLAGS in columns:
+        return None
+    why = f"columns {', '.join(flags)} hold yes and no"
+    proposal = _labels_of({**rest, FLAGS: []}, FLAGS, flags, why)
+    if proposal is None:
+        return None
+    derive = f"{{{FLAGS}: {{flags: [{', '.join(map(_key, flags))}]}}}}"
+    return replace(
+        proposal, sections={"derive": (derive, "the names of the columns that hold yes"), **proposal.sections}
+    )
+
+
+def _labels_of(columns: Columns, name: str, found: Iterable[str], why: str, separator: str = "") -> Proposal | None:
+    """Labels in a column beside a text; None without a text, or where they are too few or too many."""
+    texts = {other: of for other, of in text_columns(columns).items() if other != name and of and mean_words(of) > 1}
+    names = sorted(set(found), key=lambda each: (len(each), each) if each.isdecimal() else (0, each))
+    if not texts or not 2 <= len(names) <= _MOST_LABELS:
+        return None
+    text = max(texts, key=lambda column: mean_words(texts[column]))
+    numbers = all(each.isdecimal() for each in names)
+    shown = ", ".join(f"{quoted(each)}: label_{each}" if numbers else _key(each) for each in names)
+    inputs = f"{{text: {_template(text)}, max_length: {_longest(word_counts(texts[text]), pieces=2)}}}"
+    listed = f"{{{shown}}}" if numbers else f"[{shown}]"
+    return Proposal(
+        "labels",
+        why,
+        {
+            "input": (inputs, "max_length counts sub-words"),
+            "labels": (
+                f"{{scheme: labels, column: {_key(name)}, names: {listed}{separator}}}",
+                "threshold: best chooses the threshold on the validation split",
+            ),
+            "metrics": ("[micro_f1, macro_f1]", "the first one chooses the best epoch"),
+        },
+        (("the labels are numbers: give them names in 'labels.names'",) if numbers else ())
+        + _left_out(columns, (name, text)),
+    )
 
 
 def _named_number(columns: Columns) -> Proposal | None:
@@ -416,8 +474,8 @@ def _stands_in(answers: Sequence[str], passages: Sequence[str]) -> bool:
     return bool(given) and all(answer in passage for answer, passage in given)
 
 
-def _same_lengths(one: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -> bool:
-    return all(len(words) == len(tags) for words, tags in zip(one, other, strict=True))
+def _same_lengths(words: Sequence[Sequence[str]], values: Sequence[Any]) -> bool:
+    return all(isinstance(tags, list) and len(each) == len(tags) for each, tags in zip(words, values, strict=True))
 
 
 def _is_iob2(sentences: Sequence[Sequence[str]]) -> bool:
@@ -461,7 +519,9 @@ _ATTEMPTS: tuple[tuple[Callable[[Columns], Made | None], tuple[Callable[[Columns
     (with_marks, (_classes,)),
     (with_joined, (_answers,)),
     (with_turn_before, (_classes,)),
-    (_as_they_are, (_labels, _named_number, _classes, _number)),
+    (with_parsed, (_answers, _character_spans, _spans, _options, _labels)),
+    (with_split, (_spans,)),
+    (_as_they_are, (_labels, _flags, _separated_labels, _named_number, _classes, _number)),
     (with_joined, (_labels, _named_number, _classes, _number)),
 )
 """What is tried, in order: columns as they are or with a made one, and schemes."""

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, final
 
+Form = Literal["B-PER", "B_PER", "PER-B", "PER_B"]
+"""How a tag joins the letter of its place in the span and the span's type, by the example of a person's first word."""
+
+Encoding = Literal["iob2", "iob1", "iobes", "bilou", "bmes", "io"]
+"""Which letters a data set uses for the places of words in spans."""
+
 _OUTSIDE = "O"
-_FORMS = {
+_FORMS: dict[Form, re.Pattern[str]] = {
     "B-PER": re.compile(r"(?P<letter>[A-Z])-(?P<type>.+)"),
     "B_PER": re.compile(r"(?P<letter>[A-Z])_(?P<type>.+)"),
     "PER-B": re.compile(r"(?P<type>.+)-(?P<letter>[A-Z])"),
     "PER_B": re.compile(r"(?P<type>.+)_(?P<letter>[A-Z])"),
 }
-_LETTERS = {"iob2": set("BI"), "bmes": set("BMES"), "iobes": set("BIES"), "bilou": set("BILU")}
+_LETTERS: dict[Encoding, set[str]] = {
+    "iob2": set("BI"),
+    "iobes": set("BIES"),
+    "bmes": set("BMES"),
+    "bilou": set("BILU"),
+}
 _CELL = re.compile(r"(?:\((?P<long>[^\s()*]+))?\*\)?|\((?P<short>[^\s()*]+)\)")
 
 
@@ -28,13 +39,6 @@ class SpanError(ValueError):
     def __init__(self, message: str, position: int) -> None:
         super().__init__(message)
         self.position = position
-
-
-Form = Literal["B-PER", "B_PER", "PER-B", "PER_B"]
-"""How a tag joins the letter of its place in the span and the span's type, by the example of a person's first word."""
-
-Encoding = Literal["iob2", "iob1", "iobes", "bilou", "bmes", "io"]
-"""Which letters a data set uses for the places of words in spans."""
 
 
 def to_iob2(tags: Sequence[str], encoding: Encoding, form: Form) -> list[str]:
@@ -59,18 +63,36 @@ def to_iob2(tags: Sequence[str], encoding: Encoding, form: Form) -> list[str]:
             return iob2_from_iobes(plain)
 
 
+def style_of(tags: Iterable[str]) -> tuple[Encoding, Form] | None:
+    """How tags are written, by the letters in them; None if they are not tags or only `O`. IOB1 counts as IOB2."""
+    marked = [tag for tag in tags if tag != _OUTSIDE]
+    form = _form_of(marked)
+    if form is None:
+        return None
+    letters = {_letter(tag, form) for tag in marked}
+    return next(((encoding, form) for encoding, known in _LETTERS.items() if letters <= known), None)
+
+
 def written_otherwise(tags: Sequence[str]) -> str:
     """Which encoding and form tags seem to have, as the keys of a task; empty if they look like plain IOB2."""
     marked = [tag for tag in tags if tag != _OUTSIDE]
-    for form, pattern in _FORMS.items():
-        matches = [pattern.fullmatch(tag) for tag in marked]
-        if marked and all(matches):
-            letters = {match["letter"] for match in matches if match is not None}
-            encoding = next((name for name, known in _LETTERS.items() if letters <= known), "")
-            keys = [] if form == "B-PER" else [f'form: "{form}"']
-            keys += [f"encoding: {encoding}"] if encoding and encoding != "iob2" else []
-            return ", ".join(keys)
-    return "encoding: io" if marked and not any("-" in tag or "_" in tag for tag in marked) else ""
+    form, style = _form_of(marked), style_of(marked)
+    if form is None:
+        return "encoding: io" if marked and not any("-" in tag or "_" in tag for tag in marked) else ""
+    keys = [] if form == "B-PER" else [f'form: "{form}"']
+    keys += [f"encoding: {style[0]}"] if style is not None and style[0] != "iob2" else []
+    return ", ".join(keys)
+
+
+def _form_of(marked: Sequence[str]) -> Form | None:
+    """The form that all tags but `O` have, None without any."""
+    return next((form for form in _FORMS if marked and all(map(_FORMS[form].fullmatch, marked))), None)
+
+
+def _letter(tag: str, form: Form) -> str:
+    match = _FORMS[form].fullmatch(tag)
+    assert match is not None, "the form fits all tags"
+    return match["letter"]
 
 
 def _in_front(tags: Sequence[str], position: int, form: Form) -> str:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import ast
+import io
+import json
+import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from itertools import pairwise
+from typing import Any, Literal, cast, final
 
 from ptv2kit.data.rows import Fault, Row, raise_fault
 from ptv2kit.errors import DataError, did_you_mean
 from ptv2kit.spec.rows import (
     Derivation,
     Expansion,
+    Flags,
     Joining,
     Lookup,
     Marking,
     Membership,
+    Parsing,
     Previous,
     Replacement,
     Slice,
@@ -165,6 +172,10 @@ def derived_value(name: str, derivation: Derivation, row: Row, before: Before) -
             return _cut(derivation, row)
         case Splitting():
             return [word for word in row.text(derivation.column).split(derivation.split) if word]
+        case Parsing():
+            return _parse(derivation, row)
+        case Flags():
+            return [column for column in derivation.flags if _is_set(column, row)]
         case SpanMarking():
             return _mark_spans(derivation, row)
         case Joining():
@@ -196,6 +207,47 @@ def _look_up(name: str, lookup: Lookup, row: Row) -> str:
             hint=did_you_mean(key, list(lookup.map)),
         )
     return lookup.map[key]
+
+
+def _parse(parsing: Parsing, row: Row) -> Any:
+    text = row.text(parsing.column)
+    try:
+        return json.loads(text) if parsing.parse == "json" else _python_value(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        reason = error.msg if isinstance(error, SyntaxError | json.JSONDecodeError) else str(error)
+        shown = text if len(text) <= 40 else f"{text[:37]}..."
+        kind = {"json": "JSON", "python": "a value as Python writes it"}[parsing.parse]
+        message = f"column '{parsing.column}' must hold {kind} ({reason}). Got {shown!r}"
+        raise DataError(message, location=row.location) from error
+
+
+def _python_value(text: str) -> Any:
+    """A literal. `['a' 'b']`, as numpy writes a list, would be read as one text and is refused."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    kinds = [token.type for token in tokens if token.type not in (tokenize.NL, tokenize.NEWLINE)]
+    if any(one == other == tokenize.STRING for one, other in pairwise(kinds)):
+        raise ValueError("two texts without a comma between them, as numpy writes arrays")
+    return _as_json(ast.literal_eval(text.strip()))
+
+
+def _as_json(value: Any) -> Any:
+    """Tuples become lists, as everywhere in rows."""
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in cast("Sequence[Any]", value)]
+    if isinstance(value, dict):
+        return {str(key): _as_json(item) for key, item in cast("dict[Any, Any]", value).items()}
+    return value
+
+
+_YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "", "none")
+
+
+def _is_set(column: str, row: Row) -> bool:
+    value = str(row.value(column)).strip().lower()
+    if value not in (*_YES, *_NO):
+        message = f"column '{column}' must hold yes or no, such as 1 or 0. Got {value!r}"
+        raise DataError(message, location=row.location)
+    return value in _YES
 
 
 def _mark(marking: Marking, row: Row) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from ptv2kit.data.recognition import encoding_of
 from ptv2kit.data.rows import Fault, Row
 from ptv2kit.data.sources.jsonl import read_jsonl
 from ptv2kit.data.sources.lines import decoded_lines, read_lines
@@ -14,10 +15,12 @@ from ptv2kit.data.templates import Before, expanded_rows, with_defaults, with_de
 from ptv2kit.errors import ConfigError
 from ptv2kit.spec.rows import (
     Derivation,
+    Flags,
     Joining,
     Lookup,
     Marking,
     Membership,
+    Parsing,
     Previous,
     Replacement,
     Slice,
@@ -76,8 +79,12 @@ def read_unlabelled(path: Path, kind: str | None, task: AnyTask, on_fault: Fault
         case "jsonl":
             return read_jsonl(path, on_fault=on_fault)
         case "csv" | "tsv":
-            split = Splits(train=str(path), validation=str(path))
-            return read_table(path, TableSource(source=kind, splits=split), on_fault=on_fault)
+            source = task.data  # a file of the kind that the task was trained on is written like that one
+            if not isinstance(source, TableSource) or source.source != kind:
+                source = TableSource(source=kind, splits=Splits(train=str(path), validation=str(path)))
+            elif source.encoding != "utf-8" and encoding_of(path) == "utf-8":
+                source = source.model_copy(update={"encoding": "utf-8"})
+            return read_table(path, source, on_fault=on_fault)
         case _:
             return _text_rows(read_lines(path), str(path), text_column(task))
 
@@ -145,8 +152,10 @@ def _among(column: str, made: list[str]) -> bool:
 
 def _columns_of(derivation: Derivation) -> list[str]:
     match derivation:
-        case Lookup() | Splitting() | Joining():
+        case Lookup() | Splitting() | Parsing() | Joining():
             return [derivation.column]
+        case Flags():
+            return list(derivation.flags)
         case Previous():
             return [derivation.column, derivation.previous]
         case SpanMarking():

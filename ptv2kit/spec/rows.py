@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
@@ -95,6 +95,22 @@ class Splitting(Section):
     """What parts the words, such as a blank."""
 
 
+class Parsing(Section):
+    """What a text writes, as tables keep lists: a list, a mapping, a number."""
+
+    column: Column
+    """The column with the text."""
+    parse: Literal["json", "python"]
+    """How it is written: `["Ada", "left"]` in JSON, `['Ada', 'left']` by Python, as pandas does."""
+
+
+class Flags(Section):
+    """The names of those columns that hold yes, such as the labels of a table with a column for each."""
+
+    flags: Annotated[tuple[Column, ...], Field(strict=False, min_length=2)]
+    """The columns. Yes is 1, true or yes; no is 0, false, no, an empty text or null."""
+
+
 class Mark(Section):
     """How a span is marked."""
 
@@ -150,6 +166,8 @@ _KINDS: Mapping[str, type[Section]] = {
     "marks": SpanMarking,
     "start": Slice,
     "split": Splitting,
+    "parse": Parsing,
+    "flags": Flags,
     "previous": Previous,
     "join": Joining,
 }
@@ -173,6 +191,8 @@ Derivation = Annotated[
     | Annotated[SpanMarking, Tag("marks")]
     | Annotated[Slice, Tag("start")]
     | Annotated[Splitting, Tag("split")]
+    | Annotated[Parsing, Tag("parse")]
+    | Annotated[Flags, Tag("flags")]
     | Annotated[Previous, Tag("previous")]
     | Annotated[Joining, Tag("join")],
     Discriminator(derivation_kind),

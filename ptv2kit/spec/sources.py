@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt
+from pydantic import AfterValidator, Field, NonNegativeInt
 
 from ptv2kit.spec.base import Fault, Name, Section
 
@@ -71,6 +72,21 @@ class Splits(Section):
                 yield Fault(path, f"'data.splits.{path[0]}' must be a share above 0% and up to 50%")
 
 
+def _text_encoding(name: str) -> str:
+    try:
+        codec = codecs.lookup(name)
+        by_lines = codec.encode("\n")[0] == b"\n"
+    except (LookupError, ValueError, TypeError) as error:
+        raise ValueError("must be an encoding that Python knows, such as cp1252") from error
+    if not by_lines:
+        raise ValueError("must end a line with one byte; convert UTF-16 and UTF-32 to UTF-8")
+    return codec.name
+
+
+Encoding = Annotated[str, AfterValidator(_text_encoding)]
+"""How the bytes of a file of text are read."""
+
+
 class _Rows(Section):
     """What every source has."""
 
@@ -107,7 +123,10 @@ class JsonlSource(_Rows):
 
 
 class TableSource(_Rows):
-    """Comma-separated (`csv`) or tab-separated (`tsv`) values with a header line; a name that ends in `.gz` is gzip."""
+    """Comma-separated (`csv`) or tab-separated (`tsv`) values with a header line; a name that ends in `.gz` is gzip.
+
+    Columns without a name, and records whose fields are all empty, are left out.
+    """
 
     source: Literal["csv", "tsv"]
     """Where the rows come from."""
@@ -121,6 +140,11 @@ class TableSource(_Rows):
     """What stands between two fields, such as `";"`; null: a comma for csv, a tab for tsv."""
     quote: Annotated[str, Field(min_length=1, max_length=1)] = '"'
     """The character that quotes a field."""
+    encoding: Encoding = "utf-8"
+    """How the file's bytes are read, such as `cp1252` for what Excel saves as CSV in Western Europe."""
+    sentence: Annotated[str, Field(min_length=1)] | None = None
+    """Of a file with a word in each record, the column that tells the sentences apart: records that follow each other
+    with the same value there, or with none, are one row, and every other column is a list of texts."""
 
 
 class ParquetSource(_Rows):
@@ -145,6 +169,8 @@ class ConllSource(_Rows):
     """What stands between two columns."""
     comment: Annotated[str, Field(min_length=1)] | None = None
     """Lines that begin with this text are skipped."""
+    encoding: Encoding = "utf-8"
+    """How the file's bytes are read, such as `latin-1` for CoNLL-2002."""
 
 
 class SquadSource(_Rows):

@@ -226,7 +226,7 @@ class _Reader:
 
 def quoted(text: str) -> str:
     """A text in double quotes as this loader reads it back: what cannot be printed is escaped."""
-    kept = {'"': '\\"', "\\": "\\\\"}
+    kept = {'"': '\\"', "\\": "\\\\", "\t": "\\t", "\n": "\\n"}
     shown = (kept.get(letter) or (letter if letter.isprintable() else f"\\U{ord(letter):08X}") for letter in text)
     return '"' + "".join(shown) + '"'
 

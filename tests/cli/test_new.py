@@ -114,7 +114,7 @@ def test_what_cannot_be_proposed_is_refused(project: Project) -> None:
         (["empty.csv", "--validation", "empty.csv"], 3, "the file has no rows"),
         (["none.jsonl", "--validation", "bare.jsonl"], 3, "there is no such file"),
         (["bare.jsonl", "--validation", "none.jsonl"], 3, "there is no such file"),
-        (["tiny.yaml", "--validation", "bare.jsonl", "--name", "x"], 2, "is not a JSON Lines"),
+        (["tiny.yaml", "--validation", "bare.jsonl", "--name", "x"], 2, "is not a JSON, CSV"),
         (["bare.jsonl", "--validation", "bare.jsonl", "--to", "tiny.yaml"], 2, "'tiny.yaml' exists"),
     ):
         assert main(["new", "task", *words]) == code

@@ -138,6 +138,19 @@ def test_spans_of_words_and_of_texts(project: Project) -> None:
     assert "1 of 3 rows could not be answered" in captured.err
 
 
+def test_a_table_is_read_as_the_task_says(project: Project) -> None:
+    task = "task: tiny\ndata: {source: csv, delimiter: ';', splits: {train: rows.csv, validation: rows.csv}}\n"
+    task += 'input: {text: "{who}", max_length: 16}\nlabels: {scheme: classes, column: label}\n'
+    (project.folder / "tiny.yaml").write_text(task)
+    (project.folder / "rows.csv").write_text("who;label\nada, left;yes\nalan;no\nada;no\nalan, left;yes\n")
+    assert project.run("train.epochs=1")[0] == 0
+    [run] = project.runs
+    (project.folder / "new.csv").write_text("number;who\n1;ada, left\n")
+    [answer] = answers(project, run, "new.csv")
+    [same] = ptv2kit.load(run).predict([{"who": "ada, left"}])
+    assert answer["probabilities"] == same["probabilities"]
+
+
 def test_rows_that_fail_are_named_and_the_rest_goes_on(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert project.run("train.epochs=1")[0] == 0
     [run] = project.runs

@@ -19,7 +19,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from ptv2kit.data.rows import Row
 from ptv2kit.data.sources import Located, SplitData, locate_split, read_rows, read_split
@@ -209,7 +209,7 @@ def test_named_columns_and_gzip(tmp_path: Path) -> None:
         (source("csv"), "a,b\n1,2\n1\n", 3, "expected 2 fields (a, b). Got 1", "quote a field"),
         (source("csv"), 'a,b\n"x\ny",2\n1,2,3\n', 4, "expected 2 fields (a, b). Got 3", "quote a field"),
         (source("tsv"), "a\tb\n1\t2\t3\n", 2, "expected 2 fields (a, b). Got 3", "'data.quoting: true'"),
-        (source("tsv", columns=["a"]), "1\n1\t2\n", 2, "expected 1 fields (a). Got 2", ""),
+        (source("tsv", columns=["a"]), "1\n1\t2\n", 2, "expected 1 field (a). Got 2", ""),
         (source("csv"), "a,b,a\n1,2,3\n", 1, "column 'a' occurs twice", ""),
         (source("csv"), 'a,b\n1,"x\n2,y\n', 2, "malformed: unexpected end of data", "'data.quoting: false'"),
         (source("csv"), 'a,b\n1,"x"y\n', 2, "malformed: ',' expected after '\"'", "'data.quoting: false'"),
@@ -225,6 +225,82 @@ def test_table_names_the_bad_line(
         read(tmp_path / "a.txt", content, kind)
 
 
+def test_columns_without_a_name_and_empty_records_are_left_out(tmp_path: Path) -> None:
+    rows = read(tmp_path / "spam.csv", "v1,v2,,\nham,hello,,\n,,,\nspam,win,x,\n", source("csv"))
+    assert values(rows) == [{"v1": "ham", "v2": "hello"}, {"v1": "spam", "v2": "win"}]
+    assert lines_of(rows) == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [("csv", "text,label\ngrüße,ja\n"), ("tsv", "text\tlabel\ngrüße\tja\n")],
+)
+def test_tables_have_an_encoding(tmp_path: Path, kind: str, content: str) -> None:
+    raw = content.encode("cp1252")
+    assert values(read(tmp_path / "t", raw, source(kind, encoding="Windows-1252"))) == [
+        {"text": "grüße", "label": "ja"}
+    ]
+    with refused(f"{tmp_path / 't'}:2", "not UTF-8: byte 0xfc at byte 3 of the line", "data.encoding"):
+        read(tmp_path / "t", raw, source(kind))
+    with refused(f"{tmp_path / 't'}:1", "not CP1252: byte 0x81 at byte 1 of the line"):
+        read(tmp_path / "t", b"\x81" + raw, source(kind, encoding="cp1252"))
+
+
+def test_conll_has_an_encoding(tmp_path: Path) -> None:
+    rows = read(tmp_path / "t", "España B-LOC\n".encode("latin-1"), conll(encoding="latin-1"))
+    assert values(rows) == [{"word": ["España"], "tag": ["B-LOC"]}]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("klingon", "an encoding that Python knows, such as cp1252"),
+        ("utf-16", "convert UTF-16"),
+        ("hex", "Python knows"),
+    ],
+)
+def test_an_encoding_that_is_none(name: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        source("csv", encoding=name)
+
+
+SENTENCES = "id,word,tag\n1,Ada,B-PER\n1,left,O\n2,she,O\n,slept,O\n1,again,O\n"
+
+
+def test_a_word_in_each_record(tmp_path: Path) -> None:
+    rows = read(tmp_path / "t.csv", SENTENCES, source("csv", sentence="id"))
+    assert values(rows) == [
+        {"id": "1", "word": ["Ada", "left"], "tag": ["B-PER", "O"]},
+        {"id": "2", "word": ["she", "slept"], "tag": ["O", "O"]},
+        {"id": "1", "word": ["again"], "tag": ["O"]},
+    ]
+    assert lines_of(rows) == [2, 4, 6]
+    with refused(f"{tmp_path / 't.csv'}", "no column 'sentence', as 'data.sentence' says", "id, word, tag"):
+        read(tmp_path / "t.csv", SENTENCES, source("csv", sentence="sentence"))
+
+
+@pytest.mark.parametrize(
+    ("line", "left", "faults"),
+    [
+        (2, ["she", "again"], 1),  # the first word of the first sentence
+        (3, ["again"], 2),  # its last, or the first of the second: both may lack it
+        (4, [], 1),  # without its number all the rest looks like the first
+        (5, ["Ada"], 2),
+        (6, ["Ada"], 1),
+    ],
+)
+def test_a_sentence_that_may_lack_a_word_is_left_out(tmp_path: Path, line: int, left: list[str], faults: int) -> None:
+    lines = SENTENCES.splitlines()
+    lines[line - 1] += ",more"
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    found: list[DataError] = []
+    rows = list(read_rows(tmp_path / "t.csv", source("csv", sentence="id"), found.append))
+    assert [row.words("word")[0] for row in rows] == left
+    assert [problem.location for error in found for problem in error.problems] == [
+        f"{tmp_path / 't.csv'}:{line}"
+    ] * faults
+
+
 def test_named_columns_must_differ(tmp_path: Path) -> None:
     with refused(str(tmp_path / "a.csv"), "column 'a' occurs twice"):
         read(tmp_path / "a.csv", "1,2\n", source("csv", columns=["a", "a"]))
@@ -237,7 +313,7 @@ def test_table_returns_what_was_written(written: list[tuple[str, str]], kind: st
     writer.writerows([("a", "b"), *written])
     with tempfile.TemporaryDirectory() as folder:
         rows = read(Path(folder) / "a.txt", buffer.getvalue(), source(kind, quoting=True))
-    assert values(rows) == [{"a": first, "b": second} for first, second in written]
+    assert values(rows) == [{"a": first, "b": second} for first, second in written if first or second]
 
 
 # --- Parquet ----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from ptv2kit.data.rows import Row
 from ptv2kit.data.templates import render, task_rows, with_derived
 from ptv2kit.errors import DataError, Problem
-from ptv2kit.spec.rows import Derivation, Lookup
+from ptv2kit.spec.rows import Derivation, Flags, Lookup, Parsing
 from ptv2kit.spec.task import TaskBase
 from ptv2kit.spec.template import parse_template
 
@@ -65,6 +65,51 @@ def test_derived_column_of_a_nested_one() -> None:
 def test_derive_from_booleans_and_numbers(value: object, key: str) -> None:
     lookups = {"name": Lookup(column="x", map={key: "found"})}
     assert with_derived(row(x=value), lookups, {}).text("name") == "found"
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "value"),
+    [
+        ("json", '["Ada", 1, null]', ["Ada", 1, None]),
+        ("json", '{"text": ["a"], "start": [0]}', {"text": ["a"], "start": [0]}),
+        ("python", "['Ada', \"isn't\"]", ["Ada", "isn't"]),
+        ("python", " [(0, 4, 'LOC')] ", [[0, 4, "LOC"]]),
+        ("python", "{'text': ['a'], 'start': [0]}", {"text": ["a"], "start": [0]}),
+        ("python", "[]", []),
+    ],
+)
+def test_derive_what_a_text_writes(language: Literal["json", "python"], text: str, value: object) -> None:
+    assert with_derived(row(x=text), {"y": Parsing(column="x", parse=language)}, {}).value("y") == value
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "reason"),
+    [
+        ("json", "['Ada']", "must hold JSON (Expecting value). Got \"['Ada']\""),
+        ("python", "['Ada' 'left']", "two texts without a comma between them, as numpy writes arrays"),
+        ("python", "['Ada'\n 'left']", "two texts without a comma between them"),
+        ("python", "open('x')", "must hold a value as Python writes it"),
+        ("python", "['Ada'", "must hold a value as Python writes it"),
+        ("python", "[" * 500, "must hold a value as Python writes it"),
+        ("python", "", "must hold a value as Python writes it"),
+    ],
+)
+def test_derive_from_a_text_that_writes_nothing(language: Literal["json", "python"], text: str, reason: str) -> None:
+    with pytest.raises(DataError) as info:
+        with_derived(row(x=text), {"y": Parsing(column="x", parse=language)}, {})
+    assert reason in str(info.value)
+    assert "copa.jsonl:3" in str(info.value)
+
+
+def test_derive_the_names_of_flags() -> None:
+    flags = {"labels": Flags(flags=("toxic", "rude", "meta.old", "kind"))}
+    assert with_derived(row(toxic="1", rude=0, meta={"old": True}, kind="No"), flags, {}).value("labels") == [
+        "toxic",
+        "meta.old",
+    ]
+    assert with_derived(row(toxic="", rude=None, meta={"old": 0.0}, kind="False"), flags, {}).value("labels") == []
+    with pytest.raises(DataError, match=r"column 'rude' must hold yes or no, such as 1 or 0\. Got '2'"):
+        with_derived(row(toxic=1, rude=2, meta={"old": 1}, kind=0), flags, {})
 
 
 def test_nothing_to_derive_returns_the_row() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ptv2kit.data.rows import Row
-from ptv2kit.data.unlabelled import given_columns, unlabelled_rows
+from ptv2kit.data.rows import Row, raise_fault
+from ptv2kit.data.unlabelled import given_columns, read_unlabelled, unlabelled_rows
 from ptv2kit.data.words import spans_of, split_words, word_places
 from ptv2kit.spec.load import load_task
 
@@ -60,3 +60,20 @@ def test_only_what_the_input_needs_is_made() -> None:
     assert [each.text("filled") for each in made] == ["Ada met Alan", "Alan met Alan"]
     assert not set(made[0].values) & (set(task.derive) - {"filled", "news"})
     assert sorted(given_columns(task)) == ["entities", "passage", "query"]
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "encoding"),
+    [
+        ("new.csv", "who;n\nAda, müde;1\n", "cp1252"),
+        ("new.csv", "who;n\nAda, müde;1\n", "utf-8"),  # told by its bytes
+        ("new.tsv", "who\tn\nAda, müde\t1\n", "utf-8"),  # of another kind than the task's
+    ],
+)
+def test_a_table_is_read_as_the_task_says(tmp_path: Path, name: str, written: str, encoding: str) -> None:
+    data = "{source: csv, delimiter: ';', encoding: cp1252, splits: {train: rows.csv, validation: rows.csv}}"
+    path = tmp_path / "t.yaml"
+    path.write_text(f'task: t\ndata: {data}\ninput: {{text: "{{who}}"}}\nlabels: {{scheme: classes, column: label}}\n')
+    (tmp_path / name).write_bytes(written.encode(encoding))
+    [row] = read_unlabelled(tmp_path / name, None, load_task(path).task, raise_fault)
+    assert row.values == {"who": "Ada, müde", "n": "1"}

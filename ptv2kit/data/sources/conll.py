@@ -39,7 +39,7 @@ def read_conll(path: Path, source: ConllSource, *, on_fault: Fault = raise_fault
         tokens.clear()
         fault = None
 
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, encoding=source.encoding):
         content = line.rstrip("\r\n")
         if source.comment is not None and content.startswith(source.comment):
             continue

@@ -27,19 +27,20 @@ LONGEST_ROW = 1 << 24
 """Bytes of a row's line. Tokenizers need about a hundred times the size of a text: a longer row would fill memory."""
 
 
-def read_lines(path: Path, longest: int = LONGEST_ROW) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, longest: int = LONGEST_ROW, encoding: str | None = None) -> Iterator[tuple[int, str]]:
     """Line numbers from 1, and lines with their line ends. A byte order mark is dropped; only `\\n` ends a line.
 
     Args:
         longest: bytes of the longest line.
+        encoding: `data.encoding`; None for formats that are UTF-8 always.
 
     Raises:
-        DataError: the file cannot be read, its gzip data is damaged, or a line is not UTF-8 or too long.
+        DataError: the file cannot be read, its gzip data is damaged, or a line is not of the encoding or too long.
     """
     number = 0
     try:
         with _open(path) as file:
-            for number, line in decoded_lines(_bounded(file, path, longest), path):
+            for number, line in decoded_lines(_bounded(file, path, longest), path, encoding):
                 yield number, line
     # BadGzipFile is an OSError without strerror, so it has to come first.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -50,14 +51,14 @@ def read_lines(path: Path, longest: int = LONGEST_ROW) -> Iterator[tuple[int, st
         raise unreadable(path, error) from error
 
 
-def decoded_lines(file: Iterable[bytes], path: Path) -> Iterator[tuple[int, str]]:
+def decoded_lines(file: Iterable[bytes], path: Path, encoding: str | None = None) -> Iterator[tuple[int, str]]:
     """`read_lines` of an open file.
 
     Raises:
-        DataError: a line is not UTF-8.
+        DataError: a line is not of the encoding.
     """
     for number, raw in enumerate(file, start=1):
-        yield number, _decode(raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw, path, number)
+        yield number, _decode(raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw, path, number, encoding)
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
@@ -96,13 +97,14 @@ def _bounded(file: gzip.GzipFile | BufferedReader, path: Path, longest: int) -> 
         yield line
 
 
-def _decode(raw: bytes, path: Path, number: int) -> str:
+def _decode(raw: bytes, path: Path, number: int, encoding: str | None) -> str:
     try:
-        return raw.decode()
+        return raw.decode(encoding or "utf-8")
     except UnicodeDecodeError as error:
+        other = "" if encoding is None else ", or set 'data.encoding', such as cp1252 for files of Excel"
         hint = next((hint for magic, hint in _MAGIC.items() if number == 1 and raw.startswith(magic)), "")
         raise DataError(
-            f"not UTF-8: byte 0x{raw[error.start]:02x} at byte {error.start + 1} of the line",
+            f"not {(encoding or 'utf-8').upper()}: byte 0x{raw[error.start]:02x} at byte {error.start + 1} of the line",
             location=f"{path}:{number}",
-            hint=hint or "save the file as UTF-8",
+            hint=hint or f"save the file as UTF-8{other}",
         ) from error

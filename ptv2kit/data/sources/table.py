@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ptv2kit.data.rows import Fault, Row, raise_fault
@@ -13,7 +13,8 @@ from ptv2kit.spec.sources import TableSource
 
 
 def read_table(path: Path, source: TableSource, *, on_fault: Fault = raise_fault) -> Iterator[Row]:
-    """One row for each record; all values are text. Blank lines are skipped.
+    """One row for each record, or for each sentence where a record is a word; all values are text. Blank lines, records
+    whose fields are all empty and columns without a name are left out.
 
     Of a record with another number of fields than there are columns `on_fault` receives an error; unless it raises, the
     records after it are read.
@@ -23,11 +24,38 @@ def read_table(path: Path, source: TableSource, *, on_fault: Fault = raise_fault
 
     Raises:
         DataError: the file is unreadable, a quote is out of place, a record has another number of fields than there
-            are columns (from `on_fault`), or two columns have one name.
+            are columns (from `on_fault`), two columns have one name, or there is no column `source.sentence`.
     """
-    separator = source.delimiter or ("," if source.source == "csv" else "\t")
-    quoting = source.source == "csv" if source.quoting is None else source.quoting
-    records = _quoted_records(path, separator, source.quote) if quoting else _plain_records(path, separator)
+    if source.sentence is None:
+        return _records(path, source, on_fault)
+    return _sentences(path, source, source.sentence, on_fault)
+
+
+def split_records(
+    path: Path, separator: str, *, quoting: bool, quote: str, encoding: str
+) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers from 1, and the fields of each record, the header among them.
+
+    Raises:
+        DataError: the file is unreadable, or a quote is out of place.
+    """
+    lines = _text_lines(path, encoding)
+    return _quoted_records(path, lines, separator, quote) if quoting else _plain_records(lines, separator)
+
+
+def delimiter_of(source: TableSource) -> str:
+    """What stands between two fields."""
+    return source.delimiter or ("," if source.source == "csv" else "\t")
+
+
+def is_quoted(source: TableSource) -> bool:
+    """Whether fields may be quoted."""
+    return source.source == "csv" if source.quoting is None else source.quoting
+
+
+def _records(path: Path, source: TableSource, on_fault: Fault) -> Iterator[Row]:
+    quoting = is_quoted(source)
+    records = split_records(path, delimiter_of(source), quoting=quoting, quote=source.quote, encoding=source.encoding)
     columns: Sequence[str] | None = source.columns
     if columns is not None:
         _check_columns(columns, str(path))
@@ -38,21 +66,54 @@ def read_table(path: Path, source: TableSource, *, on_fault: Fault = raise_fault
             _check_delimiter(fields, location)
             columns = fields
         elif len(fields) != len(columns):
-            message = f"expected {len(columns)} fields ({', '.join(columns)}). Got {len(fields)}"
+            wanted = f"{len(columns)} {'field' if len(columns) == 1 else 'fields'}"
+            message = f"expected {wanted} ({', '.join(columns)}). Got {len(fields)}"
             on_fault(DataError(message, location=location, hint=_field_hint(quoting)))
-        else:
-            yield Row(dict(zip(columns, fields, strict=True)), location)
+        elif any(fields):
+            yield Row({name: field for name, field in zip(columns, fields, strict=True) if name}, location)
 
 
-def _plain_records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    for number, line in _text_lines(path):
+def _sentences(path: Path, source: TableSource, column: str, on_fault: Fault) -> Iterator[Row]:
+    """The sentences of a file of words. One with a malformed record, or that may begin with it, is left out whole."""
+    words: list[Row] = []
+    faults: list[DataError] = []  # since the last word
+    fault: DataError | None = None  # of the sentence
+
+    def sentence() -> Iterator[Row]:
+        if fault is not None:
+            on_fault(fault)
+        elif words:
+            lists = {name: [word.text(name) for word in words] for name in words[0].values if name != column}
+            yield Row({column: words[0].text(column), **lists}, words[0].location)
+
+    for word in _records(path, source, faults.append):
+        if column not in word.values:
+            hint = f"its columns are {', '.join(word.values)}"
+            raise DataError(f"no column '{column}', as 'data.sentence' says", location=str(path), hint=hint)
+        lost = faults[0] if faults else None
+        faults.clear()
+        if words and word.text(column) not in ("", words[-1].text(column) or words[0].text(column)):
+            fault = fault or lost
+            yield from sentence()
+            words.clear()
+            fault = None
+        fault = fault or lost
+        words.append(word)
+    fault = fault or (faults[0] if faults else None)
+    yield from sentence()
+
+
+def _plain_records(lines: Iterable[tuple[int, str]], separator: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in lines:
         content = line.removesuffix("\n").removesuffix("\r")
         if content:
             yield number, content.split(separator)
 
 
-def _quoted_records(path: Path, separator: str, quote: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader((line for _, line in _text_lines(path)), delimiter=separator, quotechar=quote, strict=True)
+def _quoted_records(
+    path: Path, lines: Iterable[tuple[int, str]], separator: str, quote: str
+) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader((line for _, line in lines), delimiter=separator, quotechar=quote, strict=True)
     while True:
         first_line = reader.line_num + 1
         try:
@@ -69,8 +130,8 @@ def _quoted_records(path: Path, separator: str, quote: str) -> Iterator[tuple[in
             yield first_line, fields
 
 
-def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    for number, line in read_lines(path):
+def _text_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
+    for number, line in read_lines(path, encoding=encoding):
         if "\0" in line:
             raise DataError(
                 "the line holds a NUL byte", location=f"{path}:{number}", hint="save the file as UTF-8 text"
@@ -79,7 +140,7 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _check_columns(columns: Sequence[str], location: str) -> None:
-    repeated = [name for index, name in enumerate(columns) if name in columns[:index]]
+    repeated = [name for index, name in enumerate(columns) if name and name in columns[:index]]
     if repeated:
         raise DataError(f"column '{repeated[0]}' occurs twice", location=location)
 

@@ -1,0 +1,249 @@
+"""Which format a file has, by its name and its first lines: the `data` section of a first task."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from ptv2kit.data.columns import LABEL_NAMES, PAIRS, WORD_NAMES, are_numbers, only_counts
+from ptv2kit.data.sources.lines import LONGEST_FILE, read_lines
+from ptv2kit.data.sources.table import delimiter_of, is_quoted, split_records
+from ptv2kit.data.spans import style_of
+from ptv2kit.errors import ConfigError, DataError
+from ptv2kit.spec.sources import (
+    ConllSource,
+    DataSource,
+    JsonlSource,
+    ParquetSource,
+    Splits,
+    SquadSource,
+    TableSource,
+)
+
+_JSON = ("jsonl", "ndjson", "jsonlines", "json")
+_TABLES = ("csv", "tsv", "tab", "txt")
+_CONLL = ("conll", "bio", "iob", "iob2")
+_DELIMITERS = (",", "\t", ";", "|")
+_LOOKED_AT = 500
+_DECODED = 1 << 24
+_SENTENCES = re.compile(r"(sentence|sent|doc|document)([ _-]*(#|id|idx|no|number|index))?", re.IGNORECASE)
+
+
+class Recognised(NamedTuple):
+    """The format of a file.
+
+    Args:
+        source: reads it.
+        doubts: what a person should look at.
+    """
+
+    source: DataSource
+    doubts: tuple[str, ...]
+
+
+def recognise(path: Path, splits: Splits, columns: Sequence[str] | None = None) -> Recognised:
+    """Find out how a file of rows is written.
+
+    Args:
+        path: of the file, whose name tells the kind: JSON, a table, Parquet, or a word a line.
+        splits: of the task, for the source.
+        columns: what the columns of a table without a header line are called; None: the first line tells, if it can.
+
+    Raises:
+        ConfigError: the name does not tell a format, or only a table can have `columns`.
+        DataError: the file is missing or unreadable, or JSON of another shape.
+    """
+    if not path.is_file():
+        raise DataError("there is no such file", location=str(path))
+    kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    if columns is not None and kind not in _TABLES:
+        raise ConfigError(f"--columns names the columns of a table, and '{path}' is not one by its name")
+    if kind in _JSON:
+        return Recognised(_json_source(path, splits) if kind == "json" else _json_lines(splits), ())
+    if kind == "parquet":
+        return Recognised(ParquetSource(source="parquet", splits=splits), ())
+    if kind in _CONLL or kind in _TABLES:
+        encoding = encoding_of(path)
+        lines = [line.rstrip("\r\n") for _, line in itertools.islice(read_lines(path, encoding=encoding), _LOOKED_AT)]
+        if kind in _CONLL or (columns is None and _is_conll(lines)):
+            found = _conll_source(lines, splits, encoding)
+        else:
+            found = _table_source(path, kind, splits, encoding, columns)
+        doubt = f"the file is not UTF-8 and is read as {encoding}: are letters with accents right?"
+        return found if encoding == "utf-8" else found._replace(doubts=(doubt, *found.doubts))
+    spreadsheet = "save the sheet as CSV" if kind in ("xlsx", "xls", "ods") else ""
+    raise ConfigError(
+        f"'{path}' is not a JSON, CSV, TSV, Parquet or CoNLL file by its name",
+        hint=spreadsheet
+        or "'ptv2kit schema task --markdown' lists all formats; 'ptv2kit cp conll03' copies an example",
+    )
+
+
+def _json_source(path: Path, splits: Splits) -> DataSource:
+    """JSON Lines or one array of rows, whatever the name says, or SQuAD's own nested file.
+
+    Raises:
+        DataError: the file is one object of another shape.
+    """
+    lines = _json_lines(splits)
+    first = [line for line in itertools.islice((line for _, line in read_lines(path, LONGEST_FILE)), 2) if line.strip()]
+    if (len(first) > 1 and _parsed(first[0]) is not None) or not first or not first[0].lstrip().startswith("{"):
+        return lines
+    whole = _parsed("".join(line for _, line in read_lines(path, LONGEST_FILE)))
+    if whole is None:
+        return lines  # the reader names the line
+    if _is_squad(whole.get("data")):
+        return SquadSource(source="squad", splits=splits)
+    lists = [name for name, value in whole.items() if isinstance(value, list)]
+    if not lists or (len(first) == 1 and not all(isinstance(value, list) for value in whole.values())):
+        return lines  # the only row
+    shown = f", with lists in {', '.join(map(repr, lists))}"
+    hint = "write each row as a line; pandas does with to_json('rows.jsonl', orient='records', lines=True)"
+    raise DataError(f"the file is one JSON object{shown}. Expected rows", location=str(path), hint=hint)
+
+
+def _json_lines(splits: Splits) -> JsonlSource:
+    return JsonlSource(source="jsonl", splits=splits)
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """A JSON object, None if the text is not one."""
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+
+
+def _is_squad(value: Any) -> bool:
+    items = cast("list[Any]", value) if isinstance(value, list) else []
+    return bool(items) and isinstance(items[0], Mapping) and "paragraphs" in items[0]
+
+
+def encoding_of(path: Path) -> str:
+    """UTF-8, or what Excel and old corpora have instead, in which every byte but five is a letter."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = file.read(_DECODED)
+    except (OSError, EOFError, zlib.error):
+        return "utf-8"  # the reader says what is wrong
+    if start.startswith((b"\xff\xfe", b"\xfe\xff", b"PK\x03\x04", b"PAR1", b"\x1f\x8b")):
+        return "utf-8"  # of another kind, which the reader names
+    try:
+        (start if len(start) < _DECODED else start[: start.rfind(b"\n") + 1]).decode()
+    except UnicodeDecodeError:
+        return "cp1252" if _decodes(start, "cp1252") else "latin-1"
+    return "utf-8"
+
+
+def _decodes(content: bytes, encoding: str) -> bool:
+    try:
+        content.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_conll(lines: Sequence[str]) -> bool:
+    """Whether each line ends in a tag, and sentences end in blank lines."""
+    words = [line for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
+    cells = [line.split() for line in words]
+    tags = [row[-1] for row in cells if len(row) > 1]
+    tagged = len(tags) == len(words) and style_of(tags) is not None
+    return bool(tagged) and any(not line.strip() for line in lines)
+
+
+def _conll_source(lines: Sequence[str], splits: Splits, encoding: str) -> Recognised:
+    """Tabs stand between columns where a token holds a blank; comments are as in CoNLL-U. Tags are in the last column
+    that holds only tags, and tokens in the first that does not only count."""
+    comment = "# " if any(re.match(r"# \S+ ?=", line) for line in lines) else None
+    words = [line for line in lines if line.strip() and not line.startswith(("-DOCSTART-", comment or "-DOCSTART-"))]
+    cells = [line.split("\t") for line in words]
+    by_tabs = all(len(row) > 1 for row in cells) and any(" " in cell.strip() for row in cells for cell in row)
+    cells = cells if by_tabs else [line.split() for line in words]
+    columns = list(zip(*cells, strict=False)) if len({len(row) for row in cells}) == 1 else []
+    tags = [index for index, values in enumerate(columns) if style_of(values) is not None]
+    tokens = next((index for index, values in enumerate(columns) if not all(map(str.isdecimal, values))), 0)
+    source = ConllSource(
+        source="conll",
+        columns={"tokens": tokens, "tags": tags[-1] if tags and tags[-1] < len(columns) - 1 else -1},
+        separator="tab" if by_tabs else "whitespace",
+        comment=comment,
+        encoding=encoding,
+        splits=splits,
+    )
+    return Recognised(source, ())
+
+
+def _table_source(path: Path, kind: str, splits: Splits, encoding: str, columns: Sequence[str] | None) -> Recognised:
+    """The first delimiter, with quotes or without, by which all records have as many fields as the first."""
+    usual = TableSource(source="csv" if kind == "csv" else "tsv", splits=splits, encoding=encoding)
+    found, records = usual, list[list[str]]()
+    for delimiter in dict.fromkeys((delimiter_of(usual), *_DELIMITERS)):
+        for quoting in (is_quoted(usual), not is_quoted(usual)):
+            rows = _first_records(path, delimiter, encoding, quoting=quoting)
+            width = len(rows[0]) if rows else 0
+            if width > max(1, len(records[0]) if records else 1) and all(len(row) == width for row in rows):
+                changed = {"delimiter": delimiter} if delimiter != delimiter_of(usual) else {}
+                changed |= {"quoting": quoting} if quoting != is_quoted(usual) else {}
+                found, records = usual.model_copy(update=changed), rows
+        if records:
+            break
+    if not records and kind == "txt":
+        message = f"'{path}' is neither a table nor a file with a word and its tag in each line"
+        raise ConfigError(
+            message, hint='write each row as a line of JSON, such as {"text": "…", "label": "…"}, to a .jsonl file'
+        )
+    doubts: tuple[str, ...] = ()
+    if columns is None and _has_no_header(records):
+        columns = [f"column{number}" for number in range(1, len(records[0]) + 1)]
+        doubts = (f"the file has no header line, so its columns are called {', '.join(columns)}; --columns names them",)
+    if columns is not None:
+        return Recognised(found.model_copy(update={"columns": tuple(columns)}), doubts)
+    return Recognised(found.model_copy(update={"sentence": _sentence_column(records)}), doubts)
+
+
+def _first_records(path: Path, delimiter: str, encoding: str, *, quoting: bool) -> list[list[str]]:
+    """The first records; none where they cannot be read so."""
+    records = split_records(path, delimiter, quoting=quoting, quote='"', encoding=encoding)
+    try:
+        found = [fields for _, fields in itertools.islice(records, _LOOKED_AT)]
+    except (DataError, csv.Error):
+        return []
+    if quoting or not any(
+        field.startswith('"') and field.endswith('"') for fields in found for field in fields if field
+    ):
+        return found
+    return []  # quotes that are not read would be part of the texts
+
+
+def _has_no_header(records: Sequence[Sequence[str]]) -> bool:
+    """Whether the first record is a row: it has no usual name of a column, but a number in a column of numbers, or a
+    value that its column has again."""
+    if len(records) < 2:
+        return False
+    names = [name.strip().lower() for name in records[0]]
+    usual = (*LABEL_NAMES, *WORD_NAMES, *itertools.chain(*PAIRS))
+    if any(name in usual or only_counts(name) for name in names) or names == [str(each) for each in range(len(names))]:
+        return False
+    for name, *values in zip(*records, strict=True):
+        few = len(set(values)) <= max(2, len(values) // 2)
+        if name and ((name in values and few) or are_numbers([name, *values])):
+            return True
+    return False
+
+
+def _sentence_column(records: Sequence[Sequence[str]]) -> str | None:
+    """The column that tells sentences apart, where another one holds a tag in each record; None otherwise."""
+    if len(records) < 2:
+        return None
+    columns = {name: values for name, *values in zip(*records, strict=True)}
+    tagged = any(style_of(values) is not None for values in columns.values())
+    return next((name for name in columns if tagged and _SENTENCES.fullmatch(name.strip())), None)

@@ -1,0 +1,164 @@
+"""Files as people have them: which format `ptv2kit new task` finds, and that the task it writes reads the rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptv2kit.cli.main import main
+from ptv2kit.data.sources import read_split
+from ptv2kit.spec.load import load_task
+from ptv2kit.spec.task import scheme_of
+
+TEXTS = [("Die Rechnung ist falsch, bitte prüfen", "hoch"), ("Alles gut", "niedrig"), ("Wo bleibt es?", "hoch")] * 4
+ROWS = [{"text": text, "label": label} for text, label in TEXTS]
+ANSWER = {"text": "on the Rhine", "answer_start": 10}
+PARAGRAPH = {"context": "Bonn lies on the Rhine", "qas": [{"id": "1", "question": "Where?", "answers": [ANSWER]}]}
+SQUAD = {"version": "1.1", "data": [{"title": "Bonn", "paragraphs": [PARAGRAPH, PARAGRAPH]}]}
+
+
+def table(delimiter: str, header: str = "text{}label", quote: str = '"') -> str:
+    lines = [f"{quote}{text}{quote}{delimiter}{label}" for text, label in TEXTS]
+    return "\n".join([*([header.format(delimiter)] if header else []), *lines]) + "\n"
+
+
+WORDS = "".join(f"Sentence: {number},Bonn,B-geo\n,sleeps,O\n" for number in range(1, 12))
+
+FILES: dict[str, tuple[str | bytes, str, dict[str, Any], int]] = {
+    # file: content, scheme, what the source says besides its kind and splits, rows
+    "semicolon.csv": (table(";"), "classes", {"source": "csv", "delimiter": ";"}, 12),
+    "excel.csv": (
+        table(";", quote="").replace("\n", "\r\n").encode("cp1252"),
+        "classes",
+        {"source": "csv", "delimiter": ";", "encoding": "cp1252"},
+        12,
+    ),
+    "tabs.csv": (table("\t", quote=""), "classes", {"source": "csv", "delimiter": "\t"}, 12),
+    "bars.txt": (table("|", quote=""), "classes", {"source": "tsv", "delimiter": "|"}, 12),
+    "commas.tsv": (table(","), "classes", {"source": "tsv", "delimiter": ",", "quoting": True}, 12),
+    "quotes.tsv": (table("\t"), "classes", {"source": "tsv", "quoting": True}, 12),
+    "speech.csv": (
+        'text,label\nhe said "no" to me,a\nyes it is,b\nno no,a\n"so" he said,b\n',
+        "classes",
+        {"source": "csv", "quoting": False},
+        4,
+    ),
+    "no_header.csv": (table(",", ""), "classes", {"source": "csv", "columns": ["column1", "column2"]}, 12),
+    "numbers.csv": ("3,wrong bill\n5,all good\n3,very late\n" * 4, "classes", {"columns": ["column1", "column2"]}, 12),
+    "pandas.csv": (",0,1\n" + "".join(f'{n},"{t}",{of}\n' for n, (t, of) in enumerate(TEXTS)), "classes", {}, 12),
+    "more_columns.csv": ("v1,v2,,\n" + "ham,see you,,\nspam,win now,,\n,,,\n" * 4, "classes", {"source": "csv"}, 8),
+    "array.json": (json.dumps(ROWS, indent=1), "classes", {"source": "jsonl"}, 12),
+    "lines.json": ("".join(json.dumps(row) + "\n" for row in ROWS), "classes", {"source": "jsonl"}, 12),
+    "lines.ndjson": ("".join(json.dumps(row) + "\n" for row in ROWS), "classes", {"source": "jsonl"}, 12),
+    "squad.json": (json.dumps(SQUAD), "start_end", {"source": "squad"}, 2),
+    "squad_lines.json": (json.dumps(SQUAD, indent=2), "start_end", {"source": "squad"}, 2),
+    "words.csv": ("Sentence #,Word,Tag\n" + WORDS, "iob2", {"source": "csv", "sentence": "Sentence #"}, 11),
+    "tags.tsv": ("Bonn\tB-LOC\nsleeps\tO\n\n" * 8, "iob2", {"columns": {"tokens": 0, "tags": -1}}, 8),
+    "universal.iob2": (
+        "# sent_id = 1\n# text = x\n1\tin Bonn\tB-LOC\t-\t-\n2\tthere\tO\t-\t-\n\n" * 8,
+        "iob2",
+        {"columns": {"tokens": 1, "tags": 2}, "separator": "tab", "comment": "# "},
+        8,
+    ),
+    "styles.txt": ("张 B_NAME\n大 M_NAME\n伟 E_NAME\n在 O\n\n" * 8, "iob2", {"source": "conll"}, 8),
+    "latin.bio": ("Köln B-LOC\nschläft O\n\n".encode("latin-1") * 8, "iob2", {"encoding": "cp1252"}, 8),
+    "listed.csv": ("tokens,ner\n" + '"[\'Bonn\', ""isn\'t""]","[\'B-LOC\', \'O\']"\n' * 8, "iob2", {}, 8),
+    "spaced.csv": ("words,tags\n" + "Bonn sleeps,B-LOC O\n" * 8, "iob2", {}, 8),
+    "spans.csv": ("text,entities\n" + "Bonn sleeps,\"[(0, 4, 'LOC')]\"\n" * 8, "spans", {}, 8),
+    "numbered.jsonl": ('{"tokens": ["Bonn", "sleeps"], "ner": [1, 0]}\n' * 8, "iob2", {}, 8),
+    "flags.csv": ("text,toxic,rude\n" + "go away now,1,1\nhow are you,0,0\nyou are bad,0,1\n" * 4, "labels", {}, 12),
+    "several.csv": ("text,tags\n" + 'go away now,"rude, old"\nhow are you,kind\nfine day,old\n' * 4, "labels", {}, 12),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_recognised(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, scheme, says, count = FILES[name]
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert main(["new", "task", name, "--validation", name, "--to", "task.yaml"]) == 0, capsys.readouterr().err
+    task = load_task(Path("task.yaml")).task
+    found = task.data.model_dump(mode="json", exclude_defaults=True)
+    assert scheme_of(task) == scheme
+    assert {key: found.get(key) for key in says} == says
+    assert set(found) - {"source", "splits", "columns"} == set(says) - {"source", "columns"}
+    rows = read_split(task, "train", task_path=Path("task.yaml"), data_root=None).rows
+    assert len(rows) == count
+    assert "Ã" not in str(rows)
+    read = [column for column in task.input_columns() if column not in task.derive]
+    assert all(column in rows[0].values for column in read)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("flags.csv", [["toxic", "rude"], [], ["rude"]]),
+        ("listed.csv", [["B-LOC", "O"]] * 3),
+        ("spans.csv", [[[0, 4, "LOC"]]] * 3),
+        ("spaced.csv", [["B-LOC", "O"]] * 3),
+    ],
+)
+def test_columns_are_made(name: str, labels: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(str(FILES[name][0]))
+    assert main(["new", "task", name, "--validation", name, "--to", "task.yaml"]) == 0
+    task = load_task(Path("task.yaml")).task
+    rows = read_split(task, "train", task_path=Path("task.yaml"), data_root=None).rows
+    column = task.labels.model_dump()["column"]
+    assert column in task.derive
+    assert [row.value(column) for row in rows[:3]] == labels
+
+
+def test_what_one_should_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, said in (
+        ("excel.csv", "the file is not UTF-8 and is read as cp1252"),
+        ("no_header.csv", "no header line, so its columns are called column1, column2; --columns names them"),
+        ("numbered.jsonl", "the tags are numbers: write the right tag of each in 'labels.names'"),
+    ):
+        content = FILES[name][0]
+        Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        assert main(["new", "task", name]) == 0
+        assert said in capsys.readouterr().out
+        assert said in Path(name).with_suffix(".yaml").read_text()
+    assert main(["new", "task", "no_header.csv", "--columns", "message, verdict", "--to", "named.yaml"]) == 0
+    task = load_task(Path("named.yaml")).task
+    assert task.input_columns() == ["message"]
+    assert "look at it" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words", "message"),
+    [
+        ("sheet.xlsx", "", [], "hint: save the sheet as CSV"),
+        ("x.dat", "", [], "is not a JSON, CSV, TSV, Parquet or CoNLL file by its name"),
+        ("x.txt", "__label__a b c\n__label__d e, f\n", [], "is neither a table nor a file with a word and its tag"),
+        ("x.json", json.dumps({"data": ROWS}), [], "the file is one JSON object, with lists in 'data'"),
+        ("y.json", json.dumps({"text": ["a"], "label": ["b"]}, indent=1), [], "with lists in 'text', 'label'"),
+        ("x.jsonl", json.dumps(ROWS[0]), ["--columns", "a,b"], "--columns names the columns of a table"),
+        ("none.csv", None, [], "none.csv: error: there is no such file"),
+        ("x.csv", "a,b\n1,2\n", ["--columns", "a"], "x.csv:1: error: expected 1 field (a). Got 2"),
+    ],
+)
+def test_what_is_not_recognised(
+    name: str,
+    content: str | None,
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path(name).write_text(content)
+    assert main(["new", "task", name, *words, "--to", "task.yaml"]) in (2, 3)
+    assert message in capsys.readouterr().err
+    assert not Path("task.yaml").exists()
