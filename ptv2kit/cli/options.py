@@ -249,16 +249,18 @@ def _add_predict(verbs: Any) -> None:
         verbs,
         "predict",
         about="let a run answer rows without labels",
-        description="Answer every row of a file, or of standard input, with the best prompt of a run. The file is JSON "
-        "Lines, CSV or TSV with the columns that the task reads, or plain text if it reads only one. Rows that cannot "
-        "be read are named on stderr, and the others are answered; the exit code is 3 then.",
+        description="Answer every row of a file, or of standard input, with the best prompt of a run. The file is "
+        "JSON, CSV, TSV or Parquet with the columns that the task reads, or plain text or a word a line if it reads "
+        "only one. Rows that cannot be read are named on stderr, and the others are answered; the exit code is 3 then.",
         examples=_PREDICT_EXAMPLES,
         handler="ptv2kit.cli.predict:run",
         first="find_run_folder",
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, or hub:USER/NAME")
     parser.add_argument("file", metavar="FILE", help="rows to answer; - is standard input")
-    parser.add_argument("--format", choices=["jsonl", "csv", "tsv", "text"], help="instead of what the name tells")
+    parser.add_argument(
+        "--format", choices=["jsonl", "csv", "tsv", "parquet", "conll", "text"], help="instead of what the name tells"
+    )
     parser.add_argument("--task", metavar="NAME", help="which task of a run with several")
     parser.add_argument("--batch-size", type=int, metavar="N", help="inputs per forward pass (default: the recipe's)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")

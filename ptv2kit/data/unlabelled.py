@@ -8,8 +8,10 @@ from typing import BinaryIO
 
 from ptv2kit.data.recognition import encoding_of
 from ptv2kit.data.rows import Fault, Row
+from ptv2kit.data.sources.conll import read_conll
 from ptv2kit.data.sources.jsonl import read_jsonl
 from ptv2kit.data.sources.lines import decoded_lines, read_lines
+from ptv2kit.data.sources.parquet import read_parquet
 from ptv2kit.data.sources.table import read_table
 from ptv2kit.data.templates import Before, expanded_rows, with_defaults, with_derived
 from ptv2kit.errors import ConfigError
@@ -27,11 +29,19 @@ from ptv2kit.spec.rows import (
     SpanMarking,
     Splitting,
 )
-from ptv2kit.spec.sources import Splits, TableSource
+from ptv2kit.spec.sources import ConllSource, Splits, TableSource
 from ptv2kit.spec.task import AnyTask
 from ptv2kit.spec.template import parse_template
 
-FORMATS = ("jsonl", "csv", "tsv", "text")
+FORMATS = ("jsonl", "csv", "tsv", "parquet", "conll", "text")
+_ENDINGS = {
+    "jsonl": ("jsonl", "json", "ndjson", "jsonlines"),
+    "csv": ("csv",),
+    "tsv": ("tsv",),
+    "parquet": ("parquet",),
+    "conll": ("conll", "bio", "iob", "iob2"),
+    "text": ("txt",),
+}
 
 
 def unlabelled_rows(task: AnyTask, row: Row, before: Before) -> Iterator[Row]:
@@ -82,9 +92,12 @@ def read_unlabelled(path: Path, kind: str | None, task: AnyTask, on_fault: Fault
             source = task.data  # a file of the kind that the task was trained on is written like that one
             if not isinstance(source, TableSource) or source.source != kind:
                 source = TableSource(source=kind, splits=Splits(train=str(path), validation=str(path)))
-            elif source.encoding != "utf-8" and encoding_of(path) == "utf-8":
-                source = source.model_copy(update={"encoding": "utf-8"})
-            return read_table(path, source, on_fault=on_fault)
+            return read_table(path, source.model_copy(update=_encoding(path, source.encoding)), on_fault=on_fault)
+        case "parquet":
+            return read_parquet(path)
+        case "conll":
+            source = _words_of(task, path)
+            return read_conll(path, source.model_copy(update=_encoding(path, source.encoding)), on_fault=on_fault)
         case _:
             return _text_rows(read_lines(path), str(path), text_column(task))
 
@@ -115,10 +128,28 @@ def text_column(task: AnyTask) -> str:
     columns = given_columns(task)
     if len(columns) > 1:
         raise ConfigError(
-            f"a line of plain text is one column, but task '{task.task}' reads {', '.join(columns)}",
-            hint="give JSON Lines, CSV or TSV with these columns",
+            f"a file of plain text or words is one column, but task '{task.task}' reads {', '.join(columns)}",
+            hint="give JSON Lines, CSV, TSV or Parquet with these columns",
         )
     return columns[0]
+
+
+def _words_of(task: AnyTask, path: Path) -> ConllSource:
+    """What the task reads of a file of words; its tags may be missing.
+
+    Raises:
+        ConfigError: it reads several columns, and its own files are not written so.
+    """
+    needed, splits = given_columns(task), Splits(train=str(path), validation=str(path))
+    if not isinstance(task.data, ConllSource):
+        return ConllSource(source="conll", splits=splits, columns={text_column(task): 0})
+    columns = {name: index for name, index in task.data.columns.items() if name in needed}
+    return task.data.model_copy(update={"columns": columns})
+
+
+def _encoding(path: Path, known: str) -> dict[str, str]:
+    """UTF-8 wherever the file's bytes are, else the encoding of the task's own files."""
+    return {"encoding": known if known == "utf-8" or encoding_of(path) != "utf-8" else "utf-8"}
 
 
 def _text_rows(lines: Iterator[tuple[int, str]], name: str, column: str) -> Iterator[Row]:
@@ -128,9 +159,9 @@ def _text_rows(lines: Iterator[tuple[int, str]], name: str, column: str) -> Iter
 
 
 def _kind_of(path: Path) -> str:
-    name = path.name.removesuffix(".gz")
-    for suffix, kind in ((".jsonl", "jsonl"), (".ndjson", "jsonl"), (".csv", "csv"), (".tsv", "tsv"), (".txt", "text")):
-        if name.endswith(suffix):
+    ending = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    for kind, endings in _ENDINGS.items():
+        if ending in endings:
             return kind
     raise ConfigError(
         f"the name of '{path}' does not tell its format", hint=f"name it with --format: {', '.join(FORMATS)}"

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 import ptv2kit
@@ -130,6 +132,16 @@ def test_spans_of_words_and_of_texts(project: Project) -> None:
     assert ptv2kit.load(run).predict([text])[0]["spans"] == plain[0]["spans"]
     assert main(["predict", str(run), "texts.txt"]) == 0
     assert project.capsys.readouterr().out.startswith("texts.txt:1: PER[ada] ")
+    listed = [["ada", "met", "ada", "in", "paris"], ["alan", "left", "rome"]]
+    for name, written in (
+        ("bare.conll", "ada\nmet\nada\nin\nparis\n\nalan\nleft\nrome\n"),
+        ("tagged.bio", "ada B-PER\nmet O\nada B-PER\nin O\nparis B-LOC\n\nalan O\nleft O\nrome O\n"),
+        ("rows.json", json.dumps([{"words": words} for words in listed])),
+    ):
+        (project.folder / name).write_text(written)
+        assert [row["label"] for row in answers(project, run, name)] == [row["label"] for row in plain]
+    pyarrow.parquet.write_table(pyarrow.table({"words": listed}), project.folder / "rows.parquet")
+    assert [row["label"] for row in answers(project, run, "rows.parquet")] == [row["label"] for row in plain]
     (project.folder / "table.csv").write_text("id,words\n7,ada met ada in paris\n8\n9,alan left rome\n")
     assert main(["predict", str(run), "table.csv", "--json"]) == 3
     captured = project.capsys.readouterr()
@@ -188,7 +200,7 @@ def test_what_cannot_be_answered_is_refused(project: Project) -> None:
     (project.folder / "texts.txt").write_text("ada\n")
     (project.folder / "empty.jsonl").write_text("\n")
     for words, code, message in (
-        (["texts.txt"], 2, "a line of plain text is one column, but task 'tiny' reads who, one, two"),
+        (["texts.txt"], 2, "a file of plain text or words is one column, but task 'tiny' reads who, one, two"),
         (["empty.jsonl"], 3, "there is no row"),
         (["none.jsonl"], 3, "there is no such file"),
         (["recipe.yaml"], 2, "does not tell its format"),

@@ -77,3 +77,13 @@ def test_a_table_is_read_as_the_task_says(tmp_path: Path, name: str, written: st
     (tmp_path / name).write_bytes(written.encode(encoding))
     [row] = read_unlabelled(tmp_path / name, None, load_task(path).task, raise_fault)
     assert row.values == {"who": "Ada, müde", "n": "1"}
+
+
+def test_a_file_of_words_is_read_as_the_task_says(tmp_path: Path) -> None:
+    columns = "columns: {at: 0, words: 1, tags: -1}, separator: tab, comment: '# '"
+    data = f"{{source: conll, {columns}, splits: {{train: x, validation: x}}}}"
+    path = tmp_path / "t.yaml"
+    path.write_text(f"task: t\ndata: {data}\ninput: {{words: words}}\nlabels: {{scheme: iob2, column: tags}}\n")
+    (tmp_path / "new.conll").write_text("# one\n1\tNew York\n2\tsleeps\n")
+    [row] = read_unlabelled(tmp_path / "new.conll", None, load_task(path).task, raise_fault)
+    assert row.values == {"words": ["New York", "sleeps"]}
