@@ -94,18 +94,24 @@ def cut_off(
     first: Sequence[Part], second: Sequence[Part], excess: int, max_length: int
 ) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
     """Cut `excess` tokens off a pattern; arguments, order and errors as of `shorten`."""
-    sides = [list(first), list(second)]
+    sides = (first, second)
+    kept = [[len(part.ids) for part in side] for side in sides]
+    counts = [sum(len(part.ids) for part in side if part.shortenable) for side in sides]
     for cut in range(max(0, excess)):
-        counts = [sum(len(part.ids) for part in side if part.shortenable) for side in sides]
         if not any(counts):
             raise ValueError(
                 f"the input is {excess - cut} tokens longer than the {max_length} allowed, "
                 "and nothing of it may be cut off"
             )
-        side = sides[0] if counts[0] > counts[1] else sides[1]
-        last = max(index for index, part in enumerate(side) if part.shortenable and part.ids)
-        side[last] = replace(side[last], ids=side[last].ids[:-1])
-    return tuple(sides[0]), tuple(sides[1])
+        longer = 0 if counts[0] > counts[1] else 1
+        last = max(index for index, part in enumerate(sides[longer]) if part.shortenable and kept[longer][index])
+        kept[longer][last] -= 1
+        counts[longer] -= 1
+    first, second = (
+        tuple(replace(part, ids=part.ids[:count]) for part, count in zip(side, counts_of, strict=True))
+        for side, counts_of in zip(sides, kept, strict=True)
+    )
+    return first, second
 
 
 def context_of(first: Sequence[Part], second: Sequence[Part], special: ClozeIds) -> tuple[int, ...]:
