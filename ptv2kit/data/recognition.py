@@ -33,6 +33,7 @@ _CONLL = ("conll", "bio", "iob", "iob2")
 _DELIMITERS = (",", "\t", ";", "|")
 _LOOKED_AT = 500
 _DECODED = 1 << 24
+_MOST = 0.9
 _SENTENCES = re.compile(r"(sentence|sent|doc|document)([ _-]*(#|id|idx|no|number|index))?", re.IGNORECASE)
 
 
@@ -183,24 +184,24 @@ def _conll_source(lines: Sequence[str], splits: Splits, encoding: str) -> Recogn
 
 
 def _table_source(path: Path, kind: str, splits: Splits, encoding: str, columns: Sequence[str] | None) -> Recognised:
-    """The first delimiter, with quotes or without, by which all records have as many fields as the first."""
+    """The first delimiter, with quotes or without, by which most records have as many fields as the first."""
     usual = TableSource(source="csv" if kind == "csv" else "tsv", splits=splits, encoding=encoding)
     found, records = usual, list[list[str]]()
     for delimiter in dict.fromkeys((delimiter_of(usual), *_DELIMITERS)):
         for quoting in (is_quoted(usual), not is_quoted(usual)):
             rows = _first_records(path, delimiter, encoding, quoting=quoting)
             width = len(rows[0]) if rows else 0
-            if width > max(1, len(records[0]) if records else 1) and all(len(row) == width for row in rows):
+            whole = [row for row in rows if len(row) == width]  # a malformed one is named when all are read
+            if width > max(1, len(records[0]) if records else 1) and len(whole) >= _MOST * len(rows):
                 changed = {"delimiter": delimiter} if delimiter != delimiter_of(usual) else {}
                 changed |= {"quoting": quoting} if quoting != is_quoted(usual) else {}
-                found, records = usual.model_copy(update=changed), rows
+                found, records = usual.model_copy(update=changed), whole
         if records:
             break
     if not records and kind == "txt":
         message = f"'{path}' is neither a table nor a file with a word and its tag in each line"
-        raise ConfigError(
-            message, hint='write each row as a line of JSON, such as {"text": "…", "label": "…"}, to a .jsonl file'
-        )
+        hint = 'write each row as a line of JSON, such as {"text": "…", "label": "…"}, to a .jsonl file'
+        raise ConfigError(message, hint=hint)
     doubts: tuple[str, ...] = ()
     if columns is None and _has_no_header(records):
         columns = [f"column{number}" for number in range(1, len(records[0]) + 1)]
@@ -217,11 +218,8 @@ def _first_records(path: Path, delimiter: str, encoding: str, *, quoting: bool) 
         found = [fields for _, fields in itertools.islice(records, _LOOKED_AT)]
     except (DataError, csv.Error):
         return []
-    if quoting or not any(
-        field.startswith('"') and field.endswith('"') for fields in found for field in fields if field
-    ):
-        return found
-    return []  # quotes that are not read would be part of the texts
+    quoted = any(field.startswith('"') and field.endswith('"') for fields in found for field in fields if field)
+    return [] if quoted and not quoting else found  # quotes that are not read would be part of the texts
 
 
 def _has_no_header(records: Sequence[Sequence[str]]) -> bool:

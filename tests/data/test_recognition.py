@@ -114,6 +114,13 @@ def test_columns_are_made(name: str, labels: list[Any], tmp_path: Path, monkeypa
     assert [row.value(column) for row in rows[:3]] == labels
 
 
+def test_a_malformed_row_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.csv").write_text(table(";") * 2 + "one;two;three\n")
+    assert main(["new", "task", "x.csv"]) == 3
+    assert "x.csv:27: error: expected 2 fields (text, label). Got 3" in capsys.readouterr().err
+
+
 def test_what_one_should_look_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
