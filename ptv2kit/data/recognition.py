@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import itertools
 import json
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -102,6 +103,9 @@ def _json_source(path: Path, splits: Splits) -> DataSource:
         return lines  # the reader names the line
     if _is_squad(whole.get("data")):
         return SquadSource(source="squad", splits=splits)
+    found = {name: len(value) for name, value in _arrays(whole) if all(isinstance(item, dict) for item in value)}
+    if found:
+        return lines.model_copy(update={"records": max(found, key=lambda name: found[name])})
     lists = [name for name, value in whole.items() if isinstance(value, list)]
     if not lists or (len(first) == 1 and not all(isinstance(value, list) for value in whole.values())):
         return lines  # the only row
@@ -123,19 +127,30 @@ def _parsed(text: str) -> dict[str, Any] | None:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
+def _arrays(whole: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    """The arrays of an object and of the objects in it, with their paths."""
+    for name, value in whole.items():
+        if isinstance(value, list) and value:
+            yield name, cast("list[Any]", value)
+        elif isinstance(value, dict):
+            yield from ((f"{name}.{inner}", array) for inner, array in _arrays(cast("dict[str, Any]", value)))
+
+
 def _is_squad(value: Any) -> bool:
     items = cast("list[Any]", value) if isinstance(value, list) else []
     return bool(items) and isinstance(items[0], Mapping) and "paragraphs" in items[0]
 
 
 def encoding_of(path: Path) -> str:
-    """UTF-8, or what Excel and old corpora have instead, in which every byte but five is a letter."""
+    """UTF-8, UTF-16 by its mark, or what Excel and old corpora have, in which every byte but five is a letter."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             start = file.read(_DECODED)
     except (OSError, EOFError, zlib.error):
         return "utf-8"  # the reader says what is wrong
-    if start.startswith((b"\xff\xfe", b"\xfe\xff", b"PK\x03\x04", b"PAR1", b"\x1f\x8b")):
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if start.startswith((b"PK\x03\x04", b"PAR1", b"\x1f\x8b")):
         return "utf-8"  # of another kind, which the reader names
     try:
         (start if len(start) < _DECODED else start[: start.rfind(b"\n") + 1]).decode()

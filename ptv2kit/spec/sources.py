@@ -74,13 +74,10 @@ class Splits(Section):
 
 def _text_encoding(name: str) -> str:
     try:
-        codec = codecs.lookup(name)
-        by_lines = codec.encode("\n")[0] == b"\n"
-    except (LookupError, ValueError, TypeError) as error:
-        raise ValueError("must be an encoding that Python knows, such as cp1252") from error
-    if not by_lines:
-        raise ValueError("must end a line with one byte; convert UTF-16 and UTF-32 to UTF-8")
-    return codec.name
+        "".encode(name)
+    except (LookupError, ValueError) as error:
+        raise ValueError("must be an encoding of texts that Python knows, such as cp1252") from error
+    return codecs.lookup(name).name
 
 
 Encoding = Annotated[str, AfterValidator(_text_encoding)]
@@ -114,12 +111,15 @@ class HubSource(_Rows):
 
 
 class JsonlSource(_Rows):
-    """Lines of JSON objects; a name that ends in `.gz` is gzip."""
+    """Lines of JSON objects, or one array of them; a name that ends in `.gz` is gzip."""
 
     source: Literal["jsonl"]
     """Where the rows come from."""
     splits: Splits
     """The file of each split."""
+    records: Annotated[str, Field(min_length=1)] | None = None
+    """Of a file that is one JSON object, the field that holds the array of rows, such as `data`; `a.b` is field `b` of
+    field `a`."""
 
 
 class TableSource(_Rows):

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from itertools import count
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from ptv2kit.errors import DataError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF16 = "this is UTF-16; set 'data.encoding: utf-16' for a table, or save the file as UTF-8"
 _MAGIC = {
     b"\x1f\x8b": "this is gzip; its name has to end in '.gz'",
     b"PK\x03\x04": "this is a zip archive; unpack it, and name the file in it",
-    b"\xff\xfe": "this is UTF-16; save the file as UTF-8, such as with 'iconv -f UTF-16 -t UTF-8'",
-    b"\xfe\xff": "this is UTF-16; save the file as UTF-8, such as with 'iconv -f UTF-16 -t UTF-8'",
+    b"\xff\xfe": _UTF16,
+    b"\xfe\xff": _UTF16,
     b"PAR1": "this is Parquet; set 'data.source: parquet'",
 }
 """How files of other kinds begin, and what to do about them."""
@@ -40,7 +43,11 @@ def read_lines(path: Path, longest: int = LONGEST_ROW, encoding: str | None = No
     number = 0
     try:
         with _open(path) as file:
-            for number, line in decoded_lines(_bounded(file, path, longest), path, encoding):
+            if encoding is not None and "\n".encode(encoding) != b"\n":
+                lines = _wide_lines(file, path, longest, encoding)
+            else:
+                lines = decoded_lines(_bounded(file, path, longest), path, encoding)
+            for number, line in lines:
                 yield number, line
     # BadGzipFile is an OSError without strerror, so it has to come first.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -89,12 +96,31 @@ def _bounded(file: gzip.GzipFile | BufferedReader, path: Path, longest: int) -> 
         if not line:
             return
         if len(line) > longest:
-            raise DataError(
-                f"the line is longer than {longest >> 20} MiB",
-                location=f"{path}:{number}",
-                hint="give each row a line of its own",
-            )
+            raise _too_long(path, number, longest)
         yield line
+
+
+def _wide_lines(
+    file: gzip.GzipFile | BufferedReader, path: Path, longest: int, encoding: str
+) -> Iterator[tuple[int, str]]:
+    """Lines of UTF-16 and its like, whose line ends are not one byte; `longest` counts characters."""
+    with io.TextIOWrapper(cast("BinaryIO", file), encoding, newline="\n") as text:
+        for number in count(1):
+            try:
+                line = text.readline(longest + 1)
+            except UnicodeError as error:
+                message = f"not {encoding.upper()}: {error}"
+                raise DataError(message, location=f"{path}:{number}", hint="save the file as UTF-8") from error
+            if not line:
+                return
+            if len(line) > longest:
+                raise _too_long(path, number, longest)
+            yield number, line
+
+
+def _too_long(path: Path, number: int, longest: int) -> DataError:
+    message = f"the line is longer than {longest >> 20} MiB"
+    return DataError(message, location=f"{path}:{number}", hint="give each row a line of its own")
 
 
 def _decode(raw: bytes, path: Path, number: int, encoding: str | None) -> str:

@@ -279,8 +279,10 @@ def read_rows(
         DataError: the file is unreadable or malformed.
     """
     match source:
-        case HubSource() | JsonlSource():
+        case HubSource():
             return read_jsonl(path, on_fault=on_fault)
+        case JsonlSource():
+            return read_jsonl(path, on_fault=on_fault, records=source.records)
         case TableSource():
             return read_table(path, source, on_fault=on_fault)
         case ParquetSource():
