@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from ptv2kit.data.batching import grouped_batches, sorted_batches
-from ptv2kit.data.schemes.base import Batch, Prediction
+from ptv2kit.data.schemes.records import Batch, Prediction
 from ptv2kit.spec.load import load_recipe
 from ptv2kit.training.prepare import Prepared, prepare
 from ptv2kit.training.trainer import seed_everything

@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 
 from ptv2kit.cli.terminal import print_table
-from ptv2kit.data.schemes.base import Scores, TypeScore
+from ptv2kit.data.schemes.records import Scores, TypeScore
 from ptv2kit.models.counts import ParameterCount
 from ptv2kit.spec.load import load_task
 from ptv2kit.spec.recipe import Recipe

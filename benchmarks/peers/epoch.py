@@ -21,7 +21,7 @@ from peers.rows import FIXED, LENGTHS, padded_tokens, peer_batches, prepared_row
 from peers.setting import Setting
 from peers.timing import Clock, Spent
 from ptv2kit.data.batching import grouped_batches
-from ptv2kit.data.schemes.base import Prediction
+from ptv2kit.data.schemes.records import Prediction
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.spec.recipe import Recipe
 from ptv2kit.training.evaluate import Evaluation

@@ -26,7 +26,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from ptv2kit.data.schemes.base import Batch
+from ptv2kit.data.schemes.records import Batch
 from ptv2kit.models.backbones import find_backbone
 from ptv2kit.models.build import Unit, build_model
 from ptv2kit.spec.recipe import Backbone, Recipe

@@ -15,7 +15,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from peers.methods import toolkit_recipe
 from peers.setting import Setting
 from ptv2kit.data.dataset import EncodedSplit
-from ptv2kit.data.schemes.base import IGNORED, Batch
+from ptv2kit.data.schemes.records import IGNORED, Batch
 from ptv2kit.spec.load import load_task
 from ptv2kit.training.prepare import Prepared, prepare
 

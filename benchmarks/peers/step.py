@@ -11,7 +11,7 @@ from torch import Tensor
 from peers.methods import MethodName, Precision, build
 from peers.setting import Setting
 from peers.timing import Spent, take_turns
-from ptv2kit.data.schemes.base import Batch
+from ptv2kit.data.schemes.records import Batch
 
 _STEPS_IN_MEMORY = 3
 _WARM_UP = 2

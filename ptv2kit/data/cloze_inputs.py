@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from ptv2kit.data.cloze import ClozeIds, Part, context_of, cut_off, lay_out, shorten
+from ptv2kit.data.encodings import Answer, Cloze, Encoding, Whole
 from ptv2kit.data.rows import Row
 from ptv2kit.data.templates import Piece, pieces
-from ptv2kit.data.tokens import Answer, Cloze, Encoding, Subwords, Whole
+from ptv2kit.data.tokens import Subwords
 from ptv2kit.spec.template import Template
 
 END_OF_TEXT, START_OF_PIECE, END_OF_PIECE = "<|endoftext|>", "<|startofpiece|>", "<|endofpiece|>"

@@ -9,7 +9,8 @@ from typing import final
 from ptv2kit.data.batching import grouped_batches, token_batches
 from ptv2kit.data.kept_states import KeptStates
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.base import Batch, Feature, LabelScheme
+from ptv2kit.data.schemes.base import LabelScheme
+from ptv2kit.data.schemes.records import Batch, Feature
 from ptv2kit.data.sources import SplitData
 from ptv2kit.errors import DataError, Problem
 

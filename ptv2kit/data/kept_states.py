@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ptv2kit.data.batching import sorted_token_batches
-from ptv2kit.data.schemes.base import Feature
+from ptv2kit.data.schemes.records import Feature
 
 
 @final

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar, final
 
 import torch
 
-from ptv2kit.data.schemes.base import Batch
+from ptv2kit.data.schemes.records import Batch
 
 Key = TypeVar("Key")
 Made = TypeVar("Made")

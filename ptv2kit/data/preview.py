@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, final
 
+from ptv2kit.data.encodings import Encoding
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.base import Feature, LabelScheme
-from ptv2kit.data.tokens import Encoding, Subwords
+from ptv2kit.data.schemes.base import LabelScheme
+from ptv2kit.data.schemes.records import Feature
+from ptv2kit.data.tokens import Subwords
 
 
 @final

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from ptv2kit.data.schemes.base import Scores
+from ptv2kit.data.schemes.records import Scores
 from ptv2kit.errors import DataError, visible
 from ptv2kit.files import is_file, write_atomically
 from ptv2kit.models.counts import ParameterCount

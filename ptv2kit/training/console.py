@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from ptv2kit.data.schemes.base import Scores
+from ptv2kit.data.schemes.records import Scores
 from ptv2kit.training.state import LogEntry, Step
 
 _LINE_SECONDS = 10.0

@@ -12,7 +12,8 @@ import torch
 from ptv2kit.data.batching import sorted_batches
 from ptv2kit.data.dataset import EncodedSplit
 from ptv2kit.data.prefetch import OneAhead, ready_for
-from ptv2kit.data.schemes.base import Batch, LabelScheme, Prediction, Scores
+from ptv2kit.data.schemes.base import LabelScheme
+from ptv2kit.data.schemes.records import Batch, Prediction, Scores
 from ptv2kit.errors import TrainingError
 from ptv2kit.models.model import PromptedModel
 

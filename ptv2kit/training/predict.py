@@ -11,7 +11,8 @@ import torch
 
 from ptv2kit.data.batching import sorted_batches
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.base import Feature, LabelScheme, Prediction
+from ptv2kit.data.schemes.base import LabelScheme
+from ptv2kit.data.schemes.records import Feature, Prediction
 from ptv2kit.data.templates import Before
 from ptv2kit.data.unlabelled import unlabelled_rows
 from ptv2kit.errors import DataError, TrainingError

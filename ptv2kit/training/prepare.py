@@ -13,7 +13,8 @@ import torch
 
 from ptv2kit.data.dataset import EncodedSplit, Progress, encode_split
 from ptv2kit.data.schemes import build_scheme
-from ptv2kit.data.schemes.base import Feature, LabelScheme
+from ptv2kit.data.schemes.base import LabelScheme
+from ptv2kit.data.schemes.records import Feature
 from ptv2kit.data.sources import Located, locate_split, read_split
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.verbalizer import check_task_words

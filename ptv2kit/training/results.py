@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, final
 
-from ptv2kit.data.schemes.base import Scores
+from ptv2kit.data.schemes.records import Scores
 from ptv2kit.models.counts import ParameterCount
 from ptv2kit.spec.recipe import MEAN, Expectation, Recipe
 from ptv2kit.spec.task import AnyTask

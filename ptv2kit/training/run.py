@@ -12,7 +12,7 @@ from typing import final
 import torch
 from rich.console import Console
 
-from ptv2kit.data.schemes.base import Scores
+from ptv2kit.data.schemes.records import Scores
 from ptv2kit.errors import OutOfMemoryError, TrainingError
 from ptv2kit.models.counts import ParameterCount
 from ptv2kit.models.model import PromptedModel

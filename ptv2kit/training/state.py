@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptv2kit.data.schemes.base import Scores, TypeScore
+from ptv2kit.data.schemes.records import Scores, TypeScore
 
 
 @final

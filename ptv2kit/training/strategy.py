@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
-from ptv2kit.data.schemes.base import Batch
+from ptv2kit.data.schemes.records import Batch
 from ptv2kit.training.parts import HEADS, TaskPart
 from ptv2kit.training.processes import Processes
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
-from ptv2kit.data.schemes.base import Scores
+from ptv2kit.data.schemes.records import Scores
 from ptv2kit.errors import ConfigError
 from ptv2kit.spec.recipe import TrackerName
 from ptv2kit.training.state import LogEntry, Step

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from ptv2kit.data.prefetch import OneAhead, ready_for
-from ptv2kit.data.schemes.base import Batch
+from ptv2kit.data.schemes.records import Batch
 from ptv2kit.errors import DataError, TrainingError
 from ptv2kit.spec.recipe import MEAN, Train
 from ptv2kit.training.evaluate import Evaluation, evaluate

@@ -12,7 +12,7 @@ from typing import Any, final
 from torch import Tensor
 
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.base import Prediction
+from ptv2kit.data.schemes.records import Prediction
 from ptv2kit.errors import ConfigError
 from ptv2kit.files import link_atomically, write_atomically
 from ptv2kit.spec.recipe import Recipe

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from ptv2kit.data.schemes.base import Batch
+from ptv2kit.data.schemes.records import Batch
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.processes import Processes
 from ptv2kit.training.strategy import Strategy

@@ -11,7 +11,7 @@ from transformers import BertTokenizer
 
 from ptv2kit.data.dataset import encode_split
 from ptv2kit.data.schemes import build_scheme
-from ptv2kit.data.schemes.base import Prediction
+from ptv2kit.data.schemes.records import Prediction
 from ptv2kit.data.sources import read_split
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.spec.load import load_task

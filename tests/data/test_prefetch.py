@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ptv2kit.data.prefetch import OneAhead, ready_for
-from ptv2kit.data.schemes.base import Batch
+from ptv2kit.data.schemes.records import Batch
 
 
 @pytest.mark.parametrize("ahead", [True, False])

@@ -16,7 +16,8 @@ from ptv2kit.data.batching import grouped_batches, sorted_batches
 from ptv2kit.data.dataset import encode_split
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
-from ptv2kit.data.schemes.base import IGNORED, LabelScheme, Prediction
+from ptv2kit.data.schemes.base import LabelScheme
+from ptv2kit.data.schemes.records import IGNORED, Prediction
 from ptv2kit.data.sources import SplitData
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError

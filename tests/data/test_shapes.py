@@ -13,7 +13,8 @@ from transformers import BertTokenizer
 
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
-from ptv2kit.data.schemes.base import Feature, LabelScheme, Prediction
+from ptv2kit.data.schemes.base import LabelScheme
+from ptv2kit.data.schemes.records import Feature, Prediction
 from ptv2kit.data.sources import read_split
 from ptv2kit.data.templates import task_rows
 from ptv2kit.data.tokens import Subwords

@@ -16,7 +16,8 @@ from transformers import BertTokenizer
 
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
-from ptv2kit.data.schemes.base import Feature, LabelScheme
+from ptv2kit.data.schemes.base import LabelScheme
+from ptv2kit.data.schemes.records import Feature
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError
 from ptv2kit.spec.task import Task

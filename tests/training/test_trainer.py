@@ -11,7 +11,7 @@ import torch
 
 from ptv2kit.data.dataset import EncodedSplit
 from ptv2kit.data.prefetch import OneAhead
-from ptv2kit.data.schemes.base import Batch
+from ptv2kit.data.schemes.records import Batch
 from ptv2kit.errors import TrainingError
 from ptv2kit.spec.recipe import Limit, Train
 from ptv2kit.training import evaluate, trainer

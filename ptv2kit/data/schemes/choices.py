@@ -9,15 +9,10 @@ import torch
 from torch import Tensor
 
 from ptv2kit.data.cloze_inputs import ClozeInputs, cloze_tensors
+from ptv2kit.data.encodings import Encoding
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import (
-    IGNORED,
-    Batch,
-    Feature,
-    Label,
     LabelScheme,
-    Prediction,
-    Scores,
     Unit,
     input_error,
     label_and_probabilities,
@@ -25,8 +20,9 @@ from ptv2kit.data.schemes.base import (
     pad_inputs,
     without_faults,
 )
+from ptv2kit.data.schemes.records import IGNORED, Batch, Feature, Label, Prediction, Scores
 from ptv2kit.data.templates import render
-from ptv2kit.data.tokens import Encoding, Subwords
+from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.verbalizer import check_text, word_ids
 from ptv2kit.errors import DataError, did_you_mean
 from ptv2kit.spec.task import ChoicesTask

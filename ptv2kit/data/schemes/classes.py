@@ -10,17 +10,11 @@ import torch
 from torch import Tensor
 
 from ptv2kit.data.cloze_inputs import ClozeInputs, cloze_tensors
+from ptv2kit.data.encodings import Encoding
 from ptv2kit.data.metrics.grouped import multirc_scores, record_scores
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import (
-    IGNORED,
-    Batch,
-    Feature,
-    Label,
     LabelScheme,
-    Prediction,
-    Scores,
-    TypeScore,
     Unit,
     encode_rows_ahead,
     encode_texts,
@@ -30,8 +24,9 @@ from ptv2kit.data.schemes.base import (
     name_index,
     pad_inputs,
 )
+from ptv2kit.data.schemes.records import IGNORED, Batch, Feature, Label, Prediction, Scores, TypeScore
 from ptv2kit.data.templates import render
-from ptv2kit.data.tokens import Encoding, Subwords, Words
+from ptv2kit.data.tokens import Subwords, Words
 from ptv2kit.data.verbalizer import find_words
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
 from ptv2kit.spec.labels import Grouping

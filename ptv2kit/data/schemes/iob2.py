@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import final
 
+from ptv2kit.data.encodings import Encoding
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import (
     gather,
@@ -12,7 +13,7 @@ from ptv2kit.data.schemes.base import (
 )
 from ptv2kit.data.schemes.tagging import OUTSIDE, TaggingScheme
 from ptv2kit.data.spans import SpanError, to_iob2, written_otherwise
-from ptv2kit.data.tokens import Encoding, Subwords
+from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.words import split_words, word_places
 from ptv2kit.errors import DataError, did_you_mean
 from ptv2kit.spec.task import Iob2Task

@@ -11,13 +11,7 @@ from torch import Tensor
 
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import (
-    Batch,
-    Feature,
-    Label,
     LabelScheme,
-    Prediction,
-    Scores,
-    TypeScore,
     Unit,
     encode_rows_ahead,
     encode_texts,
@@ -25,8 +19,8 @@ from ptv2kit.data.schemes.base import (
     listed,
     name_index,
     pad_inputs,
-    rounded,
 )
+from ptv2kit.data.schemes.records import Batch, Feature, Label, Prediction, Scores, TypeScore, rounded
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError, did_you_mean
 from ptv2kit.spec.task import LabelsTask

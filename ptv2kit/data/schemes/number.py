@@ -11,18 +11,8 @@ import torch
 from torch import Tensor
 
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.base import (
-    Batch,
-    Feature,
-    Label,
-    LabelScheme,
-    Prediction,
-    Scores,
-    Unit,
-    encode_rows_ahead,
-    encode_texts,
-    pad_inputs,
-)
+from ptv2kit.data.schemes.base import LabelScheme, Unit, encode_rows_ahead, encode_texts, pad_inputs
+from ptv2kit.data.schemes.records import Batch, Feature, Label, Prediction, Scores
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError
 from ptv2kit.spec.task import NumberTask

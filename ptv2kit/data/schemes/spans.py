@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import final
 
 from ptv2kit.data.character_spans import CharacterSpan, read_span
+from ptv2kit.data.encodings import Encoding
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import gather, input_error
 from ptv2kit.data.schemes.tagging import OUTSIDE, TaggingScheme
-from ptv2kit.data.tokens import Encoding, Subwords
+from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.words import fine_places
 from ptv2kit.errors import DataError, did_you_mean
 from ptv2kit.spec.task import SpansTask

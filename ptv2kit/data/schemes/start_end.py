@@ -13,21 +13,8 @@ from torch import Tensor
 
 from ptv2kit.data.metrics.squad import Answered, squad_scores
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.base import (
-    Batch,
-    Candidate,
-    Feature,
-    Label,
-    LabelScheme,
-    Prediction,
-    Scores,
-    Unit,
-    input_error,
-    listed,
-    pad_inputs,
-    rounded,
-    without_faults,
-)
+from ptv2kit.data.schemes.base import LabelScheme, Unit, input_error, listed, pad_inputs, without_faults
+from ptv2kit.data.schemes.records import Batch, Candidate, Feature, Label, Prediction, Scores, rounded
 from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError

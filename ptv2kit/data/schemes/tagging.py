@@ -11,23 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ptv2kit.data.encodings import Encoding
 from ptv2kit.data.metrics.srl import srl_scores
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.base import (
-    IGNORED,
-    Batch,
-    Feature,
-    Label,
-    LabelScheme,
-    Prediction,
-    Scores,
-    TypeScore,
-    Unit,
-    listed,
-    pad_inputs,
-    rounded,
-)
-from ptv2kit.data.tokens import Encoding, Subwords
+from ptv2kit.data.schemes.base import LabelScheme, Unit, listed, pad_inputs
+from ptv2kit.data.schemes.records import IGNORED, Batch, Feature, Label, Prediction, Scores, TypeScore, rounded
+from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.words import spans_of
 
 OUTSIDE = "O"
