@@ -210,6 +210,14 @@ def test_the_number_of_a_bar_is_legible_whatever_its_height() -> None:
     assert colour("2.0") != "#ffffff"
 
 
+@pytest.mark.parametrize(("lowest", "said"), [(39.0, "accuracy"), (52.0, "accuracy, from 40 up")])
+def test_bars_that_do_not_start_at_zero_say_so(lowest: float, said: str) -> None:
+    points = [Series(name, (Point(0, "rte", Stat(of, None, 1), None),)) for name, of in (("a", 80.0), ("b", lowest))]
+    chart = Chart("c", "c", "bars", "task", "linear", ("a", "b"), (Panel("", "accuracy", tuple(points)),))
+    drawn = draw(chart)["c.svg"].decode()
+    assert re.findall("<!-- (accuracy.*) -->", drawn) == [said]
+
+
 def test_more_bars_than_colours_are_hatched() -> None:
     """Eight have a colour of their own; the ninth looks otherwise than the first, in the bar and in the legend."""
     for count, hatched in ((8, 0), (9, 2)):

@@ -39,7 +39,9 @@ def draw(chart: Chart) -> dict[str, bytes]:
         for index, panel in enumerate(chart.panels):
             axes = figure.add_subplot(down, across, index + 1)
             (_draw_bars if chart.kind == "bars" else _draw_points)(axes, chart, panel)
-            titles = [fill(text, _TITLE) for text in (panel.title, panel.y_label) if text]
+            lowest = axes.get_ylim()[0] if chart.kind == "bars" else 0.0
+            measure = f"{panel.y_label}, from {lowest:g} up" if lowest else panel.y_label
+            titles = [fill(text, _TITLE) for text in (panel.title, measure) if text]
             axes.set_title(_plain("\n".join(titles)), loc="left")
             axes.grid(visible=True, axis="y", linewidth=0.4, alpha=0.6)
             axes.set_axisbelow(True)
