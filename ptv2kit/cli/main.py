@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TextIO, final
 
-from ptv2kit.cli.imports import without_collections
+from ptv2kit.cli.imports import let_threads_sleep, without_collections
 from ptv2kit.cli.options import build_parser
 from ptv2kit.cli.output import show
 from ptv2kit.errors import ConfigError, OutOfMemoryError, ProjectError
@@ -101,6 +101,7 @@ def _option_hint(rest: Sequence[str], trailing: str) -> str:
 def _function(name: str) -> Callable[..., Any]:
     """Import `module:function`. Only what a verb needs is loaded: torch takes seconds."""
     module, _, function = name.partition(":")
+    let_threads_sleep()
     with without_collections(module):
         return getattr(importlib.import_module(module), function)
 

@@ -355,3 +355,19 @@ def test_ctrl_c_saves_and_ends_with_130(project: Project) -> None:
     assert results["epochs"] >= 3
     assert (run / "prompt" / "prompt.safetensors").is_file()
     assert "span_f1" in out
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_that_wait_sleep_soon_unless_the_user_says_how(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: str | None
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main(["ls", "tasks"]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
