@@ -475,7 +475,13 @@ def _stands_in(answers: Sequence[str], passages: Sequence[str]) -> bool:
 
 
 def _same_lengths(words: Sequence[Sequence[str]], values: Sequence[Any]) -> bool:
-    return all(isinstance(tags, list) and len(each) == len(tags) for each, tags in zip(words, values, strict=True))
+    """Whether each row has a text or a number for each of its words."""
+    return all(
+        isinstance(tags, list)
+        and len(each) == len(cast(list[Any], tags))
+        and all(isinstance(tag, str | int) for tag in cast(list[Any], tags))
+        for each, tags in zip(words, values, strict=True)
+    )
 
 
 def _is_iob2(sentences: Sequence[Sequence[str]]) -> bool:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
-import gzip
 import itertools
 import json
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from ptv2kit.data.columns import LABEL_NAMES, PAIRS, WORD_NAMES, are_numbers, only_counts
-from ptv2kit.data.sources.lines import LONGEST_FILE, read_lines
+from ptv2kit.data.sources.lines import CONLL, JSON_LINES, LONGEST_FILE, encoding_of, ending_of, read_lines
 from ptv2kit.data.sources.table import delimiter_of, is_quoted, split_records
 from ptv2kit.data.spans import style_of
 from ptv2kit.errors import ConfigError, DataError
@@ -28,13 +25,11 @@ from ptv2kit.spec.sources import (
     TableSource,
 )
 
-_JSON = ("jsonl", "ndjson", "jsonlines", "json")
 _TABLES = ("csv", "tsv", "tab", "txt")
-_CONLL = ("conll", "bio", "iob", "iob2")
 _DELIMITERS = (",", "\t", ";", "|")
 _LOOKED_AT = 500
-_DECODED = 1 << 24
 _MOST = 0.9
+"""Share of the first records that must have as many fields as the first."""
 _SENTENCES = re.compile(r"(sentence|sent|doc|document)([ _-]*(#|id|idx|no|number|index))?", re.IGNORECASE)
 
 
@@ -64,17 +59,17 @@ def recognise(path: Path, splits: Splits, columns: Sequence[str] | None = None) 
     """
     if not path.is_file():
         raise DataError("there is no such file", location=str(path))
-    kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    kind = ending_of(path)
     if columns is not None and kind not in _TABLES:
         raise ConfigError(f"--columns names the columns of a table, and '{path}' is not one by its name")
-    if kind in _JSON:
+    if kind in JSON_LINES:
         return Recognised(_json_source(path, splits) if kind == "json" else _json_lines(splits), ())
     if kind == "parquet":
         return Recognised(ParquetSource(source="parquet", splits=splits), ())
-    if kind in _CONLL or kind in _TABLES:
+    if kind in CONLL or kind in _TABLES:
         encoding = encoding_of(path)
         lines = [line.rstrip("\r\n") for _, line in itertools.islice(read_lines(path, encoding=encoding), _LOOKED_AT)]
-        if kind in _CONLL or (columns is None and _is_conll(lines)):
+        if kind in CONLL or (columns is None and _is_conll(lines)):
             found = _conll_source(lines, splits, encoding)
         else:
             found = _table_source(path, kind, splits, encoding, columns)
@@ -139,32 +134,6 @@ def _arrays(whole: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
 def _is_squad(value: Any) -> bool:
     items = cast("list[Any]", value) if isinstance(value, list) else []
     return bool(items) and isinstance(items[0], Mapping) and "paragraphs" in items[0]
-
-
-def encoding_of(path: Path) -> str:
-    """UTF-8, UTF-16 by its mark, or what Excel and old corpora have, in which every byte but five is a letter."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            start = file.read(_DECODED)
-    except (OSError, EOFError, zlib.error):
-        return "utf-8"  # the reader says what is wrong
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    if start.startswith((b"PK\x03\x04", b"PAR1", b"\x1f\x8b")):
-        return "utf-8"  # of another kind, which the reader names
-    try:
-        (start if len(start) < _DECODED else start[: start.rfind(b"\n") + 1]).decode()
-    except UnicodeDecodeError:
-        return "cp1252" if _decodes(start, "cp1252") else "latin-1"
-    return "utf-8"
-
-
-def _decodes(content: bytes, encoding: str) -> bool:
-    try:
-        content.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _is_conll(lines: Sequence[str]) -> bool:

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ptv2kit.data.recognition import encoding_of
 from ptv2kit.data.rows import Fault, Row
 from ptv2kit.data.sources.conll import read_conll
 from ptv2kit.data.sources.jsonl import read_jsonl
-from ptv2kit.data.sources.lines import decoded_lines, read_lines
+from ptv2kit.data.sources.lines import CONLL, JSON_LINES, decoded_lines, encoding_of, ending_of, read_lines
 from ptv2kit.data.sources.parquet import read_parquet
 from ptv2kit.data.sources.table import read_table
 from ptv2kit.data.templates import Before, expanded_rows, with_defaults, with_derived
@@ -33,15 +32,15 @@ from ptv2kit.spec.sources import ConllSource, Splits, TableSource
 from ptv2kit.spec.task import AnyTask
 from ptv2kit.spec.template import parse_template
 
-FORMATS = ("jsonl", "csv", "tsv", "parquet", "conll", "text")
 _ENDINGS = {
-    "jsonl": ("jsonl", "json", "ndjson", "jsonlines"),
+    "jsonl": JSON_LINES,
     "csv": ("csv",),
     "tsv": ("tsv",),
     "parquet": ("parquet",),
-    "conll": ("conll", "bio", "iob", "iob2"),
+    "conll": CONLL,
     "text": ("txt",),
 }
+FORMATS = tuple(_ENDINGS)
 
 
 def unlabelled_rows(task: AnyTask, row: Row, before: Before) -> Iterator[Row]:
@@ -159,9 +158,8 @@ def _text_rows(lines: Iterator[tuple[int, str]], name: str, column: str) -> Iter
 
 
 def _kind_of(path: Path) -> str:
-    ending = path.name.removesuffix(".gz").rpartition(".")[2].lower()
     for kind, endings in _ENDINGS.items():
-        if ending in endings:
+        if ending_of(path) in endings:
             return kind
     raise ConfigError(
         f"the name of '{path}' does not tell its format", hint=f"name it with --format: {', '.join(FORMATS)}"

@@ -77,6 +77,14 @@ FILES: dict[str, tuple[str | bytes, str, dict[str, Any], int]] = {
     "spaced.csv": ("words,tags\n" + "Bonn sleeps,B-LOC O\n" * 8, "iob2", {}, 8),
     "spans.csv": ("text,entities\n" + "Bonn sleeps,\"[(0, 4, 'LOC')]\"\n" * 8, "spans", {}, 8),
     "numbered.jsonl": ('{"tokens": ["Bonn", "sleeps"], "ner": [1, 0]}\n' * 8, "iob2", {}, 8),
+    "mappings.jsonl": (  # as many as there are words, and not tags
+        "".join(
+            f'{{"w": ["a"], "marks": [{{"b": 1}}], "text": "Bonn sleeps", "label": "{n % 2}"}}\n' for n in range(8)
+        ),
+        "classes",
+        {},
+        8,
+    ),
     "flags.csv": ("text,toxic,rude\n" + "go away now,1,1\nhow are you,0,0\nyou are bad,0,1\n" * 4, "labels", {}, 12),
     "several.csv": ("text,tags\n" + 'go away now,"rude, old"\nhow are you,kind\nfine day,old\n' * 4, "labels", {}, 12),
 }

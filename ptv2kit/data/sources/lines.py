@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import io
@@ -14,6 +15,11 @@ from typing import BinaryIO, cast
 
 from ptv2kit.errors import DataError
 
+JSON_LINES = ("jsonl", "json", "ndjson", "jsonlines")
+CONLL = ("conll", "bio", "iob", "iob2")
+"""How the names of files of JSON rows, and of files with a word a line, end."""
+_DECODED = 1 << 24
+"""Bytes at the begin of a file that tell its encoding."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF16 = "this is UTF-16; set 'data.encoding: utf-16' for a table, or save the file as UTF-8"
 _MAGIC = {
@@ -66,6 +72,34 @@ def decoded_lines(file: Iterable[bytes], path: Path, encoding: str | None = None
     """
     for number, raw in enumerate(file, start=1):
         yield number, _decode(raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw, path, number, encoding)
+
+
+def ending_of(path: Path) -> str:
+    """How a file's name ends, in small letters, without `.gz` and the dot."""
+    return path.name.removesuffix(".gz").rpartition(".")[2].lower()
+
+
+def encoding_of(path: Path) -> str:
+    """UTF-8, UTF-16 by its mark, or what Excel and old corpora have, in which every byte but five is a letter."""
+    try:
+        with _open(path) as file:
+            start = file.read(_DECODED)
+    except (OSError, EOFError, zlib.error):
+        return "utf-8"  # the reader says what is wrong
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if start.startswith(tuple(_MAGIC)):
+        return "utf-8"  # of another kind, which the reader names
+    whole = start if len(start) < _DECODED else start[: start.rfind(b"\n") + 1]
+    return next((name for name in ("utf-8", "cp1252") if _decodes(whole, name)), "latin-1")
+
+
+def _decodes(content: bytes, encoding: str) -> bool:
+    try:
+        content.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
