@@ -374,6 +374,14 @@ def test_gpus_are_known_described_or_refused() -> None:
         find_gpu(None, 0, None)
 
 
+def test_a_layer_takes_its_time_however_little_it_computes() -> None:
+    gpu = find_gpu("h100", None, None)
+    assert gpu.seconds("bf16", 989e12, 100) == pytest.approx(1 / 0.4)
+    assert gpu.seconds("bf16", 989e12, 5000) == pytest.approx(5)
+    assert gpu.seconds("fp32", 989e12, 100) == pytest.approx(989 / 67 / 0.4)
+    assert find_gpu("mine", 10, None).seconds("bf16", 1e12, 100) is None
+
+
 @pytest.mark.parametrize(("amx", "share"), [(True, 2.0), (False, 0.8)])
 def test_a_processor_is_planned_with_its_own_rate_in_bf16(
     amx: bool, share: float, monkeypatch: pytest.MonkeyPatch

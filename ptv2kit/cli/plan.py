@@ -6,12 +6,14 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+import torch
+
 from ptv2kit.cli.output import show
 from ptv2kit.cli.terminal import open_console, print_table
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, find_backbone
 from ptv2kit.models.checkpoints import silence_libraries
-from ptv2kit.plan.hardware import Gpu, find_gpu, gpu_of_machine
+from ptv2kit.plan.hardware import Gpu, find_gpu, gpu_of_machine, time_processor
 from ptv2kit.plan.plan import Plan, count_processes, make_plan
 from ptv2kit.spec.load import ResolvedRecipe
 
@@ -44,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         data_root=args.data_root,
         rows=args.rows,
         price=args.price,
+        processor=None if named or torch.cuda.is_available() else time_processor(),
     )
     if args.json:
         show(json.dumps(plan.to_json(), indent=2))
@@ -56,8 +59,6 @@ def run(args: argparse.Namespace) -> int:
 
 def gpu_here() -> tuple[Gpu, int]:
     """This machine's first GPU and how many it has; without any, the one that is planned for, once."""
-    import torch
-
     if not torch.cuda.is_available():
         return find_gpu(None, None, None), 1
     found = torch.cuda.get_device_properties(0)
@@ -161,8 +162,14 @@ def _time(plan: Plan) -> str:
         return "time: unknown without the number of rows"
     if plan.duration.hours is None:
         return f"time: unknown, because the peak rate of {plan.gpu.name} is not known; say --peak-tflops X"
-    hours = plan.duration.hours
-    length = f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
     processes = plan.choice.setup.processes
     cost = "" if plan.duration.cost is None else f", cost {plan.duration.cost:,.2f}"
-    return f"time: about {length} on {processes} x {plan.gpu.name}{cost}; an upper bound if inputs are shorter"
+    here = "" if plan.hours_here is None else f"; {_length(plan.hours_here)} on this machine's processor"
+    return (
+        f"time: about {_length(plan.duration.hours)} on {processes} x {plan.gpu.name}{cost}{here}; less if inputs are "
+        "shorter"
+    )
+
+
+def _length(hours: float) -> str:
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"

@@ -64,7 +64,8 @@ class Encoding:
     Args:
         ids: sub-word ids with special tokens.
         segments: segment of each id, or None where the backbone has none.
-        words: for each id the index of its word within its text, None for special tokens and for an appended word.
+        words: of an input of words, for each id the index of its word, None for special tokens and for an appended
+            word; empty of a text.
         truncated: whether something was cut off.
         cloze: what it has if a word is missing in it.
     """

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import LabelScheme
 from ptv2kit.data.sources import OpenSplit
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError, Problem
 
-_REPORT_EVERY = 500
+_AT_ONCE = 500
 _PERCENTILES = (50, 90, 99, 100)
 
 
@@ -115,32 +116,33 @@ def _inspect(
     hashes: set[int] = set()
     problems: list[Problem] = []
 
-    def note(error: DataError) -> None:
-        problems.extend(error.problems)
-        counts["rows"] += 1
-
-    for row in split.rows(note):
-        if counts["rows"] % _REPORT_EVERY == 0:
-            progress(f"checking {split.name}", counts["rows"])
-        counts["rows"] += 1
-        try:
-            features, whole = scheme.encode(row, 0), untruncated.encode(row, 0, labelled=False)
-        except DataError as error:
-            problems += error.problems
-            continue
-        encodings = [encoding for feature in whole for encoding in feature.inputs]
-        length = max(feature.length for feature in whole)
-        labels.update(scheme.counted(features[0].reference))
-        lengths[length] += 1
-        key = hash(tuple(encoding.ids for encoding in encodings))
-        counts["inputs"] += sum(len(feature.inputs) for feature in features)
-        counts["too long"] += length > max_length
-        counts["truncated"] += any(feature.truncated for feature in features)
-        counts["unknown"] += sum(subwords.is_unknown(number) for encoding in encodings for number in encoding.ids)
-        counts["unreachable"] += scheme.unreachable(features[0].reference, whole[0])
-        counts["repeated"] += key in hashes
-        counts["leaked"] += key in seen
-        hashes.add(key)
+    for chunk in _chunks(split):
+        progress(f"checking {split.name}", counts["rows"])
+        rows = [each for each in chunk if isinstance(each, Row)]
+        scheme.encode_ahead(rows)
+        untruncated.encode_ahead(rows)
+        counts["rows"] += len(chunk)
+        for row in chunk:
+            try:
+                if isinstance(row, DataError):
+                    raise row
+                features, whole = scheme.encode(row, 0), untruncated.encode(row, 0, labelled=False)
+            except DataError as error:
+                problems += error.problems
+                continue
+            encodings = [encoding for feature in whole for encoding in feature.inputs]
+            length = max(feature.length for feature in whole)
+            labels.update(scheme.counted(features[0].reference))
+            lengths[length] += 1
+            key = hash(tuple(encoding.ids for encoding in encodings))
+            counts["inputs"] += sum(len(feature.inputs) for feature in features)
+            counts["too long"] += length > max_length
+            counts["truncated"] += any(feature.truncated for feature in features)
+            counts["unknown"] += sum(encoding.ids.count(subwords.unknown_id) for encoding in encodings)
+            counts["unreachable"] += scheme.unreachable(features[0].reference, whole[0])
+            counts["repeated"] += key in hashes
+            counts["leaked"] += key in seen
+            hashes.add(key)
     if not counts["rows"]:
         raise DataError(f"split '{split.name}' is empty", location=split.source)
     report = SplitReport(
@@ -162,6 +164,18 @@ def _inspect(
         skipped=split.task.data.on_fault == "skip",
     )
     return report, hashes
+
+
+def _chunks(split: OpenSplit) -> Iterator[tuple[Row | DataError, ...]]:
+    """A few hundred rows at a time, in the order of the file; of a malformed one its error."""
+    chunk: list[Row | DataError] = []
+    for row in split.rows(chunk.append):
+        chunk.append(row)
+        if len(chunk) >= _AT_ONCE:
+            yield tuple(chunk)
+            chunk.clear()
+    if chunk:
+        yield tuple(chunk)
 
 
 def _alike(labels: Iterable[str]) -> tuple[str, ...]:

@@ -56,6 +56,10 @@ class Subwords:
         self._joint = "" if added(pair=True) > added(pair=False) else "\n"
         self._texts_ahead: dict[tuple[str, str | None, str], Encoding] = {}
         self._windows_ahead: dict[tuple[str, str, int], list[Window]] = {}
+        # A split is kept in memory as Python objects, each id 28 bytes for itself; equal ones are kept once.
+        self._numbers: dict[int, int] = {}
+        self._segments: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._spans: dict[tuple[int, int], tuple[int, int]] = {}
 
     @property
     def pad_id(self) -> int:
@@ -78,9 +82,10 @@ class Subwords:
         assert number not in (None, self._tokenizer.unk_token_id), f"the vocabulary has no {token}"
         return int(number)
 
-    def is_unknown(self, number: int) -> bool:
-        """Whether an id stands for whatever the vocabulary cannot write."""
-        return number == self._tokenizer.unk_token_id
+    @property
+    def unknown_id(self) -> int | None:
+        """The id that stands for whatever the vocabulary cannot write, None if there is none."""
+        return self._tokenizer.unk_token_id
 
     def word(self, text: str) -> tuple[int, ...]:
         """The sub-words of a verbalizer's word; with a blank in front as it is cut behind another word.
@@ -241,10 +246,13 @@ class Subwords:
             self._require_embeddings(ids)
             sides = encoded.sequence_ids(index)
             places = self._places(asked[of_row], ids, sides, encoded["offset_mapping"][index])
-            spans = tuple(place if side == 1 else None for side, place in zip(sides, places, strict=True))
-            of_window = None if segments is None else tuple(segments[index])
-            encoding = Encoding(tuple(ids), of_window, tuple(encoded.word_ids(index)), False)
-            windows[of_row].append(Window(encoding, spans))
+            spans = tuple(
+                self._spans.setdefault(place, place) if side == 1 else None
+                for side, place in zip(sides, places, strict=True)
+            )
+            windows[of_row].append(
+                Window(self._encoding(ids, None if segments is None else segments[index], (), False), spans)
+            )
         return windows
 
     def _pieces(self, text: str) -> list[int]:
@@ -317,10 +325,18 @@ class Subwords:
             places.append((start, end))
         return tuple(places)
 
-    def _encode(self, sides: list[list[Any]], **options: Any) -> list[Encoding]:
+    def _encode(
+        self, sides: list[list[Any]], truncation: str, max_length: int | None = None, is_split_into_words: bool = False
+    ) -> list[Encoding]:
         """Inputs from the texts of the first side, and of the second side where there is one."""
         try:
-            encoded = self._tokenizer(*sides, **{"max_length": self._max_length, **options})
+            encoded = self._tokenizer(
+                *sides,
+                truncation=truncation,
+                max_length=max_length or self._max_length,
+                is_split_into_words=is_split_into_words,
+                return_attention_mask=False,
+            )
         except Exception as error:
             if "Truncation error" not in str(error):
                 raise
@@ -333,15 +349,22 @@ class Subwords:
                 encodings.append(Encoding((self.pad_id,), None, (None,), False))
                 continue
             self._require_embeddings(ids)
-            encodings.append(
-                Encoding(
-                    ids=tuple(ids),
-                    segments=None if segments is None else tuple(segments[index]),
-                    words=tuple(encoded.word_ids(index)),
-                    truncated=bool(encoded.encodings[index].overflowing),
-                )
-            )
+            words = encoded.word_ids(index) if is_split_into_words else ()
+            cut_off = bool(encoded.encodings[index].overflowing)
+            encodings.append(self._encoding(ids, None if segments is None else segments[index], words, cut_off))
         return encodings
+
+    def _encoding(
+        self, ids: Sequence[int], segments: Sequence[int] | None, words: Sequence[int | None], truncated: bool
+    ) -> Encoding:
+        """An input whose numbers, and segments as a whole, are shared with other inputs."""
+        of_ids = None if segments is None else tuple(segments)
+        return Encoding(
+            ids=tuple(map(self._numbers.setdefault, ids, ids)),
+            segments=of_ids and self._segments.setdefault(of_ids, of_ids),
+            words=tuple(words),
+            truncated=truncated,
+        )
 
 
 def _groups(texts: Sequence[_Texts]) -> Iterator[list[_Texts]]:

@@ -70,7 +70,7 @@ def word_ids(text: str, subwords: Subwords) -> tuple[int, ...]:
     ids = subwords.word(text)
     if not ids or not text.strip():
         raise ValueError(f"the answer {text!r} has no token")
-    if any(subwords.is_unknown(number) for number in ids):
+    if subwords.unknown_id in ids:
         raise ValueError(f"the answer {text!r} is not in this vocabulary")
     return ids
 

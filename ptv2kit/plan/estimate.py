@@ -23,7 +23,7 @@ from ptv2kit.models.build import build_head, covered, empty_model, trunk_depth
 from ptv2kit.models.checkpoints import load_tokenizer
 from ptv2kit.plan.hardware import Gpu
 from ptv2kit.plan.passes import TaskShape
-from ptv2kit.plan.plan import UTILISATION, task_shape
+from ptv2kit.plan.plan import task_shape
 from ptv2kit.spec.load import ResolvedRecipe, ResolvedTask
 from ptv2kit.spec.recipe import DEEP_METHODS, SHALLOW_METHODS, Recipe
 from ptv2kit.spec.suite import Keep, keeps_tensors
@@ -54,11 +54,13 @@ class Estimate:
         examples: rows that it trains on, over all epochs; None: its files are not on this machine.
         operations: of all forward and backward passes on them; inputs are as long as a sample of the rows, where rows
             and tokenizer are on this machine, else as long as they may be.
+        layers: how often a layer is computed in all steps.
         disk: bytes of its folder when it is largest, without predictions.
     """
 
     examples: int | None
     operations: float | None
+    layers: float
     disk: Disk
 
     def seconds(self, gpu: Gpu, dtype: str) -> float | None:
@@ -67,8 +69,7 @@ class Estimate:
         Args:
             gpu: on which.
         """
-        peak = gpu.peak(dtype)
-        return None if peak is None or self.operations is None else self.operations / (peak * UTILISATION)
+        return None if self.operations is None else gpu.seconds(dtype, self.operations, self.layers)
 
 
 @final
@@ -103,10 +104,12 @@ class Estimator:
         known = [count for count in rows if count is not None]
         disk = self.disk(resolved)
         if len(known) < len(rows):
-            return Estimate(None, None, disk)
-        pairs = zip(resolved.tasks, known, strict=True)
+            return Estimate(None, None, 0.0, disk)
+        pairs = list(zip(resolved.tasks, known, strict=True))
+        epochs, layers = recipe.train.epochs, len(self._spec(recipe).layers)
         work = sum(count * self._operations_of(recipe, task) for task, count in pairs)
-        return Estimate(recipe.train.epochs * sum(known), recipe.train.epochs * work, disk)
+        batches = (count / recipe.train.most_examples(task_shape(recipe, task.task).tokens) for task, count in pairs)
+        return Estimate(epochs * sum(known), epochs * work, epochs * layers * sum(batches), disk)
 
     def disk(self, resolved: ResolvedRecipe) -> Disk:
         """Bytes of a run's folder.

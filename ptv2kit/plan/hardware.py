@@ -12,6 +12,11 @@ from ptv2kit.errors import ConfigError, did_you_mean
 from ptv2kit.models.checkpoints import faster_in_bf16
 
 GIB = 2**30
+UTILISATION = 0.4
+"""Share of the peak rate that a run is assumed to reach."""
+LEAST = 1e-3
+"""Seconds that a layer is assumed to take at least, forward and backward, however little there is to compute: torch
+starts some sixty operations one after the other."""
 
 
 @final
@@ -34,6 +39,17 @@ class Gpu:
     def peak(self, dtype: str) -> float | None:
         """Peak rate with weights of a type, `fp32` or `bf16`."""
         return self.fp32 if dtype == "fp32" else self.bf16
+
+    def seconds(self, dtype: str, operations: float, layers: float) -> float | None:
+        """Wall time of training; None if the rate is unknown.
+
+        Args:
+            dtype: of the weights, `fp32` or `bf16`.
+            operations: floating-point operations of all passes.
+            layers: how often a layer is computed, forward and backward counted as once.
+        """
+        peak = self.peak(dtype)
+        return None if peak is None else max(operations / (peak * UTILISATION), layers * LEAST)
 
 
 def _gpu(name: str, gib: float, bf16: float | None, fp32: float) -> Gpu:

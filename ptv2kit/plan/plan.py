@@ -13,7 +13,7 @@ from ptv2kit.data.sources import locate_split, read_split
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.build import check_model, trunk_depth
-from ptv2kit.plan.hardware import Gpu
+from ptv2kit.plan.hardware import LEAST, UTILISATION, Gpu
 from ptv2kit.plan.memory import (
     STRATEGIES,
     Choice,
@@ -34,8 +34,6 @@ from ptv2kit.spec.task import AnyTask
 ASSUMED_LABELS = 32
 ASSUMED_OPTIONS = 4
 """Labels of a task that takes them from its training rows."""
-UTILISATION = 0.4
-"""Share of a GPU's peak rate that a run is assumed to reach."""
 BUS = 20e9
 """Bytes per second that are assumed to reach a GPU from the machine's memory."""
 
@@ -88,6 +86,7 @@ class Plan:
         options: every way to train.
         rows: of the training splits, by task; None: not known.
         duration: None if the rows are not known.
+        hours_here: without a GPU on this machine's processor; None: not asked for, or the rows are not known.
         warnings: what will not work.
         assumptions: what the numbers rest on.
     """
@@ -99,6 +98,7 @@ class Plan:
     choice: Choice
     rows: dict[str, int | None]
     duration: Duration | None
+    hours_here: float | None
     warnings: tuple[str, ...]
     assumptions: tuple[str, ...]
 
@@ -130,6 +130,7 @@ class Plan:
             "chosen": {**asdict(self.choice.setup), "reason": self.choice.reason},
             "rows": self.rows,
             "duration": None if self.duration is None else asdict(self.duration),
+            "hours_here": self.hours_here,
             "warnings": list(self.warnings),
             "assumptions": list(self.assumptions),
         }
@@ -155,6 +156,7 @@ def make_plan(
     rows: int | None = None,
     count_rows: bool = True,
     price: float | None = None,
+    processor: Gpu | None = None,
 ) -> Plan:
     """Plan a run.
 
@@ -166,6 +168,8 @@ def make_plan(
         data_root: where data files are looked up first, to count their rows.
         rows: of the training splits together, instead of counting them.
         count_rows: whether files are read to count them; if not, steps are unknown.
+        price: of a GPU for an hour.
+        processor: of this machine, from `time_processor`, if the time on it is wanted too.
 
     Raises:
         ConfigError: the backbone cannot do what the recipe asks for.
@@ -187,7 +191,12 @@ def make_plan(
     if rows is None and count_rows:
         found = _count_rows(recipe, tasks, data_root)
     chosen = next(option for option in options if option.setup == choice.setup)
-    duration = _duration(recipe, costs, chosen, gpu, found, price)
+    layers = len(spec.layers)
+    duration = _duration(recipe, costs, chosen, gpu, layers, found, price)
+    here = None
+    if processor is not None:
+        alone = _option(recipe, spec, costs, Setup("none", "none", 1), processor)
+        here = _duration(recipe, costs, alone, processor, layers, found, None)
     return Plan(
         recipe,
         gpu,
@@ -196,6 +205,7 @@ def make_plan(
         choice,
         found,
         duration,
+        None if here is None else here.hours,
         warnings=tuple(_warnings(recipe, spec, costs, chosen, options, gpu)),
         assumptions=tuple(_assumptions(recipe, spec, shapes, costs, chosen, duration)),
     )
@@ -234,24 +244,30 @@ def _count_rows(recipe: Recipe, tasks: Sequence[ResolvedTask], data_root: Path |
 
 
 def _duration(
-    recipe: Recipe, costs: ModelCosts, chosen: Option, gpu: Gpu, rows: dict[str, int | None], price: float | None
+    recipe: Recipe,
+    costs: ModelCosts,
+    chosen: Option,
+    gpu: Gpu,
+    layers: int,
+    rows: dict[str, int | None],
+    price: float | None,
 ) -> Duration | None:
     known = [count for count in rows.values() if count is not None]
     if len(known) < len(rows):
         return None
     batch = recipe.train.most_examples(costs.shape.tokens)
     steps = recipe.train.epochs * sum(math.ceil(count / batch) for count in known)
-    peak = gpu.peak(recipe.backbone.dtype)
-    if peak is None:
-        return Duration(steps, None, None)
     again = recipe.train.gradient_checkpointing
     processes = chosen.setup.processes
     examples = recipe.train.epochs * sum(known)
-    seconds = examples * costs.passes.at(1).operations(again) / (processes * peak * UTILISATION)
+    passes = math.ceil(examples / processes / chosen.examples)
+    work = examples * costs.passes.at(1).operations(again) / processes
+    seconds = gpu.seconds(recipe.backbone.dtype, work, passes * layers)
+    if seconds is None:
+        return Duration(steps, None, None)
     if chosen.setup.offload != "none":
         # Every pass over the layers fetches all weights of this process's part.
-        passes = math.ceil(examples / processes / chosen.examples) * (3 if again else 2)
-        seconds += passes * chosen.footprint.host / BUS
+        seconds += passes * (3 if again else 2) * chosen.footprint.host / BUS
     hours = seconds / 3600
     return Duration(steps, hours, None if price is None else hours * processes * price)
 
@@ -328,7 +344,8 @@ def _assumptions(
     found.append("1.5 GiB of each GPU are left to CUDA, its libraries and fragmentation")
     if duration is not None and duration.hours is not None:
         found.append(
-            f"{UTILISATION:.0%} of the GPU's peak rate is reached, a guess: small models and short inputs reach less"
+            f"{UTILISATION:.0%} of the peak rate is reached, and a layer takes {LEAST * 1000:g} ms of a step at least: "
+            "guesses"
         )
         found.append("evaluation, reading data and communication between GPUs take no time")
         if chosen.setup.offload != "none":

@@ -73,6 +73,18 @@ def test_steps_are_unknown_until_somebody_says_how_many_rows_there_are(
     assert "time: unknown, because the peak rate of GPU with 4 GiB is not known" in out
 
 
+def test_without_a_gpu_the_time_on_the_processor_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["plan", "recipe.yaml"]) == 0
+    assert " minutes on 1 x h100; 0.0 minutes on this machine's processor; less" in capsys.readouterr().out
+    plan = plan_json(capsys, "recipe.yaml", "--rows", "120000")
+    # 24,000 batches of 5 an epoch, two layers, a millisecond each: the tiny model computes next to nothing
+    assert plan["hours_here"] == pytest.approx(3 * 24_000 * 2 * 1e-3 / 3600) == plan["duration"]["hours"]
+    assert plan_json(capsys, "recipe.yaml", "--gpu", "l4")["hours_here"] is None
+
+
 def test_what_cannot_fit_is_warned_about(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "recipe.yaml", "--memory", "1.5006", "train.batch_size=64"]) == 0
     out = capsys.readouterr().out

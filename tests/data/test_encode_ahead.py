@@ -111,3 +111,14 @@ def test_real_tokenizers_agree(shared: Path) -> None:
         together.encode_windows_ahead(short, 4)
         for question, text in short:
             assert together.encode_windows(question, text, 4) == alone.encode_windows(question, text, 4)
+
+
+def test_equal_numbers_are_kept_in_memory_once(shared: Path) -> None:
+    tokenizer = BertTokenizer(str(shared / "tokenizers" / "bert-large-uncased" / "vocab.txt"))
+    subwords = Subwords(tokenizer, 24)
+    first, second = (subwords.encode_texts(text, "rain in spain", "longest") for text in ("so much", "too little"))
+    assert first.ids[3:] == second.ids[3:]
+    assert all(one is other for one, other in zip(first.ids[3:], second.ids[3:], strict=True))
+    assert first.segments is second.segments
+    asked = [subwords.encode_windows(question, "It rained in Spain.", 4)[0] for question in ("why?", "where?")]
+    assert all(one is other for one, other in zip(*(window.spans for window in asked), strict=True))
