@@ -175,6 +175,20 @@ def test_spans_are_shown_with_their_words(tmp_path: Path) -> None:
     right, wrong, text = (table.rows[0].cells[index].text for index in (1, 2, 4))
     assert (right, wrong) == ("PER[Ada Lovelace]  LOC[Rome]", "PER[Ada]")
     assert text == "Ada Lovelace left Rome"
+    line["label"] = ["O"] * 4
+    write_run(tmp_path / "others" / "a", {"one": 33.0}, predictions=[line], metric="span_f1")
+    [table] = [each for each in evidence(section_of(tmp_path / "others"), "k") if "mistakes" in each.title]
+    assert table.rows[0].cells[2].text == "no span"
+
+
+def test_of_tags_the_wrong_ones_are_shown_with_their_words(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"tokens": ["Ada", "runs", "fast"], "upos": ["PROPN", "VERB", "ADV"]}) + "\n")
+    line = {"row": 0, "location": f"{rows}:1", "label": ["PROPN", "NOUN", "ADJ"], "probability": 0.9}
+    line["reference"] = ["PROPN", "VERB", "ADV"]
+    write_run(tmp_path / "runs" / "a", {"one": 33.0}, predictions=[line], metric="token_accuracy")
+    [table] = [each for each in evidence(section_of(tmp_path / "runs"), "k") if "mistakes" in each.title]
+    assert [table.rows[0].cells[index].text for index in (1, 2)] == ["runs/VERB  fast/ADV", "runs/NOUN  fast/ADJ"]
 
 
 def test_tables_for_other_programs(tmp_path: Path) -> None:

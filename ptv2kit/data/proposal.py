@@ -213,6 +213,31 @@ def _spans(columns: Columns) -> Proposal | None:
     return None
 
 
+def _tags(columns: Columns) -> Proposal | None:
+    """A list of words, and a list of the same length with one of few names for each."""
+    words = word_columns(columns)
+    names = [name for name in words if name.lower() not in WORD_NAMES]
+    for name in sorted(names, key=lambda name: "pos" not in name.lower()):
+        read = next((other for other in words if other != name and _same_lengths(words[other], columns[name])), None)
+        found = {tag for tags in words[name] for tag in tags}
+        count = sum(map(len, words[name]))
+        if read is None or len(columns[name]) < 2 or not 2 <= len(found) <= min(_MOST_LABELS, count // 3):
+            continue
+        inputs = f"{{words: {_key(read)}, max_length: {_longest(map(len, words[read]), pieces=2)}}}"
+        labels = f"{{scheme: tags, column: {_key(name)}, names: [{', '.join(map(_key, sorted(found)))}]}}"
+        return Proposal(
+            "tags",
+            f"column '{name}' holds one of {len(found)} names for each word of column '{read}'",
+            {
+                "input": (inputs, "max_length counts sub-words"),
+                "labels": (labels, ""),
+                "metrics": ("[token_accuracy, macro_f1]", "the first one chooses the best epoch"),
+            },
+            _left_out(columns, (name, read)),
+        )
+    return None
+
+
 def _character_spans(columns: Columns) -> Proposal | None:
     """A text, and a list of spans by its characters."""
     texts = text_columns(columns)
@@ -521,12 +546,12 @@ def _plain(value: bool) -> str:
 
 
 _ATTEMPTS: tuple[tuple[Callable[[Columns], Made | None], tuple[Callable[[Columns], Proposal | None], ...]], ...] = (
-    (_as_they_are, (_answers, _character_spans, _spans, _options, _choices)),
+    (_as_they_are, (_answers, _character_spans, _spans, _tags, _options, _choices)),
     (with_marks, (_classes,)),
     (with_joined, (_answers,)),
     (with_turn_before, (_classes,)),
-    (with_parsed, (_answers, _character_spans, _spans, _options, _labels)),
-    (with_split, (_spans,)),
+    (with_parsed, (_answers, _character_spans, _spans, _tags, _options, _labels)),
+    (with_split, (_spans, _tags)),
     (_as_they_are, (_labels, _flags, _separated_labels, _named_number, _classes, _number)),
     (with_joined, (_labels, _named_number, _classes, _number)),
 )

@@ -25,6 +25,8 @@ from ptv2kit.spec.sources import (
     TableSource,
 )
 
+_CONLLU = {"tokens": 1, "upos": 3, "xpos": 4, "deprels": 7}
+_UNIVERSAL = re.compile("ADJ|ADP|ADV|AUX|CCONJ|DET|INTJ|NOUN|NUM|PART|PRON|PROPN|PUNCT|SCONJ|SYM|VERB|X|_")
 _TABLES = ("csv", "tsv", "tab", "txt")
 _DELIMITERS = (",", "\t", ";", "|")
 _LOOKED_AT = 500
@@ -102,9 +104,10 @@ def _json_source(path: Path, splits: Splits) -> DataSource:
     if found:
         return lines.model_copy(update={"records": max(found, key=lambda name: found[name])})
     lists = [name for name, value in whole.items() if isinstance(value, list)]
-    if not lists or (len(first) == 1 and not all(isinstance(value, list) for value in whole.values())):
+    by_index = _counts(whole) or any(map(_counts, whole.values()))  # as pandas writes rows, or columns, unless told
+    if not by_index and (not lists or (len(first) == 1 and len(lists) < len(whole))):
         return lines  # the only row
-    shown = f", with lists in {', '.join(map(repr, lists))}"
+    shown = f", with lists in {', '.join(map(repr, lists))}" if lists else ""
     hint = "write each row as a line; pandas does with to_json('rows.jsonl', orient='records', lines=True)"
     raise DataError(f"the file is one JSON object{shown}. Expected rows", location=str(path), hint=hint)
 
@@ -131,6 +134,12 @@ def _arrays(whole: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
             yield from ((f"{name}.{inner}", array) for inner, array in _arrays(cast("dict[str, Any]", value)))
 
 
+def _counts(value: Any) -> bool:
+    """Whether an object has numbers for names, as an index of rows."""
+    names = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    return bool(names) and all(map(str.isdecimal, names))
+
+
 def _is_squad(value: Any) -> bool:
     items = cast("list[Any]", value) if isinstance(value, list) else []
     return bool(items) and isinstance(items[0], Mapping) and "paragraphs" in items[0]
@@ -145,9 +154,29 @@ def _is_conll(lines: Sequence[str]) -> bool:
     return bool(tagged) and any(not line.strip() for line in lines)
 
 
+def _is_conllu(lines: Sequence[str]) -> bool:
+    """Whether each line has the ten columns of CoNLL-U, of which the first numbers the words and the fourth is one of
+    the universal parts of speech."""
+    cells = [line.split("\t") for line in lines if line.strip() and not line.startswith("#")]
+    ids = [row for row in cells if len(row) == 10 and re.fullmatch(r"\d+([-.]\d+)?", row[0])]
+    return bool(cells) and len(ids) == len(cells) and all(_UNIVERSAL.fullmatch(row[3]) for row in cells)
+
+
 def _conll_source(lines: Sequence[str], splits: Splits, encoding: str) -> Recognised:
     """Tabs stand between columns where a token holds a blank; comments are as in CoNLL-U. Tags are in the last column
     that holds only tags, and tokens in the first that does not only count."""
+    if _is_conllu(lines):
+        columns = dict(_CONLLU)
+        source = ConllSource(
+            source="conll",
+            columns=columns,
+            separator="tab",
+            comment="#",
+            numbered=True,
+            encoding=encoding,
+            splits=splits,
+        )
+        return Recognised(source, ("'upos' is learned; 'xpos' and 'deprels' can be in its place in 'labels.column'",))
     comment = "# " if any(re.match(r"# \S+ ?=", line) for line in lines) else None
     words = [line for line in lines if line.strip() and not line.startswith(("-DOCSTART-", comment or "-DOCSTART-"))]
     cells = [line.split("\t") for line in words]

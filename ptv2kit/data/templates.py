@@ -28,7 +28,7 @@ from ptv2kit.spec.rows import (
     SpanMarking,
     Splitting,
 )
-from ptv2kit.spec.task import TaskBase
+from ptv2kit.spec.task_base import TaskBase
 from ptv2kit.spec.template import MASK, Template, parse_template
 
 Before = dict[tuple[str, str], list[str]]

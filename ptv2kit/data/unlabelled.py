@@ -140,6 +140,9 @@ def _words_of(task: AnyTask, path: Path) -> ConllSource:
         ConfigError: it reads several columns, and its own files are not written so.
     """
     needed, splits = given_columns(task), Splits(train=str(path), validation=str(path))
+    if ending_of(path) == "conllu" and not (isinstance(task.data, ConllSource) and task.data.numbered):
+        columns = {text_column(task): 1}
+        return ConllSource(source="conll", splits=splits, columns=columns, separator="tab", comment="#", numbered=True)
     if not isinstance(task.data, ConllSource):
         return ConllSource(source="conll", splits=splits, columns={text_column(task): 0})
     columns = {name: index for name, index in task.data.columns.items() if name in needed}

@@ -31,7 +31,7 @@ from ptv2kit.models.sharding import Sharding
 from ptv2kit.models.verbalizer import AnswersHead, WordsHead
 from ptv2kit.spec.layers import covered_layers
 from ptv2kit.spec.recipe import DEEP_METHODS, SHALLOW_METHODS, Recipe
-from ptv2kit.spec.task import Unit
+from ptv2kit.spec.task_base import Unit
 
 Words = Sequence[Sequence[Sequence[int]]]
 """A verbalizer: for each class its words, each in ids of the vocabulary."""

@@ -25,7 +25,7 @@ from ptv2kit.errors import ConfigError
 from ptv2kit.models.heads import BackboneOutput
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.spec.recipe import Recipe
-from ptv2kit.spec.task import Unit
+from ptv2kit.spec.task_base import Unit
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

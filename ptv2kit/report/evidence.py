@@ -185,13 +185,20 @@ def _is_wrong(line: Mapping[str, Any]) -> bool:
 
 
 def _shown(value: Any, line: Mapping[str, Any], texts: Mapping[str, tuple[str, list[str]]]) -> str:
-    """A label in a cell: of tags the spans, with their words where the row's file is at hand."""
+    """A label in a cell: of tags the spans, or the tags that differ, with their words where the row's file is here."""
     if not isinstance(value, list):
         return str(value)
     tags: list[str] = [str(item) for item in value]
-    if not any(tag[:2] in ("B-", "I-") for tag in tags):
-        return " | ".join(dict.fromkeys(tags)) if tags != ["O"] * len(tags) else "no span"
-    words = texts.get(str(line["location"]), ("", []))[1]
+    words, both = texts.get(str(line["location"]), ("", []))[1], (line["label"], line["reference"])
+    if not any(tag[:2] in ("B-", "I-") for labels in both if isinstance(labels, list) for tag in labels):
+        found, right = both
+        one_each = isinstance(found, list) and len(words) == len(found) == len(right)
+        if one_each and not set(words) & set(right):  # labels of a text are a list of the row too
+            wrong = [place for place in range(len(tags)) if found[place] != right[place]]
+            return _cut("  ".join(f"{words[place]}/{tags[place]}" for place in wrong))
+        return " | ".join(dict.fromkeys(tags))
+    if tags == ["O"] * len(tags):
+        return "no span"
     spans: list[str] = []
     for place, tag in enumerate(tags):
         word = words[place] if len(words) == len(tags) else str(place)
@@ -221,12 +228,13 @@ def _texts(locations: Iterable[str]) -> dict[str, tuple[str, list[str]]]:
 
 
 def _text_of(row: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The longest list of words, and all that is written as text in more than one word."""
+    """The longest list of words, of several the one that repeats itself least, and all that is written as text in more
+    than one word; the second first."""
     words: list[str] = []
     for value in row.values():
         items: list[Any] = value if isinstance(value, list) else []
         own = [item for item in items if isinstance(item, str)]
-        if len(own) == len(items) and len(" ".join(own)) > len(" ".join(words)):
+        if len(own) == len(items) and (len(own), len(set(own))) > (len(words), len(set(words))):
             words = own
     parts = [value for value in row.values() if isinstance(value, str) and " " in value.strip()]
     return _cut(" / ".join(parts) or " ".join(words)), words

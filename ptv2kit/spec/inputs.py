@@ -92,7 +92,11 @@ class WordsInput(Section):
     """Longest input in sub-word tokens, special tokens included, prompt not included."""
     stride: NonNegativeInt = 0
     """Sub-words that two neighbouring windows of a longer sentence share; 0: a longer sentence is cut off, and the
-    words behind the cut are tagged `O`, as in the official code."""
+    words behind the cut are tagged `O`, as in the official code, or with `scheme: tags` not at all."""
+
+    def columns(self) -> list[str]:
+        """The columns that are read."""
+        return [self.words, *([] if self.append is None else [self.append.column, self.append.at])]
 
     def faults(self) -> Iterator[Fault]:
         """Windows that do not advance."""

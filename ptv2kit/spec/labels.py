@@ -127,6 +127,18 @@ class Iob2Labels(Section):
                 yield Fault(("names", key), f"'labels.names' lists span types; '{name}' is a tag", hint)
 
 
+class TagsLabels(Section):
+    """A class for each word."""
+
+    scheme: Literal["tags"]
+    """What a label is: a class for each word, such as its part of speech."""
+    column: Column
+    """The column with the list of tags, or of numbers, one for each word."""
+    names: Literal["from_train"] | Names | Annotated[dict[str, str], Field(min_length=1)] = "from_train"
+    """The tags in order, such as `[NOUN, VERB, ADJ]`; or a mapping from the data's tags or numbers to ours, several of
+    which may be one; or `from_train`: those that occur there, sorted."""
+
+
 class SpansLabels(Section):
     """Spans by the characters of a text."""
 

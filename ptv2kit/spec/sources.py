@@ -169,6 +169,9 @@ class ConllSource(_Rows):
     """What stands between two columns."""
     comment: Annotated[str, Field(min_length=1)] | None = None
     """Lines that begin with this text are skipped."""
+    numbered: bool = False
+    """Whether the first column numbers the words, as in CoNLL-U: lines that number several or none, such as `3-4` and
+    `8.1`, are skipped."""
     encoding: Encoding = "utf-8"
     """How the file's bytes are read, such as `latin-1` for CoNLL-2002."""
 

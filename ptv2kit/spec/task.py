@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
-from pydantic import Discriminator, Field, PositiveInt, Tag
+from pydantic import Discriminator, Field, Tag
 
-from ptv2kit.spec.base import Fault, Name, Section, below
+from ptv2kit.spec.base import Fault, below
 from ptv2kit.spec.inputs import ChoicesInput, QuestionInput, SpansInput, TextInput, WordsInput
 from ptv2kit.spec.labels import (
     ChoicesLabels,
@@ -22,151 +22,11 @@ from ptv2kit.spec.labels import (
     NumberLabels,
     SpansLabels,
     StartEndLabels,
+    TagsLabels,
 )
-from ptv2kit.spec.plugins import plugin_faults
-from ptv2kit.spec.rows import Column, Derivation, Expansion, Previous, Replacement
-from ptv2kit.spec.sources import DataSource, GoldConllSource, PluginSource
-from ptv2kit.spec.template import MASK, OPTION, TemplateText, no_column, parse_template
+from ptv2kit.spec.task_base import Head, TaskBase, Unit, columns_in, repeated
+from ptv2kit.spec.template import MASK, OPTION, no_column, parse_template
 from ptv2kit.spec.verbalizer import Words, mask_faults, unused_faults, word_faults
-
-Unit = Literal["sequence", "labels", "number", "choices", "token", "start_end", "words", "answers"]
-"""What has logits; it decides the head. Of a linear head: an input as a whole for one of several classes, for any
-number of labels, or for a number; each of several inputs; each token; each token as start and as end. Of a verbalizer:
-its words at one place, or answers of several tokens."""
-Head = Literal["linear", "verbalizer"]
-
-
-LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
-"""ISO 639, such as `en`, with parts of BCP 47 where they matter: `zh-Hant`."""
-
-
-class TaskBase(Section):
-    """What every task has, whatever its scheme."""
-
-    hub_task: ClassVar[tuple[str, str]]
-    """What the hub calls this kind of task: its tag and its title."""
-    reads_words: ClassVar[bool] = False
-    """Whether rows hold words that are already split, which some backbones need another tokenizer for."""
-    labels_are_words: ClassVar[bool] = False
-    """Whether a prompt can start from the labels' names."""
-
-    task: Name
-    """Name of the task."""
-    version: PositiveInt = 1
-    """Raised whenever a change of this file changes scores; stored with each result."""
-    description: str = ""
-    """What a model learns from it."""
-    licence: str = ""
-    """Licence of the data, and who brings the files."""
-    languages: Annotated[tuple[LanguageCode, ...], Field(strict=False)] = ()
-    """Of the rows, as the hub lists models by them: `[en]`; stands in a run's model card."""
-    data: DataSource
-    """Where the rows come from."""
-    extra_metrics: Annotated[tuple[Name, ...], Field(strict=False)] = ()
-    """Metrics of other installed packages, shown and kept beside `metrics`: entry points of the group
-    `ptv2kit.metrics`, each a function of the predicted and the right labels that returns a number."""
-    defaults: dict[str, str | int | float | bool | Annotated[tuple[str, ...], Field(strict=False)]] = Field(
-        default_factory=dict
-    )
-    """What a column holds in rows where it is missing or null, such as `{title: ""}`; before `expand` and `derive`."""
-    expand: Annotated[tuple[Expansion, ...], Field(strict=False)] = ()
-    """One row for each item of a list, step after step; before `derive`."""
-    derive: dict[str, Derivation] = Field(default_factory=dict)
-    """New columns made from others."""
-    where: dict[Column, Annotated[tuple[str, ...], Field(strict=False, min_length=1)]] = Field(default_factory=dict)
-    """Only rows whose column holds one of the texts are kept, such as `{predicate_pos: [VB, VBD]}`; after `derive`."""
-    distinct: TemplateText | None = None
-    """Of rows with the same text only the first one is kept."""
-
-    @property
-    def stride(self) -> int:
-        """Sub-words that neighbouring windows of a long input share; 0 for inputs that are cut off instead."""
-        return 0
-
-    @property
-    def names_from_train(self) -> bool:
-        """Whether only the training rows tell which labels there are."""
-        return False
-
-    @property
-    def groups_rows(self) -> bool:
-        """Whether rows are scored together, so that a limit would tear them apart."""
-        return False
-
-    @property
-    def mask_texts(self) -> Mapping[str, str]:
-        """The templates in which a verbalizer's mask may be, by key of `input`."""
-        return {}
-
-    @property
-    def class_words(self) -> Mapping[str, Words] | None:
-        """A verbalizer's words of each class; None where answers differ from row to row."""
-        return None
-
-    @property
-    def words_are_one_token(self) -> bool:
-        """Whether each word of a verbalizer must be one token of the vocabulary."""
-        return False
-
-    def input_columns(self) -> list[str]:
-        """The columns of a row that become the model's input, in order of first use, made ones too."""
-        raise NotImplementedError
-
-    def logits(self) -> tuple[Unit, int | None]:
-        """What has logits with a linear head, and how many each has; None if only the training rows tell."""
-        raise NotImplementedError
-
-    def takes_names(self, names: Sequence[str]) -> bool:
-        """Whether integer labels of the data, to which the data itself gives these names, are read by their names."""
-        return False
-
-    def with_names(self, names: Sequence[str]) -> Self:
-        """The task with the labels that were found in its training rows, where it does not list them itself."""
-        return self
-
-    def drawn_by(self, values: Mapping[str, Any]) -> tuple[str, str]:
-        """How rows are drawn for splits that are shares: the class, and what is drawn together; empty without any."""
-        together = [step.previous for step in self.derive.values() if isinstance(step, Previous)]
-        return "", "\0".join(str(values.get(column)) for column in together)
-
-    def with_scores(self, scores: Mapping[str, float]) -> Self:
-        """The task with what a training has chosen on the validation split, from the scores of its best epoch."""
-        return self
-
-    def faults(self) -> Iterator[Fault]:
-        """Settings that contradict each other."""
-        yield from below("data", below("splits", self.data.splits.faults()))
-        if isinstance(self.data, PluginSource):
-            yield from plugin_faults("ptv2kit.readers", self.data.reader, ("data", "reader"))
-        for index, name in enumerate(self.extra_metrics):
-            yield from plugin_faults("ptv2kit.metrics", name, ("extra_metrics", index))
-        if self.distinct is not None:
-            yield from no_column(("distinct",), (self.distinct,), "{id}", "distinct")
-        made = [step.item for step in self.expand]
-        for index, item in enumerate(made):
-            if item in made[:index]:
-                yield Fault(("expand", index, "item"), f"'expand' makes the column '{item}' twice")
-        for name, derivation in self.derive.items():
-            if name in made:
-                yield Fault(
-                    ("derive", name), f"'derive' makes the column '{name}', which 'expand' has made", at_key=True
-                )
-            if isinstance(derivation, Replacement):
-                path = ("derive", name, "text")
-                yield from no_column(path, (derivation.text,), "{text}", ".".join(path))
-                if "" in derivation.replace:
-                    message = f"'derive.{name}.replace' replaces an empty text"
-                    yield Fault(("derive", name, "replace"), message, at_key=True)
-        if isinstance(self.data, GoldConllSource) and self.data.layout == "propbank" and self.data.unit == "sentence":
-            message = "'data.unit' is sentence, but the propbank layout has no named entities"
-            yield Fault(("data", "unit"), message)
-
-    def _mask_column_faults(self) -> Iterator[Fault]:
-        """Columns that a verbalizer's mask would hide."""
-        made: list[tuple[str | int, ...]] = [("derive", name) for name in self.derive if name == MASK]
-        made += [("expand", number, "item") for number, step in enumerate(self.expand) if step.item == MASK]
-        message = "a column 'mask' would be hidden by '{mask}', where the words belong"
-        return (Fault(path, message, "give the column another name", at_key=True) for path in made)
 
 
 class ClassesTask(TaskBase):
@@ -238,7 +98,7 @@ class ClassesTask(TaskBase):
 
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
-        return _columns(self.input.text, self.input.pair or "")
+        return columns_in(self.input.text, self.input.pair or "")
 
     def logits(self) -> tuple[Unit, int | None]:
         """One for each class."""
@@ -247,14 +107,14 @@ class ClassesTask(TaskBase):
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
-        yield from _repeated(("labels", "names"), self.labels.names)
-        yield from _repeated(("metrics",), self.metrics)
+        yield from repeated(("labels", "names"), self.labels.names)
+        yield from repeated(("metrics",), self.metrics)
         names, group = self.labels.names, self.labels.group
         if self.head == "linear":
             yield from unused_faults(self)
         else:
             yield from mask_faults(self.mask_texts, "'input.text' or 'input.pair'")
-            yield from self._mask_column_faults()
+            yield from self.mask_column_faults()
             known = tuple(dict.fromkeys(names.values())) if isinstance(names, dict) else names
             yield from word_faults(self.verbalizer, None if isinstance(known, str) else known)
         yield from below("input", self.input.faults())
@@ -336,7 +196,7 @@ class LabelsTask(TaskBase):
 
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
-        return _columns(self.input.text, self.input.pair or "")
+        return columns_in(self.input.text, self.input.pair or "")
 
     def logits(self) -> tuple[Unit, int | None]:
         """One for each label."""
@@ -347,8 +207,8 @@ class LabelsTask(TaskBase):
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
-        yield from _repeated(("labels", "names"), self.labels.names)
-        yield from _repeated(("metrics",), self.metrics)
+        yield from repeated(("labels", "names"), self.labels.names)
+        yield from repeated(("metrics",), self.metrics)
         yield from below("input", self.input.faults())
 
     def takes_names(self, names: Sequence[str]) -> bool:
@@ -391,7 +251,7 @@ class NumberTask(TaskBase):
 
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
-        return _columns(self.input.text, self.input.pair or "")
+        return columns_in(self.input.text, self.input.pair or "")
 
     def logits(self) -> tuple[Unit, int | None]:
         """The number itself."""
@@ -400,7 +260,7 @@ class NumberTask(TaskBase):
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
-        yield from _repeated(("metrics",), self.metrics)
+        yield from repeated(("metrics",), self.metrics)
         yield from below("input", self.input.faults())
         if self.metrics[0] in ("mse", "rmse"):
             message = f"the first metric chooses the best epoch by its highest value; '{self.metrics[0]}' cannot"
@@ -438,8 +298,8 @@ class ChoicesTask(TaskBase):
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
         if self.input.options is None:
-            return _columns(self.input.text, *(self.input.choices or ()))
-        columns = _columns(self.input.text, self.input.option)
+            return columns_in(self.input.text, *(self.input.choices or ()))
+        columns = columns_in(self.input.text, self.input.option)
         return [self.input.options, *(column for column in columns if column != OPTION)]
 
     def logits(self) -> tuple[Unit, int | None]:
@@ -449,8 +309,8 @@ class ChoicesTask(TaskBase):
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
-        yield from _repeated(("labels", "names"), self.labels.names)
-        yield from _repeated(("metrics",), self.metrics)
+        yield from repeated(("labels", "names"), self.labels.names)
+        yield from repeated(("metrics",), self.metrics)
         if self.head == "linear":
             yield from unused_faults(self)
         else:
@@ -462,7 +322,7 @@ class ChoicesTask(TaskBase):
                 if MASK in parse_template(choice).columns:
                     message = "a choice cannot hold '{mask}': it is what fills the mask in 'input.text'"
                     yield Fault(("input", "choices", index), message)
-            yield from self._mask_column_faults()
+            yield from self.mask_column_faults()
         yield from below("input", self.input.faults())
         names, choices = self.labels.names, self.input.choices or ()
         if self.input.options is not None and self.head == "verbalizer":
@@ -510,8 +370,7 @@ class Iob2Task(TaskBase):
 
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
-        append = self.input.append
-        return [self.input.words, *([] if append is None else [append.column, append.at])]
+        return self.input.columns()
 
     def logits(self) -> tuple[Unit, int | None]:
         """One for each tag: `O`, and two of each type."""
@@ -522,8 +381,8 @@ class Iob2Task(TaskBase):
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
-        yield from _repeated(("labels", "names"), self.labels.names)
-        yield from _repeated(("metrics",), self.metrics)
+        yield from repeated(("labels", "names"), self.labels.names)
+        yield from repeated(("metrics",), self.metrics)
         yield from below("input", self.input.faults())
         yield from below("labels", self.labels.faults())
 
@@ -532,6 +391,59 @@ class Iob2Task(TaskBase):
         if self.labels.names != "from_train":
             return self
         return self.model_copy(update={"labels": self.labels.model_copy(update={"names": _types_of(names)})})
+
+
+class TagsTask(TaskBase):
+    """A task with a class for each word: parts of speech, morphology, punctuation behind words."""
+
+    hub_task: ClassVar[tuple[str, str]] = ("token-classification", "Token Classification")
+    reads_words: ClassVar[bool] = True
+    labels_are_words: ClassVar[bool] = True
+
+    input: WordsInput
+    """How a row becomes the model's input."""
+    labels: TagsLabels
+    """What a label is and where it stands."""
+    head: Literal["linear"] = "linear"
+    """What turns hidden states into scores."""
+    metrics: Annotated[
+        tuple[Literal["token_accuracy", "macro_f1", "weighted_f1"], ...], Field(strict=False, min_length=1)
+    ] = ("token_accuracy", "macro_f1")
+    """What is measured; the first one chooses the best epoch. `token_accuracy` is the share of words with the right
+    tag, `macro_f1` the mean over the tags that occur."""
+
+    @property
+    def stride(self) -> int:
+        """See `TaskBase.stride`."""
+        return self.input.stride
+
+    @property
+    def names_from_train(self) -> bool:
+        """See `TaskBase.names_from_train`."""
+        return self.labels.names == "from_train"
+
+    def input_columns(self) -> list[str]:
+        """See `TaskBase.input_columns`."""
+        return self.input.columns()
+
+    def logits(self) -> tuple[Unit, int | None]:
+        """One for each tag."""
+        names = self.labels.names
+        listed = names.values() if isinstance(names, dict) else names
+        return "token", None if self.names_from_train else len(set(listed))
+
+    def faults(self) -> Iterator[Fault]:
+        """See `TaskBase.faults`."""
+        yield from super().faults()
+        yield from repeated(("labels", "names"), self.labels.names)
+        yield from repeated(("metrics",), self.metrics)
+        yield from below("input", self.input.faults())
+
+    def with_names(self, names: Sequence[str]) -> Self:
+        """See `TaskBase.with_names`."""
+        if self.labels.names != "from_train":
+            return self
+        return self.model_copy(update={"labels": self.labels.model_copy(update={"names": tuple(names)})})
 
 
 class SpansTask(TaskBase):
@@ -576,8 +488,8 @@ class SpansTask(TaskBase):
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
-        yield from _repeated(("labels", "names"), self.labels.names)
-        yield from _repeated(("metrics",), self.metrics)
+        yield from repeated(("labels", "names"), self.labels.names)
+        yield from repeated(("metrics",), self.metrics)
         yield from below("input", self.input.faults())
 
     def with_names(self, names: Sequence[str]) -> Self:
@@ -624,7 +536,7 @@ class StartEndTask(TaskBase):
 
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
-        return _columns(self.input.question, self.input.context)
+        return columns_in(self.input.question, self.input.context)
 
     def logits(self) -> tuple[Unit, int | None]:
         """Start and end."""
@@ -633,7 +545,7 @@ class StartEndTask(TaskBase):
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
-        yield from _repeated(("metrics",), self.metrics)
+        yield from repeated(("metrics",), self.metrics)
         yield from below("input", self.input.faults())
         yield from below("labels", self.labels.faults())
         for index, metric in enumerate(self.metrics):
@@ -649,19 +561,7 @@ def _types_of(tags: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tag.partition("-")[2] for tag in tags if "-" in tag))
 
 
-def _repeated(path: tuple[str, ...], listed: object) -> Iterator[Fault]:
-    """A list that names one thing twice; anything but a list names nothing."""
-    twice = [name for name in listed if listed.count(name) > 1] if isinstance(listed, tuple) else []
-    if twice:
-        yield Fault(path, f"'{'.'.join(path)}' names '{twice[0]}' twice")
-
-
-def _columns(*templates: str) -> list[str]:
-    columns = [column for template in templates for column in parse_template(template).columns]
-    return [column for column in dict.fromkeys(columns) if column != MASK]
-
-
-AnyTask = ClassesTask | LabelsTask | NumberTask | ChoicesTask | Iob2Task | SpansTask | StartEndTask
+AnyTask = ClassesTask | LabelsTask | NumberTask | ChoicesTask | Iob2Task | TagsTask | SpansTask | StartEndTask
 """A task of any scheme."""
 
 TASK_SECTIONS: Mapping[str, type[AnyTask]] = {
@@ -670,6 +570,7 @@ TASK_SECTIONS: Mapping[str, type[AnyTask]] = {
     "number": NumberTask,
     "choices": ChoicesTask,
     "iob2": Iob2Task,
+    "tags": TagsTask,
     "spans": SpansTask,
     "start_end": StartEndTask,
 }

@@ -51,6 +51,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "labels": {"scheme": "choices", "column": "right"},
     },
     "iob2": {"input": {"words": "words", "max_length": 8}, "labels": {"scheme": "iob2", "column": "tags"}},
+    "tags": {
+        "input": {"words": "words", "max_length": 8, "stride": 2},
+        "labels": {"scheme": "tags", "column": "tags", "names": ["O", "B-PER", "B-LOC"]},
+    },
     "spans": {
         "input": {"text": "story", "max_length": 8, "stride": 2},
         "labels": {"scheme": "spans", "column": "spans", "names": ["PER"]},

@@ -14,7 +14,7 @@ import pytest
 
 from ptv2kit.data.sources import Located, locate_split, read_split
 from ptv2kit.errors import DataError
-from ptv2kit.spec.task import TaskBase
+from ptv2kit.spec.task_base import TaskBase
 
 SPLITS = {"train": "train", "validation": "dev"}
 FEATURES = datasets.Features(
@@ -144,7 +144,7 @@ def test_files_are_read_without_importing_torch_or_datasets(tmp_path: Path) -> N
     program = f"""
 import sys
 from pathlib import Path
-from ptv2kit.spec.task import TaskBase
+from ptv2kit.spec.task_base import TaskBase
 from ptv2kit.data.sources import read_split
 data = {{"source": "jsonl", "splits": {{"train": "a.jsonl", "validation": "a.jsonl"}}}}
 task = TaskBase.model_validate({{"task": "t", "data": data}})

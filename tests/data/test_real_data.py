@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ptv2kit.data.sources import SplitData, read_split
-from ptv2kit.spec.task import TaskBase
+from ptv2kit.spec.task_base import TaskBase
 
 SPLITS = {"train": "train", "validation": "validation"}
 LARGE = ("multirc", "srl_ewt")

@@ -71,6 +71,25 @@ FILES: dict[str, tuple[str | bytes, str, dict[str, Any], int]] = {
         {"columns": {"tokens": 1, "tags": 2}, "separator": "tab", "comment": "# "},
         8,
     ),
+    "ud.conllu": (
+        "# sent_id = 1\n"
+        "1-2\tDon't\t_\t_\t_\t_\t_\t_\t_\t_\n"
+        "1\tDo\tdo\tAUX\tVB\t_\t3\taux\t_\t_\n"
+        "2\tn't\tnot\tPART\tRB\t_\t3\tadvmod\t_\t_\n"
+        "2.1\tyou\t_\tPRON\tPRP\t_\t_\t_\t_\t_\n"
+        "3\tgo\tgo\tVERB\tVB\t_\t0\troot\t_\t_\n\n" * 8,
+        "tags",
+        {
+            "columns": {"tokens": 1, "upos": 3, "xpos": 4, "deprels": 7},
+            "separator": "tab",
+            "comment": "#",
+            "numbered": True,
+        },
+        8,
+    ),
+    "parts.conll": ("Bonn PROPN\nsleeps VERB\n\n" * 8, "tags", {"columns": {"tokens": 0, "tags": -1}}, 8),
+    "parts.csv": ("words,pos\n" + "Bonn sleeps,PROPN VERB\n" * 8, "tags", {}, 8),
+    "blanks.csv": ("text, label\n" + '"see you, now", ham\nwin it, spam\n' * 6, "classes", {"source": "csv"}, 12),
     "styles.txt": ("张 B_NAME\n大 M_NAME\n伟 E_NAME\n在 O\n\n" * 8, "iob2", {"source": "conll"}, 8),
     "latin.bio": ("Köln B-LOC\nschläft O\n\n".encode("latin-1") * 8, "iob2", {"encoding": "cp1252"}, 8),
     "listed.csv": ("tokens,ner\n" + '"[\'Bonn\', ""isn\'t""]","[\'B-LOC\', \'O\']"\n' * 8, "iob2", {}, 8),
@@ -117,6 +136,8 @@ def test_a_file_is_recognised(
         ("listed.csv", [["B-LOC", "O"]] * 3),
         ("spans.csv", [[[0, 4, "LOC"]]] * 3),
         ("spaced.csv", [["B-LOC", "O"]] * 3),
+        ("ud.conllu", [["AUX", "PART", "VERB"]] * 3),
+        ("blanks.csv", ["ham", "spam", "ham"]),
     ],
 )
 def test_columns_are_made(name: str, labels: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +147,7 @@ def test_columns_are_made(name: str, labels: list[Any], tmp_path: Path, monkeypa
     task = load_task(Path("task.yaml")).task
     rows = read_split(task, "train", task_path=Path("task.yaml"), data_root=None).rows
     column = task.labels.model_dump()["column"]
-    assert column in task.derive
+    assert (column in task.derive) == name.startswith(("flags", "listed", "spans", "spaced"))
     assert [row.value(column) for row in rows[:3]] == labels
 
 
@@ -164,6 +185,8 @@ def test_what_one_should_look_at(
         ("x.dat", "", [], "is not a JSON, CSV, TSV, Parquet or CoNLL file by its name"),
         ("x.txt", "__label__a b c\n__label__d e, f\n", [], "is neither a table nor a file with a word and its tag"),
         ("x.json", json.dumps({"data": [["a", "b"]]}), [], "the file is one JSON object, with lists in 'data'"),
+        ("columns.json", json.dumps({"text": {"0": "a b"}, "label": {"0": "c"}}), [], "is one JSON object. Expected"),
+        ("index.json", json.dumps({"0": {"text": "a b"}, "1": {"text": "c"}}), [], "orient='records', lines=True"),
         ("y.json", json.dumps({"text": ["a"], "label": ["b"]}, indent=1), [], "with lists in 'text', 'label'"),
         ("x.jsonl", json.dumps(ROWS[0]), ["--columns", "a,b"], "--columns names the columns of a table"),
         ("none.csv", None, [], "none.csv: error: there is no such file"),

@@ -25,7 +25,7 @@ from ptv2kit.data.rows import Row
 from ptv2kit.data.sources import Located, SplitData, locate_split, read_rows, read_split
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.spec.sources import DataSource
-from ptv2kit.spec.task import TaskBase
+from ptv2kit.spec.task_base import TaskBase
 
 SOURCE: TypeAdapter[DataSource] = TypeAdapter(DataSource)
 NAMES = {"train": "train.txt", "validation": "validation.txt"}

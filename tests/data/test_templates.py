@@ -13,7 +13,7 @@ from ptv2kit.data.rows import Row
 from ptv2kit.data.templates import render, task_rows, with_derived
 from ptv2kit.errors import DataError, Problem
 from ptv2kit.spec.rows import Derivation, Flags, Lookup, Parsing
-from ptv2kit.spec.task import TaskBase
+from ptv2kit.spec.task_base import TaskBase
 from ptv2kit.spec.template import parse_template
 
 

@@ -221,7 +221,7 @@ def test_messages_of_recipes(project: Path, monkeypatch: pytest.MonkeyPatch, old
         (
             "scheme: classes",
             "scheme: clases",
-            ":4:18: error: 'labels.scheme' must be one of: classes, labels, number, choices, iob2, spans, start_end;",
+            ":4:18: error: 'labels.scheme' must be one of: classes, labels, number, choices, iob2, tags, ",
         ),
         ("scheme: classes, ", "", ":4:1: error: missing key 'labels.scheme'"),
         ('["no", "yes"]', '["no"]', ":4:49: error: 'labels.names' must have at least 2 items"),

@@ -50,6 +50,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "labels": {"scheme": "iob2", "column": "tags"},
         "metrics": ["srl_f1", "span_f1"],
     },
+    "tags": {
+        "input": {"words": "words", "max_length": 24},
+        "labels": {"scheme": "tags", "column": "tags"},
+    },
     "spans": {
         "input": {"text": "text", "max_length": 24, "stride": 4},
         "labels": {"scheme": "spans", "column": "spans"},

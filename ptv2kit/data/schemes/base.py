@@ -18,7 +18,7 @@ from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Subwords, UnusableTokenError, Words
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.spec.inputs import TextInput
-from ptv2kit.spec.task import Unit
+from ptv2kit.spec.task_base import Unit
 from ptv2kit.spec.template import parse_template
 
 _Read = TypeVar("_Read")

@@ -7,20 +7,16 @@ from typing import final
 
 from ptv2kit.data.encodings import Encoding
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.base import (
-    gather,
-    input_error,
-)
-from ptv2kit.data.schemes.tagging import OUTSIDE, TaggingScheme
+from ptv2kit.data.schemes.base import gather
+from ptv2kit.data.schemes.tagging import OUTSIDE, SpanScheme, encode_some_words, spelled_words, words_and_tags
 from ptv2kit.data.spans import SpanError, to_iob2, written_otherwise
 from ptv2kit.data.tokens import Subwords
-from ptv2kit.data.words import split_words, word_places
 from ptv2kit.errors import DataError, did_you_mean
 from ptv2kit.spec.task import Iob2Task
 
 
 @final
-class Scheme(TaggingScheme):
+class Scheme(SpanScheme):
     """Reads a list of words and a tag for each.
 
     Args:
@@ -35,37 +31,12 @@ class Scheme(TaggingScheme):
         super().__init__(subwords, self._find_types(train_rows), task.metrics, task.input.stride)
 
     def spelled(self, row: Row) -> tuple[list[str], list[tuple[int, int]], str]:
-        """See `TaggingScheme.spelled`; without labels the words may also be one text, which is cut into words."""
-        column = self._task.input.words
-        if isinstance(row.value(column), str) and self._task.input.append is None:
-            text = row.text(column)
-            words = split_words(text)
-            if not words:
-                raise DataError(f"column '{column}' holds no word", location=row.location)
-            return words, word_places(text, words), text
-        words = row.words(column)
-        text = " ".join(words)
-        return words, word_places(text, words), text
+        """See `TaggingScheme.spelled`."""
+        return spelled_words(self._task.input, row)
 
     def encode_words(self, row: Row, words: list[str]) -> Encoding:
-        """See `TaggingScheme.encode_words`; the appended word is behind them in every window."""
-        append = self._task.input.append
-        if append is None:
-            try:
-                return self._subwords.encode_words(words)
-            except ValueError as error:
-                raise input_error(row, error, "") from error
-        source, at = row.words(append.column), row.integer(append.at)
-        if at >= len(source):
-            raise DataError(
-                f"column '{append.at}' holds {at}, but '{append.column}' has {len(source)} words",
-                location=row.location,
-                hint="indices count from 0",
-            )
-        try:
-            return self._subwords.encode_words_and(words, source[at], append.separator)
-        except ValueError as error:
-            raise input_error(row, error, "raise max_length") from error
+        """See `TaggingScheme.encode_words`."""
+        return encode_some_words(self._task.input, self._subwords, row, words)
 
     def _find_types(self, train_rows: Iterable[Row]) -> tuple[str, ...]:
         labels = self._task.labels
@@ -130,14 +101,8 @@ class Scheme(TaggingScheme):
 
     def tagged(self, row: Row) -> tuple[list[str], list[str]]:
         """See `TaggingScheme.tagged`."""
-        words, written = row.words(self._task.input.words), self._written_tags(row)
-        if len(words) != len(written):
-            raise DataError(
-                f"{len(words)} words in '{self._task.input.words}' "
-                f"but {len(written)} tags in '{self._task.labels.column}'",
-                location=row.location,
-            )
         labels = self._task.labels
+        words, written = words_and_tags(self._task.input, labels.column, row, self._written_tags)
         tags = self._rewritten(row, written)
         previous = OUTSIDE
         for position, tag in enumerate(tags):

@@ -9,7 +9,7 @@ from ptv2kit.data.character_spans import CharacterSpan, read_span
 from ptv2kit.data.encodings import Encoding
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import gather, input_error
-from ptv2kit.data.schemes.tagging import OUTSIDE, TaggingScheme
+from ptv2kit.data.schemes.tagging import OUTSIDE, SpanScheme
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.words import fine_places
 from ptv2kit.errors import DataError, did_you_mean
@@ -17,7 +17,7 @@ from ptv2kit.spec.task import SpansTask
 
 
 @final
-class Scheme(TaggingScheme):
+class Scheme(SpanScheme):
     """Finds the words of a text and gives each a tag; answers are spans by characters again.
 
     Args:

@@ -1,10 +1,10 @@
-"""What the schemes with a tag per word have in common: windows, tags, spans and their scores."""
+"""What the schemes with a tag per word have in common: words and windows; and of spans their scores."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -14,10 +14,12 @@ from torch import Tensor
 from ptv2kit.data.encodings import Encoding
 from ptv2kit.data.metrics.srl import srl_scores
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.base import LabelScheme, Unit, listed, pad_inputs
+from ptv2kit.data.schemes.base import LabelScheme, Unit, input_error, listed, pad_inputs
 from ptv2kit.data.schemes.records import IGNORED, Batch, Feature, Label, Prediction, Scores, TypeScore, rounded
 from ptv2kit.data.tokens import Subwords
-from ptv2kit.data.words import spans_of
+from ptv2kit.data.words import spans_of, split_words, word_places
+from ptv2kit.errors import DataError
+from ptv2kit.spec.inputs import WordsInput
 
 OUTSIDE = "O"
 
@@ -26,17 +28,16 @@ class TaggingScheme(LabelScheme):
     """Labels the first sub-word of each word, as the official code does; the others are not scored.
 
     Args:
-        types: of spans, in order.
-        metrics: of the task; the first one decides what the scores by type are.
+        names: of the tags, in order.
+        missing: the tag of a word that was cut off.
         stride: sub-words that neighbouring windows of a long sentence share; 0: it is cut off.
     """
 
-    def __init__(self, subwords: Subwords, types: Sequence[str], metrics: Sequence[str], stride: int) -> None:
+    def __init__(self, subwords: Subwords, names: Sequence[str], missing: str, stride: int) -> None:
         self._subwords = subwords
-        self._types = tuple(types)
-        self._metrics = metrics
+        self._missing = missing
         self._stride = stride
-        self._names = (OUTSIDE, *(f"{prefix}-{name}" for name in self._types for prefix in "BI"))
+        self._names = tuple(names)
         self._index = {name: index for index, name in enumerate(self._names)}
 
     @property
@@ -46,7 +47,7 @@ class TaggingScheme(LabelScheme):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tags: `O`, then `B-` and `I-` of each type."""
+        """The tags."""
         return self._names
 
     @abstractmethod
@@ -59,7 +60,7 @@ class TaggingScheme(LabelScheme):
 
     @abstractmethod
     def tagged(self, row: Row) -> tuple[list[str], list[str]]:
-        """The words of a row, and the right IOB2 tag of each; errors as of `spelled`, and of malformed labels."""
+        """The words of a row, and the right tag of each; errors as of `spelled`, and of malformed labels."""
 
     @abstractmethod
     def encode_words(self, row: Row, words: list[str]) -> Encoding:
@@ -74,7 +75,7 @@ class TaggingScheme(LabelScheme):
             words, tags = self.tagged(row)
         else:
             words = self.spelled(row)[0]
-            tags = [OUTSIDE] * len(words)
+            tags = [self._missing] * len(words)
         whole = self.encode_words(row, words)
         if not whole.truncated or not self._stride:
             return [self._feature(index, whole, tags, range(len(words)), 0)]
@@ -137,13 +138,15 @@ class TaggingScheme(LabelScheme):
         return Batch(ids, mask, segments, labels)
 
     def decode(self, features: Sequence[Feature], logits: Tensor) -> list[Prediction]:
-        """The most probable tag of each word; `O` for a word that was cut off. Logits `[batch, length, tags]`."""
+        """The most probable tag of each word. Logits `[batch, length, tags]`."""
         probabilities, classes = (values.tolist() for values in logits.softmax(-1).max(-1))
         predictions: list[Prediction] = []
         for index, feature in enumerate(features):
             kept = [anchor for anchor in feature.notes if anchor >= 0]
             mean = sum(probabilities[index][anchor] for anchor in kept) / max(1, len(kept))
-            tags = tuple(OUTSIDE if anchor < 0 else self._names[classes[index][anchor]] for anchor in feature.notes)
+            tags = tuple(
+                self._missing if anchor < 0 else self._names[classes[index][anchor]] for anchor in feature.notes
+            )
             of_words = tuple(0.0 if anchor < 0 else probabilities[index][anchor] for anchor in feature.notes)
             predictions.append(
                 Prediction(feature.row, tags, mean, feature.reference, notes=feature.notes, probabilities=of_words)
@@ -158,7 +161,7 @@ class TaggingScheme(LabelScheme):
             if len(windows) == 1:
                 joined += windows
                 continue
-            tags, of_words = [OUTSIDE] * len(windows[0].notes), [0.0] * len(windows[0].notes)
+            tags, of_words = [self._missing] * len(windows[0].notes), [0.0] * len(windows[0].notes)
             scored: list[int] = []
             for window in windows:
                 for word, anchor in enumerate(window.notes):
@@ -170,9 +173,40 @@ class TaggingScheme(LabelScheme):
         return joined
 
     def answer(self, row: Row, prediction: Prediction) -> dict[str, Any]:
+        """The words, and a tag for each."""
+        return {
+            "label": list(listed(prediction.label)),
+            "probability": rounded(prediction.probability),
+            "words": self.spelled(row)[0],
+        }
+
+    def marks(self, feature: Feature) -> tuple[str | None, ...]:
+        """The tag of each word's first sub-word."""
+        assert isinstance(feature.labels, tuple)
+        return tuple(None if label == IGNORED else self._names[label] for label in feature.labels)
+
+    def shown(self, reference: Label) -> str:
+        """Nothing: the tokens are marked."""
+        return ""
+
+
+class SpanScheme(TaggingScheme):
+    """Spans over words, in IOB2; the words behind a cut are outside, as in the official code.
+
+    Args:
+        types: of spans, in order.
+        metrics: of the task; the first one decides what the scores by type are.
+    """
+
+    def __init__(self, subwords: Subwords, types: Sequence[str], metrics: Sequence[str], stride: int) -> None:
+        self._types = tuple(types)
+        self._metrics = metrics
+        super().__init__(subwords, (OUTSIDE, *(f"{at}-{name}" for name in types for at in "BI")), OUTSIDE, stride)
+
+    def answer(self, row: Row, prediction: Prediction) -> dict[str, Any]:
         """The words, a tag for each, and the spans with their characters in the text; words that were given as a list
         are joined with blanks. A span's probability is that of its least certain word."""
-        words, places, text = self.spelled(row)
+        _, places, text = self.spelled(row)
         spans = [
             {
                 "type": kind,
@@ -184,17 +218,7 @@ class TaggingScheme(LabelScheme):
             }
             for kind, first, last in spans_of(listed(prediction.label))
         ]
-        return {
-            "label": list(listed(prediction.label)),
-            "probability": rounded(prediction.probability),
-            "words": words,
-            "spans": spans,
-        }
-
-    def marks(self, feature: Feature) -> tuple[str | None, ...]:
-        """The tag of each word's first sub-word."""
-        assert isinstance(feature.labels, tuple)
-        return tuple(None if label == IGNORED else self._names[label] for label in feature.labels)
+        return {**super().answer(row, prediction), "spans": spans}
 
     def unreachable(self, reference: Label, whole: Feature) -> int:
         """See `LabelScheme.unreachable`."""
@@ -202,10 +226,6 @@ class TaggingScheme(LabelScheme):
             any(anchor < 0 for anchor in whole.notes[first : last + 1])
             for _, first, last in spans_of(listed(reference))
         )
-
-    def shown(self, reference: Label) -> str:
-        """Nothing: the tokens are marked."""
-        return ""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -249,3 +269,52 @@ class TaggingScheme(LabelScheme):
                 types = [TypeScore(name, *by_role[name]) for name in sorted(by_role)]
         counts = {"token_accuracy": f"{sum(map(len, right))} words"}
         return Scores({metric: values[metric] for metric in self._metrics}, tuple(types), counts)
+
+
+def spelled_words(settings: WordsInput, row: Row) -> tuple[list[str], list[tuple[int, int]], str]:
+    """See `TaggingScheme.spelled`. Where no word is appended, the words may also be one text, which is cut."""
+    if isinstance(row.value(settings.words), str) and settings.append is None:
+        text = row.text(settings.words)
+        words = split_words(text)
+        if not words:
+            raise DataError(f"column '{settings.words}' holds no word", location=row.location)
+        return words, word_places(text, words), text
+    words = row.words(settings.words)
+    text = " ".join(words)
+    return words, word_places(text, words), text
+
+
+def encode_some_words(settings: WordsInput, subwords: Subwords, row: Row, words: Sequence[str]) -> Encoding:
+    """See `TaggingScheme.encode_words`; the appended word is behind them in every window."""
+    append = settings.append
+    if append is None:
+        try:
+            return subwords.encode_words(words)
+        except ValueError as error:
+            raise input_error(row, error, "") from error
+    source, at = row.words(append.column), row.integer(append.at)
+    if at >= len(source):
+        raise DataError(
+            f"column '{append.at}' holds {at}, but '{append.column}' has {len(source)} words",
+            location=row.location,
+            hint="indices count from 0",
+        )
+    try:
+        return subwords.encode_words_and(words, source[at], append.separator)
+    except ValueError as error:
+        raise input_error(row, error, "raise max_length") from error
+
+
+def words_and_tags(
+    settings: WordsInput, column: str, row: Row, read: Callable[[Row], list[str]]
+) -> tuple[list[str], list[str]]:
+    """The words of a row, and what `read` finds in `column`: a tag for each.
+
+    Raises:
+        DataError: a column is missing or of the wrong kind, or there are more of the one than of the other.
+    """
+    words, tags = row.words(settings.words), read(row)
+    if len(words) != len(tags):
+        message = f"{len(words)} words in '{settings.words}' but {len(tags)} tags in '{column}'"
+        raise DataError(message, location=row.location)
+    return words, tags

@@ -13,6 +13,7 @@ from ptv2kit.spec.sources import ConllSource
 
 _DOCUMENT_START = "-DOCSTART-"
 # ASCII only: `str.split()` would also part a token at a no-break space, which occurs inside tokens of web text.
+_NO_WORD = re.compile(r"\d+[-.]\d+[ \t]")
 _SEPARATORS = {"whitespace": re.compile(r"[ \t]+"), "tab": re.compile(r"\t"), "space": re.compile(r" ")}
 
 
@@ -42,6 +43,8 @@ def read_conll(path: Path, source: ConllSource, *, on_fault: Fault = raise_fault
     for number, line in read_lines(path, encoding=source.encoding):
         content = line.rstrip("\r\n")
         if source.comment is not None and content.startswith(source.comment):
+            continue
+        if source.numbered and _NO_WORD.match(content):
             continue
         if not content.strip(" \t") or content.startswith(_DOCUMENT_START):
             yield from sentence()

@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 from ptv2kit.errors import DataError
 
 JSON_LINES = ("jsonl", "json", "ndjson", "jsonlines")
-CONLL = ("conll", "bio", "iob", "iob2")
+CONLL = ("conll", "conllu", "bio", "iob", "iob2")
 """How the names of files of JSON rows, and of files with a word a line, end."""
 _DECODED = 1 << 24
 """Bytes at the begin of a file that tell its encoding."""

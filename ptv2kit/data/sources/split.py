@@ -41,7 +41,7 @@ from ptv2kit.spec.sources import (
     SrlLinesSource,
     TableSource,
 )
-from ptv2kit.spec.task import TaskBase
+from ptv2kit.spec.task_base import TaskBase
 
 _ROOT_HINT = "give the folder of the data with --data-root or the environment variable PTV2KIT_DATA"
 _SHOWN = 20

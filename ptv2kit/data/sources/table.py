@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -113,7 +114,17 @@ def _plain_records(lines: Iterable[tuple[int, str]], separator: str) -> Iterator
 def _quoted_records(
     path: Path, lines: Iterable[tuple[int, str]], separator: str, quote: str
 ) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader((line for _, line in lines), delimiter=separator, quotechar=quote, strict=True)
+    """Where each field of the first line but the first begins with a blank, blanks behind delimiters mean nothing."""
+    numbered = iter(lines)
+    first = [line for _, line in itertools.islice(numbered, 1)]
+    fields = first[0].split(separator) if first else []
+    reader = csv.reader(
+        itertools.chain(first, (line for _, line in numbered)),
+        delimiter=separator,
+        quotechar=quote,
+        skipinitialspace=len(fields) > 1 and all(field.startswith(" ") for field in fields[1:]),
+        strict=True,
+    )
     while True:
         first_line = reader.line_num + 1
         try:
