@@ -226,7 +226,7 @@ def _add_evaluate(verbs: Any) -> None:
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, or hub:USER/NAME")
     parser.add_argument("--split", metavar="NAME", help="a split of the task (default: validation)")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="instead of a split: a file in the task's format")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="instead of a split: a file with labels")
     parser.add_argument("--task", metavar="NAME", help="which task of a run with several")
     parser.add_argument("--batch-size", type=int, metavar="N", help="inputs per forward pass (default: the recipe's)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")

@@ -368,6 +368,11 @@ class Iob2Task(TaskBase):
         """See `TaskBase.names_from_train`."""
         return self.labels.names == "from_train"
 
+    @property
+    def tagged_columns(self) -> tuple[str, str] | None:
+        """See `TaskBase.tagged_columns`."""
+        return self.input.words, self.labels.column
+
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
         return self.input.columns()
@@ -421,6 +426,11 @@ class TagsTask(TaskBase):
     def names_from_train(self) -> bool:
         """See `TaskBase.names_from_train`."""
         return self.labels.names == "from_train"
+
+    @property
+    def tagged_columns(self) -> tuple[str, str] | None:
+        """See `TaskBase.tagged_columns`."""
+        return self.input.words, self.labels.column
 
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""

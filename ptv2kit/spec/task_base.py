@@ -93,6 +93,11 @@ class TaskBase(Section):
         """Whether each word of a verbalizer must be one token of the vocabulary."""
         return False
 
+    @property
+    def tagged_columns(self) -> tuple[str, str] | None:
+        """The column with the words and that with a tag for each, None if labels are not of words."""
+        return None
+
     def input_columns(self) -> list[str]:
         """The columns of a row that become the model's input, in order of first use, made ones too."""
         raise NotImplementedError

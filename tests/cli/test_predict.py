@@ -233,10 +233,13 @@ def test_evaluate_gives_the_scores_of_the_run(project: Project) -> None:
     assert main(["evaluate", str(run)]) == 0
     assert "tiny: validation, 5 rows" in project.capsys.readouterr().out
     (project.folder / "other.jsonl").write_text('{"words": ["ada", "left"], "tags": ["B-LOC", "O"]}\n')
-    assert main(["evaluate", str(run), "--data", "other.jsonl", "--json"]) == 0
-    facts = json.loads(project.capsys.readouterr().out)
-    assert (facts["rows"], facts["split"]) == (1, "file")
-    assert facts["metrics"]["span_f1"] < 100
+    (project.folder / "other.json").write_text('[{"words": ["ada", "left"], "tags": ["B-LOC", "O"]}]')
+    (project.folder / "other.conll").write_text("ada B-LOC\nleft O\n\n")
+    for name in ("other.jsonl", "other.json", "other.conll"):
+        assert main(["evaluate", str(run), "--data", name, "--json"]) == 0
+        facts = json.loads(project.capsys.readouterr().out)
+        assert (facts["rows"], facts["split"]) == (1, "file")
+        assert facts["metrics"]["span_f1"] < 100
     for words, code, message in (
         (["--split", "tests"], 2, "did you mean 'test'?"),
         (["--split", "test", "--data", "other.jsonl"], 2, "cannot both be given"),

@@ -16,7 +16,7 @@ from ptv2kit.data.sources.conll05 import read_conll05, words_path
 from ptv2kit.data.sources.gold_conll import read_gold_conll
 from ptv2kit.data.sources.hub import fingerprint_of_rows, hub_address, never, read_hub
 from ptv2kit.data.sources.jsonl import read_jsonl
-from ptv2kit.data.sources.lines import fingerprint_of_file
+from ptv2kit.data.sources.lines import CONLL, JSON_LINES, ending_of, fingerprint_of_file
 from ptv2kit.data.sources.outside import tell_outside
 from ptv2kit.data.sources.parquet import read_parquet
 from ptv2kit.data.sources.squad import read_squad
@@ -193,7 +193,8 @@ class OpenSplit:
 
 
 def read_file(task: TaskBase, path: Path) -> SplitData:
-    """All rows of one file with labels: JSON Lines, CSV, TSV or Parquet if its name says so, else in the task's format.
+    """All rows of one file with labels: JSON, CSV, TSV, Parquet, or a word and its tag a line if its name says so, else
+    in the task's format.
 
     Raises:
         DataError: the file is missing, unreadable, malformed or empty.
@@ -202,15 +203,16 @@ def read_file(task: TaskBase, path: Path) -> SplitData:
         raise DataError("there is no such file", location=str(path))
     source = task.data
     splits = Splits(train=str(path), validation=str(path))
-    match path.name.removesuffix(".gz").rpartition(".")[2]:
-        case "jsonl" if not isinstance(source, SrlLinesSource):
-            source = JsonlSource(source="jsonl", splits=splits)
-        case "csv" | "tsv" as kind if not isinstance(source, TableSource):
-            source = TableSource(source=kind, splits=splits)
-        case "parquet":
-            source = ParquetSource(source="parquet", splits=splits)
-        case _:
-            pass
+    kind, tagged = ending_of(path), task.tagged_columns
+    nested = kind == "json" and isinstance(source, SquadSource | JsonlSource)
+    if kind in JSON_LINES and not nested and not isinstance(source, SrlLinesSource):
+        source = JsonlSource(source="jsonl", splits=splits)
+    elif kind in ("csv", "tsv") and not isinstance(source, TableSource):
+        source = TableSource(source="csv" if kind == "csv" else "tsv", splits=splits)
+    elif kind == "parquet":
+        source = ParquetSource(source="parquet", splits=splits)
+    elif kind in CONLL and tagged is not None and not isinstance(source, ConllSource):
+        source = ConllSource(source="conll", splits=splits, columns={tagged[0]: 0, tagged[1]: -1})
     rows = tuple(task_rows(task, read_rows(path, source, raise_fault, task.takes_names), raise_fault))
     if not rows:
         raise DataError("the file has no rows", location=str(path))
