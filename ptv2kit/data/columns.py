@@ -1,4 +1,4 @@
-"""What the columns of data hold that nobody has described yet, and columns that a task can make of them."""
+"""What the columns of data hold that is not described yet, and columns that a task can make of them."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class EncodedSplit:
     states: KeptStates | None = None
 
     def batches(self, batch_size: int | None, batch_tokens: int | None, seed: int) -> list[list[int]]:
-        """The batches of one pass, as indices of features: of so many features, or of so many tokens."""
+        """The batches of one pass, as indices of features: of a number of features, or of tokens."""
         if batch_size is not None:
             return grouped_batches(self.lengths, batch_size, seed)
         assert batch_tokens is not None

@@ -250,7 +250,7 @@ def _key(resolved: ResolvedRecipe) -> str:
 
 
 def disk_of(sizes: Sequence[tuple[int, Disk]], jobs: int) -> int:
-    """Bytes that a suite needs: what all runs keep, and what so many at one time need on top.
+    """Bytes that a suite needs: what all runs keep, and what those at one time need on top.
 
     Args:
         sizes: how often a run is made, and what it needs.

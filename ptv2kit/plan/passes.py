@@ -115,7 +115,7 @@ class PassCosts:
     two: PassCost
 
     def at(self, examples: int) -> PassCost:
-        """The costs of so many examples."""
+        """The costs of a number of examples."""
         values: dict[str, float] = {}
         for field in fields(PassCost):
             first, second = getattr(self.one, field.name), getattr(self.two, field.name)

@@ -73,7 +73,7 @@ class Score:
 
     @property
     def curve(self) -> list[tuple[float, float]]:
-        """Epochs, and the first metric on the validation split after so many."""
+        """Epochs, and the first metric on the validation split after each."""
         results = self.entry.results
         epochs = () if results is None else results.evaluated or tuple(range(1, len(self.history) + 1))
         return list(zip(epochs, self.history, strict=False))

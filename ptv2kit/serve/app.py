@@ -118,7 +118,7 @@ class Endpoints:
         meters.prompts.set(len(runs.names))
 
     def drain(self, seconds: float) -> None:
-        """Refuse the rows that still wait after so many seconds."""
+        """Refuse the rows that still wait after `seconds`."""
         if self.batcher is not None:
             self.batcher.drain(seconds)
 

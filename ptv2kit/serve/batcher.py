@@ -83,7 +83,7 @@ class Batcher:
         self._loop = asyncio.create_task(self._answer_all())
 
     def drain(self, seconds: float) -> None:
-        """Refuse what still waits after so many seconds; for a server that is about to end."""
+        """Refuse what still waits after `seconds`; for a server that is about to end."""
         asyncio.get_running_loop().call_later(seconds, self._ended.set)
 
     async def stop(self) -> None:

@@ -81,7 +81,7 @@ class Merged:
         values: merged and interpolated, `extends` taken out.
         keys: where each key was written, by the layer that won.
         places: where each value was written, likewise.
-        problems: what was wrong with files, overrides and interpolations; the rest was merged all the same.
+        problems: what was wrong with files, overrides and interpolations; the rest was merged.
     """
 
     path: Path

@@ -144,7 +144,7 @@ class Train(Section):
     the task's validation rows once, as test rows that nothing was chosen on; null: choose on the validation rows. A
     task whose validation rows are such a share is left as it is."""
     patience: PositiveInt | None = None
-    """Stop after so many evaluations without a better score; null: train to the end."""
+    """Stop after this number of evaluations without a better score; null: train to the end."""
     mixing: Literal["proportional", "uniform"] | Annotated[float, Field(ge=1.0)] = "proportional"
     """Of several tasks, how often a batch is of each: by their sizes, all equally often, or a temperature T ≥ 1 between
     the two: by size to the power 1/T. An epoch has as many batches as the tasks together."""
@@ -179,7 +179,7 @@ class Train(Section):
         return values
 
     def most_examples(self, tokens: int) -> int:
-        """Most examples of so many tokens in an optimizer step."""
+        """Most examples of `tokens` tokens in an optimizer step."""
         if self.batch_size is not None:
             return self.batch_size
         assert self.batch_tokens is not None, "a recipe is checked for either"
@@ -217,7 +217,7 @@ class Distributed(Section):
 
 
 class Limit(Section):
-    """At most so many rows of each split, drawn at random; for a first look and for small machines."""
+    """The largest number of rows of each split, drawn at random; for a first look and for small machines."""
 
     train: PositiveInt | None = None
     """Rows to train on, drawn by `train.seed`."""
@@ -282,7 +282,7 @@ class Recipe(Section):
     deepspeed: dict[str, Any] = Field(default_factory=dict)
     """Settings of DeepSpeed, merged over ours."""
     limit: Limit = Field(default_factory=Limit)
-    """At most so many rows of each split; null: all."""
+    """The largest number of rows of each split; null: all."""
     trackers: Annotated[tuple[TrackerName, ...], Field(strict=False)] = ()
     """Experiment trackers that receive losses, scores and settings."""
     expect: Annotated[tuple[Expectation, ...], Field(strict=False)] = ()
@@ -319,7 +319,7 @@ class Recipe(Section):
         return self.backbone
 
     def processes_on(self, gpus: int) -> int:
-        """Processes on a machine with so many GPUs; a process without an example in a batch would only wait."""
+        """Processes on a machine with `gpus` GPUs; a process without an example in a batch would only wait."""
         wanted = self.distributed
         if wanted.gpus != "auto":
             return wanted.gpus

@@ -67,7 +67,7 @@ def local_crew(
     messages: Console,
     look: Callable[[], None],
 ) -> signal.Signals | None:
-    """Run so many workers on this machine, and wait until all have ended.
+    """Run a number of workers on this machine, and wait until all have ended.
 
     Args:
         count: of workers; more than there are GPUs share them.
@@ -115,7 +115,7 @@ def local_crew(
 
 
 def threads_each(processes: int) -> int:
-    """Processors for each of so many processes, at least one."""
+    """Processors for each of some processes, at least one."""
     return max(1, allowed_cores() // processes)
 
 

@@ -62,7 +62,7 @@ class SuiteRunner:
             keys: from `_check`.
             preflight: makes the keys that are not known yet.
             words: of the command line, after `ptv2kit`.
-            crew: runs several workers, for cells with so many processes; None: this process is the only one.
+            crew: runs several workers, given the processes of a cell; None: this process is the only one.
         """
         worker = Worker(
             self.folder,
@@ -138,7 +138,7 @@ class SuiteRunner:
 
 
 def _waiting(worker: Worker) -> list[str]:
-    """The cells that nobody has begun, or that were interrupted before."""
+    """The cells that were not begun yet, or that were interrupted before."""
     return [record.name for record in worker.records() if record.status in ("waiting", "interrupted")]
 
 

@@ -140,7 +140,7 @@ class RunFolder:
         self._append("metrics.jsonl", json.dumps(row, allow_nan=False))
 
     def cut_metrics(self, lines: int) -> None:
-        """Keep only so many lines of `metrics.jsonl`: what was written after a checkpoint is written again."""
+        """Keep only the first lines of `metrics.jsonl`: what was written after a checkpoint is written again."""
         path = self.path / "metrics.jsonl"
         if self.writes and path.is_file():
             kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]

@@ -75,7 +75,7 @@ def launch_machines(hostfile: Path, words: Sequence[str]) -> int:
 
 
 def launch(count: int, words: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-    """Start so many processes of the same command on this machine, and wait for all of them.
+    """Start `count` processes of the same command on this machine, and wait for all of them.
 
     If one dies, the others are asked to end. SIGINT and SIGTERM are passed on. If this process is killed, they end too.
 

@@ -57,7 +57,7 @@ def rate_factor(settings: Train, step: int, steps_per_epoch: int) -> float:
 
 
 def build_scheduler(optimizer: AdamW, settings: Train, steps_per_epoch: int, done: int = 0) -> LambdaLR:
-    """The schedule of `rate_factor`; it is stepped after each optimizer step, of which so many are done."""
+    """The schedule of `rate_factor`; it is stepped after each optimizer step, of which `done` are behind."""
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return LambdaLR(optimizer, lambda step: rate_factor(settings, step, steps_per_epoch), last_epoch=done - 1)

@@ -31,7 +31,7 @@ class Answered:
 
 
 def normalize(text: str) -> str:
-    """Lower case, without punctuation (ASCII) and articles, words parted by single blanks."""
+    """Lower case, without punctuation (ASCII) and articles, words separated by single blanks."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 

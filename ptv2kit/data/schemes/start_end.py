@@ -120,7 +120,7 @@ class Scheme(LabelScheme):
                 blank = torch.tensor([_is_blank(passage, position) for position in range(first, last)])
                 starts, ends = scores[first:last].masked_fill(blank.unsqueeze(1), -math.inf).unbind(1)
                 ends = torch.nn.functional.pad(ends, (0, longest - 1), value=-math.inf)
-                # [passage, max_answer_tokens]: the pair that starts at a row's token and ends so many tokens later
+                # [passage, max_answer_tokens]: a pair starts at its row's token and ends as many tokens later as its column
                 pairs = (starts.unsqueeze(1) + ends.unfold(0, longest, 1)).flatten()
                 best = pairs.topk(min(self._task.labels.n_best, len(pairs)))
                 candidates = tuple(
@@ -224,7 +224,7 @@ class Scheme(LabelScheme):
             raise DataError(f"column '{text_column}' holds no answer", location=row.location, hint=hint)
         if starts != [None] * len(starts):
             return [self._place(row, context, text, start) for text, start in zip(texts, starts, strict=True)]
-        # Texts alone: aliases that the passage does not have are right answers all the same; one of them must be there.
+        # Texts alone: aliases that the passage does not have are right answers too; one of them must be there.
         found = [text for text in texts if isinstance(text, str) and text.strip() and text in context]
         others = [_Gold(text, -1) for text in texts if isinstance(text, str) and text.strip() and text not in found]
         if not found and self._task.labels.unanswerable:
