@@ -120,7 +120,7 @@ class Scheme(LabelScheme):
                 blank = torch.tensor([_is_blank(passage, position) for position in range(first, last)])
                 starts, ends = scores[first:last].masked_fill(blank.unsqueeze(1), -math.inf).unbind(1)
                 ends = torch.nn.functional.pad(ends, (0, longest - 1), value=-math.inf)
-                # [passage, max_answer_tokens]: a pair starts at its row's token and ends as many tokens later as its column
+                # [passage, max_answer_tokens]: a pair starts at its row's token and ends its column's index later
                 pairs = (starts.unsqueeze(1) + ends.unfold(0, longest, 1)).flatten()
                 best = pairs.topk(min(self._task.labels.n_best, len(pairs)))
                 candidates = tuple(
