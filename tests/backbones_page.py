@@ -48,6 +48,26 @@ LEGEND = """
 - **positions**: `index` and `after_padding` are learned and count from after the prompt (`prompt.positions: auto`), as
   in the official code; `rotary` and a model's `own` do not.
 - **pooling** is what `backbone.pooling: auto` reads for whole inputs; `dense` is a layer that is trained with the head.
+
+## Families that are not in the table
+
+Tried once, with transformers 5.23: a tiny random model of each was trained to classify texts, the prompt of each layer
+changes its probabilities, and a row has the same ones alone and in a padded batch. Nothing else was checked:
+
+> apertus, arcee, bert-generation, biogpt, bitnet, camembert, cohere, cohere2, ctrl, data2vec-text, dots1, ernie,
+> ernie4_5, esm, eurobert, exaone4, glm4_moe, gpt_bigcode, gpt_neox, gpt_oss, granite, helium, hunyuan_v1_dense, jais2,
+> ministral, mixtral, mobilebert, modernbert-decoder, nemotron, nomic_bert, olmo, olmo2, olmo3, opt, persimmon, phi,
+> phi3, phimoe, qwen2, qwen2_moe, qwen3_moe, roberta-prelayernorm, roc_bert, seed_oss, smollm3, splinter, stablelm,
+> starcoder2, xlm-roberta-xl
+
+These are refused by name, each with the reason:
+
+> big_bird, bloom, convbert, ibert, mamba, megatron-bert, mpnet, mpt, mra, nystromformer, rembert, roformer,
+> squeezebert, tapas, xglm, yoso (their attention is their own); deepseek_v2, deepseek_v3 (keys and values of different
+> widths);
+> diffllama (layers share an attention module); layoutlm, markuplm (padding is masked in a way of their own); canine,
+> codegen, flaubert, gptj, lfm2, longformer, minimax, qwen3_next, xlm, xmod (the model cannot be made or run on the meta
+> device); t5, bart (encoder-decoders)
 """
 
 
