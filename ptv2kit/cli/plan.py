@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_LONG, _FIRST_LOOK = 2.0, 1 / 3
+"""Hours on a processor from which a first look with fewer rows is proposed, and that it takes."""
+_FEWEST = 200
+"""Rows of a first look."""
+
+
 def run(args: argparse.Namespace) -> int:
     """Print the plan.
 
@@ -94,6 +100,10 @@ def print_plan(console: Console, plan: Plan) -> None:
         f"activations: {chosen.plain / 2**30:.2f} GiB without gradient checkpointing, {with_it}", soft_wrap=True
     )
     console.print(_time(plan), soft_wrap=True)
+    few = _first_look(plan)
+    if few:
+        limits = f"limit.train={few} limit.validation=500"
+        console.print(f"a first look: {limits} takes about {_FIRST_LOOK * 60:.0f} minutes", soft_wrap=True)
     for warning in plan.warnings:
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     for assumption in plan.assumptions:
@@ -169,6 +179,14 @@ def _time(plan: Plan) -> str:
         f"time: about {_length(plan.duration.hours)} on {processes} x {plan.gpu.name}{cost}{here}; less if inputs are "
         "shorter"
     )
+
+
+def _first_look(plan: Plan) -> int:
+    """Rows of each task whose training takes `_FIRST_LOOK` here; 0 if all do not take long, or so few teach nothing."""
+    if plan.hours_here is None or plan.hours_here < _LONG:
+        return 0
+    rows = min(count or 0 for count in plan.rows.values()) * _FIRST_LOOK / plan.hours_here
+    return int(float(f"{rows:.1g}")) if rows >= _FEWEST else 0
 
 
 def _length(hours: float) -> str:

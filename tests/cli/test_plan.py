@@ -83,6 +83,8 @@ def test_without_a_gpu_the_time_on_the_processor_is_said(
     # 24,000 batches of 5 an epoch, two layers, a millisecond each: the tiny model computes next to nothing
     assert plan["hours_here"] == pytest.approx(3 * 24_000 * 2 * 1e-3 / 3600) == plan["duration"]["hours"]
     assert plan_json(capsys, "recipe.yaml", "--gpu", "l4")["hours_here"] is None
+    assert main(["plan", "recipe.yaml", "--rows", "12000000"]) == 0  # four hours
+    assert "a first look: limit.train=1000000 limit.validation=500 takes about 20 minutes" in capsys.readouterr().out
 
 
 def test_what_cannot_fit_is_warned_about(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
