@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
-from ptv2kit.data.sources import locate_split, read_split
+from ptv2kit.data.sources import classes_of, locate_split, read_split
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError
 from ptv2kit.models.backbones import BackboneSpec, empty_backbone
@@ -89,7 +89,7 @@ class Estimator:
         self._backbones: dict[str, PreTrainedModel] = {}
         self._operations: dict[str, float] = {}
         self._disk: dict[str, tuple[int, int]] = {}
-        self._splits: dict[str, tuple[int, list[Row]] | None] = {}
+        self._splits: dict[str, tuple[int, list[Row], list[int]] | None] = {}
         self._lengths: dict[str, tuple[float, int]] = {}
 
     def estimate(self, resolved: ResolvedRecipe) -> Estimate:
@@ -189,13 +189,16 @@ class Estimator:
 
     def _rows_of(self, recipe: Recipe, task: ResolvedTask) -> int | None:
         """Rows of a training split as far as the recipe takes them; None if its files are not on this machine."""
-        split = self._split(task)
-        if split is None:
-            return None
-        return split[0] if recipe.limit.train is None else min(split[0], recipe.limit.train)
+        split, limit = self._split(task), recipe.limit.train
+        if split is None or limit is None:
+            return None if split is None else split[0]
+        if isinstance(limit, int):
+            return min(split[0], limit)
+        return sum(min(size, int(limit.split()[0])) for size in split[2])
 
-    def _split(self, task: ResolvedTask) -> tuple[int, list[Row]] | None:
-        """Number of a task's training rows and a sample of them; None if its files are not on this machine."""
+    def _split(self, task: ResolvedTask) -> tuple[int, list[Row], list[int]] | None:
+        """Number of a task's training rows, a sample of them, and how many each class has, if they have classes; None
+        if its files are not on this machine."""
         key = _data_key(task)
         if key not in self._splits:
             try:
@@ -205,7 +208,9 @@ class Estimator:
             self._splits[key] = None
             if there is not None:
                 rows = read_split(task.task, "train", task_path=task.path, data_root=self._data_root).rows
-                self._splits[key] = len(rows), list(rows[:: max(1, len(rows) // _SAMPLE)])
+                classes = {} if task.task.class_column is None else classes_of(task.task, rows)
+                sample = list(rows[:: max(1, len(rows) // _SAMPLE)])
+                self._splits[key] = len(rows), sample, [len(indices) for indices in classes.values()]
         return self._splits[key]
 
 

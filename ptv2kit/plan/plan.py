@@ -238,7 +238,7 @@ def _count_rows(recipe: Recipe, tasks: Sequence[ResolvedTask], data_root: Path |
         rows = None
         if located is not None:
             data = read_split(task.task, "train", task_path=task.path, data_root=data_root)
-            rows = len(data.limited(*recipe.limit_of("train")).rows)
+            rows = len(data.limited(*recipe.limit_of("train"), task.task).rows)
         found[task.task.task] = rows
     return found
 

@@ -91,6 +91,30 @@ def find_file(name: str | Path, kinds: Sequence[Kind], bases: Sequence[Path] = (
     )
 
 
+def find_beside(name: str, kind: Kind, folder: Path) -> Path:
+    """The file that another file means by a path or a name.
+
+    Args:
+        name: a path from the other file's folder, if it ends in `.yaml`, begins with `/` or `.`, or there is such a
+            file; else a name, which is looked up in that folder, above it, in the working folder, and in the catalog.
+        folder: of the other file.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    path = folder / name
+    if name.endswith(_SUFFIXES) or name.startswith(("/", ".")) or (kind == "task" and "/" in name):
+        if not is_file(path):
+            raise ConfigError(f"{kind} file '{path}' does not exist")
+        return path
+    if is_file(path):
+        return path
+    bases = list(dict.fromkeys((folder, *folder.absolute().parents, Path())))
+    if folder.absolute().is_relative_to(catalog_folder()):
+        bases = [Path()]  # a project's file is meant before the catalog's own
+    return find_file(name, [kind], bases)
+
+
 def catalog_entry(name: str, kind: Kind | None) -> Entry:
     """The file of the catalog that has a name.
 

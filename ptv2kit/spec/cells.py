@@ -15,9 +15,8 @@ from typing import Any, final
 from pydantic import TypeAdapter
 
 from ptv2kit.errors import ConfigError, Problem
-from ptv2kit.files import is_file
 from ptv2kit.spec.load import ResolvedRecipe, ResolvedTask, file_kind, load_recipe, load_task
-from ptv2kit.spec.merge import Merged, Origin, Override, Setting, merge_file
+from ptv2kit.spec.merge import Merged, Origin, Override, Setting, find_named, merge_file
 from ptv2kit.spec.published import with_published
 from ptv2kit.spec.rules import (
     CASE,
@@ -322,11 +321,7 @@ def _recipe_path(merged: Merged, index: int, case: Case | None) -> Path:
     node: Any = merged.values
     for part in place:
         node = node[part]
-    origin = merged.place(place)
-    path = (origin.folder if isinstance(origin, Override) else Path(origin.path).parent) / str(node)
-    if not is_file(path):
-        raise ConfigError([origin.problem(f"recipe file '{path}' does not exist")])
-    return path
+    return find_named(merged.place(place), str(node), "recipe")
 
 
 def _refuse_varied(suite: Suite, overrides: Sequence[str]) -> None:

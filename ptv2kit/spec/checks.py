@@ -43,6 +43,9 @@ def _faults(recipe: Recipe, tasks: Sequence[AnyTask], base: Path) -> Iterator[Fa
             if limit is not None and name != "train" and task.groups_rows:
                 message = f"'limit.{name}' would tear apart the groups that task '{task.task}' scores together"
                 yield Fault(("limit", name), message)
+            elif isinstance(limit, str) and task.class_column is None:
+                message = f"'limit.{name}' is '{limit}', but task '{task.task}' has no class for each row"
+                yield Fault(("limit", name), message, "give a number of rows")
     if recipe.limit.test is not None and all(task.data.splits.test is None for task in tasks):
         without = f"task '{names[0]}' has no test split" if len(names) == 1 else "no task has a test split"
         yield Fault(("limit", "test"), f"'limit.test' is set, but {without}")

@@ -11,11 +11,9 @@ import yaml
 from pydantic import TypeAdapter
 
 from ptv2kit.errors import ConfigError, Problem
-from ptv2kit.files import is_file
 from ptv2kit.spec.base import Section
-from ptv2kit.spec.catalog import catalog_folder, find_file
 from ptv2kit.spec.checks import check_recipe, problems_of
-from ptv2kit.spec.merge import Merged, Override, Setting, merge_file
+from ptv2kit.spec.merge import Merged, Setting, find_named, merge_file
 from ptv2kit.spec.recipe import Recipe
 from ptv2kit.spec.task import TASK_SECTIONS, AnyTask, Task, scheme_of
 from ptv2kit.spec.validate import validate, without_removed
@@ -120,7 +118,7 @@ def load_recipe(path: Path, overrides: Sequence[str | Setting] = ()) -> Resolved
         if not isinstance(name, str):
             continue  # validation has said it
         try:
-            task_path = _find_task(name, merged, place)
+            task_path = find_named(merged.place(place), name, "task")
             task, task_merged, task_problems = _task(task_path, ())
         except ConfigError as error:
             problems += error.problems
@@ -185,24 +183,6 @@ def _in_order(problems: Sequence[Problem]) -> list[Problem]:
         return files.index(file), [int(number) for number in numbers if number.isdecimal()]
 
     return sorted(problems, key=place)
-
-
-def _find_task(name: str, merged: Merged, place: KeyPath) -> Path:
-    """The file of a task: a path, or a name that is looked up beside the recipe, above it, here, and in the catalog."""
-    origin = merged.place(place)
-    base = origin.folder if isinstance(origin, Override) else Path(origin.path).parent
-    if name.endswith((".yaml", ".yml")) or "/" in name:
-        path = base / name
-        if not is_file(path):
-            raise ConfigError([origin.problem(f"task file '{path}' does not exist")])
-        return path
-    bases = list(dict.fromkeys((base, *base.absolute().parents, Path())))
-    if base.absolute().is_relative_to(catalog_folder()):
-        bases = [Path()]  # a project's task is meant before the catalog's own
-    try:
-        return find_file(name, ["task"], bases)
-    except ConfigError as error:
-        raise ConfigError([origin.problem(problem.message, problem.hint) for problem in error.problems]) from error
 
 
 @final

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ptv2kit.errors import ConfigError, Problem
-from ptv2kit.files import is_file
+from ptv2kit.spec.catalog import Kind, find_beside
 from ptv2kit.spec.expansion import Expansion, only_plain
 from ptv2kit.spec.yaml import Document, KeyPath, Position, load_document, parse_value
 
@@ -182,6 +182,19 @@ def leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
         yield path, value
 
 
+def find_named(origin: Origin, name: str, kind: Kind) -> Path:
+    """The file that a value means, by a path or a name, as `find_beside` looks it up.
+
+    Raises:
+        ConfigError: there is no such file; at the place of the value.
+    """
+    folder = origin.folder if isinstance(origin, Override) else Path(origin.path).parent
+    try:
+        return find_beside(name, kind, folder)
+    except ConfigError as error:
+        raise ConfigError([origin.problem(each.message, each.hint) for each in error.problems]) from error
+
+
 def dotted(path: KeyPath) -> str:
     """`('expect', 0, 'value')` as `expect[0].value`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
@@ -198,9 +211,11 @@ def _ancestry(path: Path, problems: list[Problem]) -> list[Document]:
         if not isinstance(parent, str):
             problems.append(place.problem("'extends' must be the path of one YAML file"))
             break
-        parent_path = child.path.parent / parent
-        if not is_file(parent_path):
-            problems.append(place.problem(f"'extends' names a file that does not exist: '{parent_path}'"))
+        kind: Kind = "suite" if "suite" in child.values else "task" if "data" in child.values else "recipe"
+        try:
+            parent_path = find_named(place, parent, kind)
+        except ConfigError as error:
+            problems += error.problems
             break
         if parent_path.resolve() in seen:
             names = " → ".join(str(document.path) for document in reversed(chain))

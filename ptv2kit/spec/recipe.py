@@ -19,7 +19,11 @@ SHALLOW_METHODS: frozenset[Method] = frozenset({"prompt_tuning", "p_tuning"})
 MEAN = "mean"
 """Name of the value that chooses the best epoch of several tasks: the mean of their first metrics."""
 
-Interval = PositiveFloat | Annotated[str, Field(pattern=r"^[1-9][0-9]* steps$")]
+SCORED = r"^(validation|test|test_.+)$"
+A_SHARE = rf"^{SHARE.pattern}$"
+PER_CLASS, STEPS = r"^[1-9][0-9]* per class$", r"^[1-9][0-9]* steps$"
+Count = PositiveInt | Annotated[str, Field(pattern=PER_CLASS)]
+Interval = PositiveFloat | Annotated[str, Field(pattern=STEPS)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 TrackerName = Literal["tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "clearml", "aim", "swanlab", "dvclive"]
@@ -139,7 +143,7 @@ class Train(Section):
     evaluate_every: Interval = 1.0
     """Epochs between two evaluations on the validation split, also a part of one such as 0.25; or `200 steps`. The last
     step is evaluated always."""
-    select_on: Annotated[str, Field(pattern=rf"^{SHARE.pattern}$")] | None = None
+    select_on: Annotated[str, Field(pattern=A_SHARE)] | None = None
     """Choose the best epoch on this share of the training rows, such as `10%`, which is kept from training, and score
     the task's validation rows once, as test rows that nothing was chosen on; null: choose on the validation rows. A
     task whose validation rows are such a share is left as it is."""
@@ -219,12 +223,12 @@ class Distributed(Section):
 class Limit(Section):
     """The largest number of rows of each split, drawn at random; for a first look and for small machines."""
 
-    train: PositiveInt | None = None
-    """Rows to train on, drawn by `train.seed`."""
-    validation: PositiveInt | None = None
-    """Rows that choose the best epoch."""
-    test: PositiveInt | None = None
-    """Rows of each test split."""
+    train: Count | None = None
+    """Rows to train on, drawn by `train.seed`; or `16 per class`: all rows of a class that has fewer."""
+    validation: Count | None = None
+    """Rows that choose the best epoch, or rows of each class."""
+    test: Count | None = None
+    """Rows of each test split, or of each class of it."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 11
     """Draws the rows of validation and test splits, so that runs with different `train.seed` are scored on the same."""
 
@@ -236,7 +240,7 @@ class Expectation(Section):
     """One of the task's metrics."""
     task: str | None = None
     """Which task, where the recipe has several."""
-    split: Annotated[str, Field(pattern=r"^(validation|test|test_.+)$")] = "validation"
+    split: Annotated[str, Field(pattern=SCORED)] = "validation"
     """The split that is scored: `validation`, `test`, or `test_<name>` where a task has several."""
     value: float
     """The value to reach, on the metric's scale of 0 to 100."""
@@ -331,10 +335,10 @@ class Recipe(Section):
         """Length of the prompt that the method has, 0 if it has none."""
         return self.prompt.length if self.method in DEEP_METHODS | SHALLOW_METHODS else 0
 
-    def limit_of(self, split: str) -> tuple[int | None, int]:
+    def limit_of(self, split: str) -> tuple[int | str | None, int]:
         """Most rows of a split, None for all, and the seed that draws them."""
         kind = split.split("_")[0]
-        count: int | None = self.limit.model_dump()[kind]
+        count: int | str | None = self.limit.model_dump()[kind]
         return count, self.train.seed if kind == "train" else self.limit.seed
 
     @property

@@ -151,6 +151,17 @@ class ClassesTask(TaskBase):
             together += "\0".join(str(values.get(column)) for column in columns if column not in made)
         return "" if together else str(values.get(self.labels.column, "")), together
 
+    @property
+    def class_column(self) -> str | None:
+        """See `TaskBase.class_column`; the class of a row that is scored with others says nothing alone."""
+        return self.labels.column if self.labels.group is None else None
+
+    def class_of(self, value: object) -> str:
+        """See `TaskBase.class_of`; several values may be mapped to one class."""
+        written = str(value).lower() if isinstance(value, bool) else str(value)
+        names = self.labels.names
+        return names.get(written, written) if isinstance(names, dict) else written
+
     def takes_names(self, names: Sequence[str]) -> bool:
         """True if the classes are found in the data, or if all of these names are among those that are listed.
 

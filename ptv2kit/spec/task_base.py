@@ -21,7 +21,8 @@ its words at one place, or answers of several tokens."""
 Head = Literal["linear", "verbalizer"]
 
 
-LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+LANGUAGE = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+LanguageCode = Annotated[str, Field(pattern=LANGUAGE)]
 """ISO 639, such as `en`, with parts of BCP 47 where they matter: `zh-Hant`."""
 
 
@@ -92,6 +93,15 @@ class TaskBase(Section):
     def words_are_one_token(self) -> bool:
         """Whether each word of a verbalizer must be one token of the vocabulary."""
         return False
+
+    @property
+    def class_column(self) -> str | None:
+        """The column with each row's class, None if rows have none of their own."""
+        return None
+
+    def class_of(self, value: object) -> str:
+        """The class that a value of `class_column` means, as far as the task file tells."""
+        return str(value)
 
     @property
     def tagged_columns(self) -> tuple[str, str] | None:

@@ -15,8 +15,10 @@ from ptv2kit.errors import Problem, did_you_mean
 from ptv2kit.spec.base import Section
 from ptv2kit.spec.merge import Merged, dotted
 from ptv2kit.spec.names import UPSTREAM
+from ptv2kit.spec.recipe import A_SHARE, PER_CLASS, SCORED, STEPS
 from ptv2kit.spec.rows import DERIVATION_KEYS, derivation_kind
 from ptv2kit.spec.task import scheme_of
+from ptv2kit.spec.task_base import LANGUAGE
 from ptv2kit.spec.yaml import KeyPath
 
 REMOVED: Mapping[KeyPath, str] = {
@@ -38,6 +40,14 @@ _EXPECTED = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
+_PATTERNS = {
+    PER_CLASS: "a number of rows, or text such as '16 per class'",
+    STEPS: "a number of epochs, or text such as '200 steps'",
+    A_SHARE: "a share such as '10%'",
+    SCORED: "validation, test or test_<name>",
+    LANGUAGE: "a language such as 'en' or 'zh-Hant'",
+}
+"""What a text should be, by the pattern that it does not match; all others are names."""
 _BOUNDS = {
     "greater_than": ("greater than", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -205,7 +215,8 @@ def _problem(error: Any, merged: Merged, known: list[str]) -> Problem:
         unit = "items" if kind == "too_short" else "characters"
         return place.problem(f"'{name}' must have at least {context['min_length']} {unit}")
     if kind == "string_pattern_mismatch":
-        return place.problem(f"'{name}' must be letters, digits, '_', '.' and '-', found {describe(value)}")
+        words = _PATTERNS.get(context["pattern"], "letters, digits, '_', '.' and '-'")
+        return place.problem(f"'{name}' must be {words}, found {describe(value)}")
     if kind == "finite_number":
         return place.problem(f"'{name}' must be a finite number, found {describe(value)}")
     return place.problem(f"'{name}': {str(error['msg']).removeprefix('Value error, ')}")

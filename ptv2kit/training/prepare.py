@@ -249,7 +249,7 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
         check_task_words(task, subwords, merge_file(task_path) if is_file(task_path) else None)
         require_language_head(spec)
     data = {
-        split: read_split(task, split, task_path=task_path, data_root=data_root).limited(*recipe.limit_of(split))
+        split: read_split(task, split, task_path=task_path, data_root=data_root).limited(*recipe.limit_of(split), task)
         for split in located
     }
     scheme = build_scheme(task, subwords, data["train"].rows)

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import random
 import re
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from ptv2kit.data.sources import Located, SplitData, locate_split, read_rows, re
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.spec.sources import DataSource
 from ptv2kit.spec.task_base import TaskBase
+from tests.data.small_tasks import data_of, task_of
 
 SOURCE: TypeAdapter[DataSource] = TypeAdapter(DataSource)
 NAMES = {"train": "train.txt", "validation": "validation.txt"}
@@ -508,3 +510,22 @@ def test_two_columns_of_conll_on_one_cell(tmp_path: Path) -> None:
     )
     with refused(f"{path}:2", "columns 'w' and 't' are the same cell, because the line has 1 column"):
         list(read_rows(path, source))
+
+
+def test_rows_are_drawn_of_each_class() -> None:
+    names = {"0": "no", "1": "yes", "2": "yes", "true": "yes"}
+    task = task_of({"input": {"text": "{text}"}, "labels": {"scheme": "classes", "column": "of.label", "names": names}})
+    labels = [0] * 30 + ["1", "2", 1, True] * 5 + [2]
+    data = data_of(task, [{"text": str(index), "of": {"label": label}} for index, label in enumerate(labels)])
+    drawn = data.limited("8 per class", 3, task)
+    assert [task.class_of(row.value("of.label")) for row in drawn.rows] == ["no"] * 8 + ["yes"] * 8
+    assert drawn.rows != data.limited("8 per class", 4, task).rows
+    assert drawn == data.limited("8 per class", 3, task)
+    whole = data.limited("25 per class", 3, task)
+    assert len(whole.rows) == 25 + 21
+    assert data.limited(12, 3, task).rows == tuple(
+        data.rows[index] for index in sorted(random.Random(3).sample(range(51), 12))
+    )
+    missing = data_of(task, [{"text": "a"}])
+    with pytest.raises(DataError, match=r"rows\.jsonl:1"):
+        missing.limited("8 per class", 3, task)

@@ -135,6 +135,10 @@ def test_limits_that_cannot_be(tmp_path: Path) -> None:
     assert "'limit.validation' would tear apart the groups that task 't' scores together" in str(info.value)
     assert "'limit.test' is set, but task 't' has no test split" in str(info.value)
     assert "limit.train" not in str(info.value)
+    (tmp_path / "r.yaml").write_text((tmp_path / "r.yaml").read_text().replace("train: 5", "train: 5 per class"))
+    with pytest.raises(ConfigError) as info:
+        load_recipe(tmp_path / "r.yaml")
+    assert "'limit.train' is '5 per class', but task 't' has no class for each row" in str(info.value)
 
 
 def test_a_recipe_that_makes_windows_shorter_than_their_overlap(tmp_path: Path) -> None:

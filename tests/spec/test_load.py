@@ -194,8 +194,16 @@ tasks/tiny.yaml:5:11: error: 'metrics[0]' must be one of: {METRICS}; found text 
         ("epochs: 2", "num_virtual_tokens: 2", "hint: here it is prompt.length"),
         ("epochs: 2", "lr: 2", "hint: here it is train.learning_rate"),
         ("epochs: 2", "trust_remote_code: true", "hint: code from a model repository is never run"),
-        ("recipe: one", "extends: none.yaml\nrecipe: one", "names a file that does not exist: 'recipes/none.yaml'"),
+        ("recipe: one", "extends: none.yaml\nrecipe: one", "recipe file 'recipes/none.yaml' does not exist"),
         ("recipe: one", "extends: one.yaml\nrecipe: one", "'extends' goes in a circle: recipes/one.yaml → recipes/one"),
+        ("recipe: one", "extends: quickstrat\nrecipe: one", "there is no recipe 'quickstrat': looked in recipes/"),
+        ("recipe: one", "extends: quickstrat\nrecipe: one", "hint: did you mean 'quickstart'?"),
+        ("epochs: 2", "epochs: 2\n  evaluate_every: 9 step", "a number of epochs, or text such as '200 steps', found"),
+        (
+            "epochs: 2",
+            "epochs: 2\n  select_on: ten",
+            "must be a share such as '10%', found text 'ten'",
+        ),
         ("recipe: one", "extends: [a]\nrecipe: one", "'extends' must be the path of one YAML file"),
         ("recipe: one\n", "", ":1:1: error: the first key must be 'recipe', 'task' or 'suite'"),
         ("recipe: one", "suite: one", ":2:1: error: unknown key 'task'"),
@@ -275,7 +283,7 @@ def test_names_that_no_file_can_have(project: Path) -> None:
     path = project / "recipes" / "one.yaml"
     long = "x" * 300
     assert "there is no task 'xxx" in problems_of(path, RECIPE.replace("task: tiny", f"task: {long}"))
-    assert "does not exist: 'recipes/xxx" in problems_of(path, RECIPE + f"extends: {long}\n")
+    assert "there is no recipe 'xxx" in problems_of(path, RECIPE + f"extends: {long}\n")
 
 
 def test_an_unknown_scheme_does_not_hide_the_rest(project: Path) -> None:

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
-from ptv2kit.data.sources.split import Located, OpenSplit, SplitData, locate_split, read_file, read_rows, read_split
+from ptv2kit.data.sources.split import (
+    Located,
+    OpenSplit,
+    SplitData,
+    classes_of,
+    locate_split,
+    read_file,
+    read_rows,
+    read_split,
+)
 
-__all__ = ["Located", "OpenSplit", "SplitData", "locate_split", "read_file", "read_rows", "read_split"]
+__all__ = ["Located", "OpenSplit", "SplitData", "classes_of", "locate_split", "read_file", "read_rows", "read_split"]

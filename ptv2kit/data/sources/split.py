@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -84,13 +85,36 @@ class SplitData:
     pattern: Path | None = field(default=None, compare=False)
     skipped: tuple[Problem, ...] | None = None
 
-    def limited(self, count: int | None, seed: int) -> SplitData:
-        """At most `count` rows, drawn by `seed`, in the order of the data."""
-        if count is None or count >= len(self.rows):
+    def limited(self, limit: int | str | None, seed: int, task: TaskBase) -> SplitData:
+        """The rows of a limit, drawn by `seed`, in the order of the data.
+
+        Args:
+            limit: at most this number of rows, or of each class where it says `16 per class`; None: all.
+            task: tells the class of a row.
+
+        Raises:
+            DataError: a row has no class.
+        """
+        if limit is None or (isinstance(limit, int) and limit >= len(self.rows)):
             return self
-        chosen = sorted(random.Random(seed).sample(range(len(self.rows)), count))
-        rows = tuple(self.rows[index] for index in chosen)
-        return replace(self, rows=rows)
+        groups = classes_of(task, self.rows) if isinstance(limit, str) else {"": range(len(self.rows))}
+        count = int(limit.split()[0]) if isinstance(limit, str) else limit
+        generator = random.Random(seed)
+        drawn = [generator.sample(groups[name], min(count, len(groups[name]))) for name in sorted(groups)]
+        return replace(self, rows=tuple(self.rows[index] for index in sorted(itertools.chain(*drawn))))
+
+
+def classes_of(task: TaskBase, rows: Sequence[Row]) -> dict[str, list[int]]:
+    """The indices of the rows of each class.
+
+    Raises:
+        DataError: a row has no class.
+    """
+    assert task.class_column is not None, "the recipe was checked"
+    found: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        found.setdefault(task.class_of(row.value(task.class_column)), []).append(index)
+    return found
 
 
 def read_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path | None) -> SplitData:
