@@ -86,6 +86,17 @@ def test_the_table_has_a_row_per_type_and_metric() -> None:
     assert ["span_f1", "50.00", "10"] in lines
 
 
+def test_of_many_types_the_frequent_ones_are_shown() -> None:
+    types = tuple(TypeScore(f"type{number}", 0.0, 0.0, 0.0, number) for number in range(100))
+    shown = console(terminal=False)
+    shown.print(scores_table(Scores({"accuracy": 1.0}, types), "title"))
+    lines = [line.replace("│", " ").split() for line in text_of(shown).splitlines()]
+    assert [int(line[-1]) for line in lines if line and line[0].startswith("type") and line[0] != "type"] == list(
+        range(40, 100)
+    )
+    assert "40 rarer ones: --json, or results.json" in text_of(shown)
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.4, "1:01"), (3600, "1:00:00")])
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, final
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _SHOWN = 20
+_NAMED, _COUNTED = 10, 60
+"""Labels that a cell names, and that a table counts; `--json` has all."""
 
 
 @final
@@ -122,14 +125,20 @@ def _show(splits: list[SplitReport], max_length: int) -> None:
         ("also in a split before", [f"{split.leaked:,}" for split in splits]),
         ("unknown sub-words", [f"{split.unknown:,}" for split in splits]),
         ("gold spans without a sub-word", [f"{split.unreachable:,}" for split in splits]),
-        ("labels alike but for blanks", ["; ".join(split.alike) or "0" for split in splits]),
-        ("labels not in train", [", ".join(split.unseen) or "0" for split in splits]),
-        ("labels of the task without a row", [", ".join(split.lacking) or "0" for split in splits]),
+        ("labels alike but for blanks", [_listed(split.alike, "; ") for split in splits]),
+        ("labels not in train", [_listed(split.unseen, ", ") for split in splits]),
+        ("labels of the task without a row", [_listed(split.lacking, ", ") for split in splits]),
     ]
     for name, values in rows:
         table.add_row(name, *values)
     print_table(console, table)
     _show_labels(console, splits)
+
+
+def _listed(names: Sequence[str], separator: str) -> str:
+    """Names in a cell, the first few of many; 0 of none."""
+    more = [f"and {len(names) - _NAMED:,} more"] if len(names) > _NAMED else []
+    return separator.join([*names[:_NAMED], *more]) or "0"
 
 
 def _show_labels(console: Console, splits: list[SplitReport]) -> None:
@@ -139,8 +148,10 @@ def _show_labels(console: Console, splits: list[SplitReport]) -> None:
     names = list(dict.fromkeys(name for split in splits for name in split.labels))
     total = max(1, sum(splits[0].labels.values()))
     table = Table("label", *(split.name for split in splits), f"share of {splits[0].name}")
-    for name in names:
+    for name in names[:_COUNTED]:
         share = splits[0].labels.get(name, 0) / total
         bar = "█" * round(30 * share)
         table.add_row(name, *(f"{split.labels.get(name, 0):,}" for split in splits), f"{share:6.1%} {bar}")
+    if len(names) > _COUNTED:
+        table.add_row(f"{len(names) - _COUNTED:,} rarer ones: --json has them", style="dim")
     print_table(console, table)

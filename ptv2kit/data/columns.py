@@ -42,7 +42,8 @@ PAIRS = (
 WORD_NAMES = ("token", "tokens", "word", "words", "sentence", "text")
 _COUNTERS = re.compile(r"(.*_)?(id|idx|index|guid|uid|row|docid)|unnamed: 0", re.IGNORECASE)
 _TALKS = re.compile(r"(dialog|dialogue|conversation|session|thread|call)(_?id)?", re.IGNORECASE)
-_MOST_CLASSES = 50
+_MOST_CLASSES, _MOST_NAMED = 50, 2000
+"""Values of a column of classes; where its name speaks of labels."""
 EARLIER = "before"
 """The made column with the turn before."""
 
@@ -90,7 +91,8 @@ def label_column(columns: Columns, exclude: Sequence[str] = ()) -> str | None:
     for name, values in columns.items():
         plain = all(isinstance(value, str | bool | int) for value in values)
         kinds = len({str(value) for value in values}) if plain else 0
-        if name not in exclude and 2 <= kinds <= min(_MOST_CLASSES, max(2, len(values) // 3)):
+        most = _MOST_NAMED if name.lower() in LABEL_NAMES else _MOST_CLASSES
+        if name not in exclude and 2 <= kinds <= min(most, max(2, len(values) // 3)):
             few[name] = kinds
     named = [name for wanted in LABEL_NAMES for name in few if name.lower() == wanted]
     return named[0] if named else min(few, key=lambda name: few[name], default=None)

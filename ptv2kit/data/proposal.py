@@ -40,7 +40,7 @@ from ptv2kit.spec.yaml import quoted
 
 _NUMBER_NAMES = ("score", "similarity", "similarity_score", "rating", "value", "number", "relatedness")
 _SEVERAL = ("labels", "tags", "topics", "categories", "genres", "emotions", "classes", "subjects", "keywords")
-_MOST_LABELS = 200
+_MOST_LABELS, _MOST_LISTED = 200, 60
 FLAGS = "flags"
 """The made column with the names of columns that hold yes."""
 
@@ -466,7 +466,9 @@ def _classes(columns: Columns) -> Proposal | None:
     pair = pair_of(texts)
     counts = Counter(_plain(value) if isinstance(value, bool) else str(value) for value in columns[label])
     names = sorted(counts, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))
-    if all(name.isdecimal() for name in names):
+    if len(names) > _MOST_LISTED:
+        shown, doubts = "from_train", ("labels.names: from_train finds the classes in the training rows",)
+    elif all(name.isdecimal() for name in names):
         shown = "{" + ", ".join(f"{quoted(name)}: class_{name}" for name in names) + "}"
         doubts = ("the classes are numbers: give them names in 'labels.names', or learn the number with scheme number",)
     else:

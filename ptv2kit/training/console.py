@@ -142,6 +142,10 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+_MOST_TYPES = 60
+"""Classes or types of spans that a table shows."""
+
+
 def scores_table(scores: Scores, title: str) -> Table:
     """The result by class or span type, and the task's metrics below."""
     table = Table(title=title, title_justify="left", show_footer=False)
@@ -154,8 +158,12 @@ def scores_table(scores: Scores, title: str) -> Table:
     table.add_column("type")
     for name in ("precision", "recall", "F1", "in data"):
         table.add_column(name, justify="right")
+    most = sorted(scores.types, key=lambda row: -row.support)[:_MOST_TYPES]
     for row in scores.types:
-        table.add_row(row.name, *_numbers(row.precision, row.recall, row.f1), str(row.support))
+        if row in most:
+            table.add_row(row.name, *_numbers(row.precision, row.recall, row.f1), str(row.support))
+    if len(most) < len(scores.types):
+        table.add_row(f"{len(scores.types) - len(most):,} rarer ones: --json, or results.json", style="dim")
     table.add_section()
     for name, value in scores.values.items():
         of = scores.counts.get(name, str(sum(row.support for row in scores.types)))

@@ -104,6 +104,12 @@ FILES: dict[str, tuple[str | bytes, str, dict[str, Any], int]] = {
         {},
         8,
     ),
+    "many.csv": (
+        "text,category\n" + "".join(f"ask for thing {n % 80},kind_{n % 80}\n" for n in range(240)),
+        "classes",
+        {"source": "csv"},
+        240,
+    ),
     "flags.csv": ("text,toxic,rude\n" + "go away now,1,1\nhow are you,0,0\nyou are bad,0,1\n" * 4, "labels", {}, 12),
     "several.csv": ("text,tags\n" + 'go away now,"rude, old"\nhow are you,kind\nfine day,old\n' * 4, "labels", {}, 12),
 }
