@@ -88,7 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _option_hint(rest: Sequence[str], trailing: str) -> str:
     """What to write instead of an option that there is not, such as `train.learning_rate=1e-3`."""
-    option = next(word for word in rest if word.startswith("-"))
+    option = next((word for word in rest if word.startswith("-")), None)
+    if option is None:
+        return "'ptv2kit VERB --help' shows what may be given"
     name, _, value = option.lstrip("-").partition("=")
     key = key_for(name.replace("-", "_")) if trailing else ""
     if not key:

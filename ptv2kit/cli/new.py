@@ -14,13 +14,14 @@ from typing import Any, cast
 
 from ptv2kit.cli.output import show
 from ptv2kit.data.proposal import Proposal, propose
-from ptv2kit.data.recognition import recognise
+from ptv2kit.data.recognition import find_files, find_split_names, is_data_set, recognise
 from ptv2kit.data.sources import read_rows
+from ptv2kit.data.sources.hub import read_hub, split_names
 from ptv2kit.errors import ConfigError, DataError, TrainingError
-from ptv2kit.files import write_atomically
+from ptv2kit.files import is_folder, write_atomically
 from ptv2kit.spec.catalog import find_file
 from ptv2kit.spec.load import load_recipe, load_task
-from ptv2kit.spec.sources import SHARE, DataSource, Splits
+from ptv2kit.spec.sources import SHARE, DataSource, HubSource, Splits
 from ptv2kit.spec.task import AnyTask
 from ptv2kit.spec.yaml import quoted
 
@@ -34,21 +35,29 @@ def new_task(args: argparse.Namespace) -> int:
         ConfigError: the file exists, or its format is not known.
         DataError: the rows cannot be read, or no scheme fits them.
     """
-    name = _name(args.name or args.file.name.removesuffix(".gz").rpartition(".")[0])
+    path: Path = args.file
+    file_name = path.name.removesuffix(".gz")
+    name = _name(args.name or (file_name if is_folder(path) else file_name.rpartition(".")[0] or file_name))
     target: Path = args.to or Path(f"{name}.yaml")
     _require_new(target)
-    others = {"validation": args.validation, "test": args.test}
-    for split, given in others.items():
-        if given is not None and SHARE.fullmatch(given) is None and not Path(given).is_file():
-            share = f"--{split} {given}% keeps a share of the rows for it"
-            hint = share if re.fullmatch(r"\d+(\.\d+)?", given) else ""
-            raise DataError("there is no such file", location=given, hint=hint)
-    splits = {"train": str(args.file), **{split: given for split, given in others.items() if given is not None}}
-    columns = None if args.columns is None else [column.strip() for column in args.columns.split(",")]
-    source, doubts = recognise(args.file, Splits(train=str(args.file), validation=args.validation), columns)
-    rows = list(itertools.islice(read_rows(args.file, source, takes_names=lambda _: True), _LOOKED_AT))
+    in_datasets = is_data_set(path)
+    found = _named_splits(path, args.config) if in_datasets else find_files(path)
+    splits = {"train": found["train"], "validation": args.validation or found.get("validation", "10%")}
+    splits |= {"test": args.test or found["test"]} if args.test or "test" in found else {}
+    named = Splits.model_validate(splits)
+    if in_datasets:
+        whole = str(path.absolute()) if is_folder(path) else str(path)
+        source, doubts = HubSource(source="hub", path=whole, name=args.config, splits=named), ()
+        read = read_hub(source, splits["train"], name, "train", takes_names=lambda _: True)
+    else:
+        for split, given in splits.items():
+            _require_file(split, given)
+        columns = None if args.columns is None else [column.strip() for column in args.columns.split(",")]
+        source, doubts = recognise(Path(splits["train"]), named, columns)
+        read = read_rows(Path(splits["train"]), source, takes_names=lambda _: True)
+    rows = list(itertools.islice(read, _LOOKED_AT))
     if not rows:
-        raise DataError("the file has no rows", location=str(args.file))
+        raise DataError("the file has no rows", location=splits["train"])
     proposal = propose(rows)
     proposal = replace(proposal, doubts=(*doubts, *proposal.doubts))
     _write(target, _task_text(name, source, splits, target, proposal, len(rows)))
@@ -60,6 +69,24 @@ def new_task(args: argparse.Namespace) -> int:
         show(f"look at it: {doubt}")
     show(f"next: ptv2kit validate {target} --data; ptv2kit preview {target}; ptv2kit new recipe {target}")
     return 0
+
+
+def _named_splits(path: Path, config: str | None) -> dict[str, str]:
+    """What the splits of a data set are called; a test split only where it is all that could choose the epoch, because
+    many have no labels there."""
+    names = split_names(str(path), config)
+    found = {split: name for split, name in find_split_names(names).items() if split != "test" or len(names) == 2}
+    if "train" not in found:
+        raise DataError(f"no split is called train; there are {', '.join(names)}", location=str(path))
+    return found
+
+
+def _require_file(split: str, given: str) -> None:
+    """Raise `DataError` unless a split is a file or a share."""
+    if SHARE.fullmatch(given) is None and not Path(given).is_file():
+        share = f"--{split} {given}% keeps a share of the rows for it"
+        hint = share if re.fullmatch(r"\d+(\.\d+)?", given) else ""
+        raise DataError("there is no such file", location=given, hint=hint)
 
 
 def new_recipe(args: argparse.Namespace) -> int:
@@ -84,8 +111,10 @@ def _task_text(
     name: str, source: DataSource, splits: Mapping[str, str], target: Path, proposal: Proposal, rows: int
 ) -> str:
     """The task file."""
+    as_they_are = isinstance(source, HubSource)
     files = ", ".join(
-        f"{split}: {given if SHARE.fullmatch(given) else _path(Path(given), target)}" for split, given in splits.items()
+        f"{split}: {given if as_they_are or SHARE.fullmatch(given) else _path(Path(given), target)}"
+        for split, given in splits.items()
     )
     written = source.model_dump(mode="json", exclude={"splits"}, exclude_defaults=True)
     format_of = ", ".join(f"{key}: {value if key == 'source' else _flow(value)}" for key, value in written.items())

@@ -6,7 +6,7 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -15,6 +15,7 @@ from ptv2kit.data.sources.lines import CONLL, JSON_LINES, LONGEST_FILE, encoding
 from ptv2kit.data.sources.table import delimiter_of, is_quoted, split_records
 from ptv2kit.data.spans import style_of
 from ptv2kit.errors import ConfigError, DataError
+from ptv2kit.files import is_file, is_folder
 from ptv2kit.spec.sources import (
     ConllSource,
     DataSource,
@@ -25,9 +26,17 @@ from ptv2kit.spec.sources import (
     TableSource,
 )
 
+_TABLES = ("csv", "tsv", "tab", "txt")
+_ENDINGS = frozenset((*JSON_LINES, *CONLL, *_TABLES, "parquet"))
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "devel"),
+    "test": ("test",),
+}
+"""What the files and splits of data sets are called, the usual name first."""
 _CONLLU = {"tokens": 1, "upos": 3, "xpos": 4, "deprels": 7}
 _UNIVERSAL = re.compile("ADJ|ADP|ADV|AUX|CCONJ|DET|INTJ|NOUN|NUM|PART|PRON|PROPN|PUNCT|SCONJ|SYM|VERB|X|_")
-_TABLES = ("csv", "tsv", "tab", "txt")
 _DELIMITERS = (",", "\t", ";", "|")
 _LOOKED_AT = 500
 _MOST = 0.9
@@ -45,6 +54,43 @@ class Recognised(NamedTuple):
 
     source: DataSource
     doubts: tuple[str, ...]
+
+
+def is_data_set(path: Path) -> bool:
+    """Whether a path means what `datasets` reads: a repository of the hub, or a folder that `save_to_disk` wrote."""
+    if is_folder(path):
+        return any(is_file(path / name) for name in ("dataset_dict.json", "state.json"))
+    return not is_file(path) and _REPOSITORY.fullmatch(str(path)) is not None and ending_of(path) not in _ENDINGS
+
+
+def find_split_names(names: Iterable[str]) -> dict[str, str]:
+    """Which of some names, or files by the first part of theirs, are the splits."""
+    parts = {name: Path(name).name.lower().split(".")[0] for name in names}
+    found: dict[str, str] = {}
+    for split, usual in _SPLIT_NAMES.items():
+        ordered = [name for part in usual for name in sorted(parts) if parts[name] == part]
+        found |= {split: ordered[0]} if ordered else {}
+    return found
+
+
+def find_files(path: Path) -> dict[str, str]:
+    """The files of the splits: a file is that of the training rows, and so is the only one of a folder, or else the one
+    that is called `train`.
+
+    Raises:
+        DataError: the folder has no file of training rows.
+    """
+    if not is_folder(path):
+        return {"train": str(path)}
+    inside = [str(file) for file in sorted(path.iterdir()) if ending_of(file) in _ENDINGS]
+    found = find_split_names(inside)
+    if len(inside) == 1:
+        return {"train": inside[0]}
+    if "train" not in found:
+        shown = ", ".join(Path(file).name for file in inside[:10]) or "no file of data"
+        hint = f"name the file of the training rows; the folder has {shown}"
+        raise DataError("this is a folder without a file that is called train", location=str(path), hint=hint)
+    return found
 
 
 def recognise(path: Path, splits: Splits, columns: Sequence[str] | None = None) -> Recognised:

@@ -221,3 +221,10 @@ def test_columns_that_have_to_be_made_are_proposed(project: Project, shape: str)
     task = load_task(project.folder / "train.yaml").task
     first = next(task_rows(task, [Row(rows[0], "a:1")]))
     assert first.text(next(iter(task.derive))) == made
+
+
+def test_a_second_file_is_not_expected(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "task", "train.csv", "dev.csv"]) == 2
+    err = capsys.readouterr().err
+    assert "error: unrecognized arguments: dev.csv" in err
+    assert "'ptv2kit VERB --help' shows what may be given" in err

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from ptv2kit.cli.main import main
@@ -157,6 +158,50 @@ def test_columns_are_made(name: str, labels: list[Any], tmp_path: Path, monkeypa
     assert [row.value(column) for row in rows[:3]] == labels
 
 
+def test_a_folder_has_a_file_for_each_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("mine/notes.md").write_text("x")
+    assert main(["new", "task", "mine"]) == 3
+    assert "mine: error: this is a folder without a file that is called train" in capsys.readouterr().err
+    Path("mine/Train.csv").write_text(table(","))
+    assert main(["new", "task", "mine", "--to", "one.yaml"]) == 0
+    for name in ("dev.csv", "valid.csv", "test.v2.csv", "other.csv"):
+        Path("mine", name).write_text(table(","))
+    assert main(["new", "task", "mine"]) == 0
+    assert main(["new", "task", "mine", "--validation", "20%", "--to", "share.yaml"]) == 0
+    found = {name: load_task(Path(f"{name}.yaml")).task.data.splits for name in ("one", "mine", "share")}
+    assert found["one"].by_name() == {"train": "mine/Train.csv", "validation": "10%"}
+    files = {"train": "mine/Train.csv", "validation": "mine/valid.csv", "test": "mine/test.v2.csv"}
+    assert found["mine"].by_name() == files
+    assert found["share"].by_name() == {**files, "validation": "20%"}
+    Path("mine/Train.csv").unlink()
+    capsys.readouterr()
+    assert main(["new", "task", "mine", "--to", "none.yaml"]) == 3
+    assert "the folder has dev.csv, other.csv, test.v2.csv, valid.csv" in capsys.readouterr().err
+
+
+def test_data_sets_that_the_library_has_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = datasets.ClassLabel(names=["bad", "good"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": names})
+    rows = datasets.Dataset.from_dict({"text": ["so bad", "so good"] * 10, "label": [0, 1] * 10}, features=features)
+    rows.save_to_disk("one")
+    datasets.DatasetDict({"train": rows, "validation": rows, "test": rows}).save_to_disk("several")
+    for name, validation, count in (("one", "10%", 18), ("several", "validation", 20)):
+        assert main(["new", "task", name]) == 0, capsys.readouterr().err
+        task = load_task(Path(f"{name}.yaml")).task
+        assert task.labels.model_dump()["names"] == ("bad", "good")
+        assert task.data.splits.by_name() == {"train": "train", "validation": validation}
+        read = read_split(task, "train", task_path=Path(f"{name}.yaml"), data_root=None)
+        assert [row.value("label") for row in read.rows[:2]] == ["bad", "good"]
+        assert len(read.rows) == count
+
+
 def test_a_malformed_row_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     Path("x.csv").write_text(table(";") * 2 + "one;two;three\n")
@@ -196,6 +241,7 @@ def test_what_one_should_look_at(
         ("y.json", json.dumps({"text": ["a"], "label": ["b"]}, indent=1), [], "with lists in 'text', 'label'"),
         ("x.jsonl", json.dumps(ROWS[0]), ["--columns", "a,b"], "--columns names the columns of a table"),
         ("none.csv", None, [], "none.csv: error: there is no such file"),
+        ("no/body", None, [], "hub:no/body: error: the data set cannot be loaded"),
         ("x.csv", "a,b\n1,2\n", ["--columns", "a"], "x.csv:1: error: expected 1 field (a). Got 2"),
     ],
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ptv2kit.data.rows import Row
 from ptv2kit.errors import DataError
-from ptv2kit.files import is_folder
+from ptv2kit.files import is_file, is_folder
 from ptv2kit.machine import reach_hub
 from ptv2kit.spec.sources import HubSource
 
@@ -44,27 +45,55 @@ def read_hub(
     Raises:
         DataError: the data set is not to be had, or a label in a sequence has no name.
     """
-    # Only this source needs datasets, whose import takes seconds.
-    if not is_folder(Path(source.path)):
-        reach_hub()
-    import datasets
-
     address = hub_address(source, hub_split)
-    try:
-        dataset: Any = datasets.load_dataset(source.path, source.name, revision=source.revision, split=hub_split)
-    # Network, authentication, cache and format faults have no common class below Exception.
-    except Exception as error:
-        cause = next(iter(str(error).strip().splitlines()), "no reason given")
-        raise DataError(
-            f"the data set cannot be loaded: {type(error).__name__}: {cause}",
-            location=address,
-            hint=f"without a network, put its rows in '<data root>/{mirror}/{split}.jsonl.gz' and give the root "
-            "with --data-root or PTV2KIT_DATA",
-        ) from error
+    hint = f"without a network, put its rows in '<data root>/{mirror}/{split}.jsonl.gz' and give the root "
+    with _loading(source.path, address, f"{hint}with --data-root or PTV2KIT_DATA"):
+        import datasets
+
+        if is_file(Path(source.path) / "state.json"):  # one split, written by `save_to_disk`
+            dataset: Any = datasets.load_from_disk(source.path)
+        else:
+            dataset = datasets.load_dataset(source.path, source.name, revision=source.revision, split=hub_split)
     features: Mapping[str, Any] = dataset.features.to_dict()
     for number, values in enumerate(dataset, start=1):
         location = f"{address}: row {number}"
         yield Row({**values, **named_labels(values, features, takes_names, location)}, location)
+
+
+def split_names(path: str, name: str | None) -> list[str]:
+    """The splits of a data set.
+
+    Args:
+        path: repository, or a folder that `datasets` can read.
+        name: configuration within the repository.
+
+    Raises:
+        DataError: the data set cannot be loaded.
+    """
+    if is_file(Path(path) / "state.json"):
+        return ["train"]
+    hint = "it needs a network; a repository with several configurations needs --config NAME"
+    with _loading(path, f"hub:{path}", hint):
+        import datasets
+
+        return [str(split) for split in datasets.get_dataset_split_names(path, name)]
+
+
+@contextmanager
+def _loading(path: str, address: str, hint: str) -> Generator[None]:
+    """Ask whether the hub answers, and turn what `datasets` raises into a `DataError`.
+
+    Only this source needs `datasets`, whose import takes seconds.
+    """
+    if not is_folder(Path(path)):
+        reach_hub()
+    try:
+        yield
+    # Network, authentication, cache and format faults have no common class below Exception.
+    except Exception as error:
+        cause = next(iter(str(error).strip().splitlines()), "no reason given")
+        message = f"the data set cannot be loaded: {type(error).__name__}: {cause}"
+        raise DataError(message, location=address, hint=hint) from error
 
 
 def named_labels(
