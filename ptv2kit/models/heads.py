@@ -116,7 +116,7 @@ class SequenceHead(Head):
             case "first":
                 return output.hidden[:, 0]
             case "last":
-                last = output.attention_mask.sum(1) - 1
+                last = output.attention_mask.sum(1) - 1  # batches are padded on the right
                 return output.hidden[torch.arange(len(last), device=last.device), last]
             case "mean":
                 mask = output.attention_mask.unsqueeze(-1).to(output.hidden.dtype)
@@ -134,6 +134,7 @@ class LabelsHead(SequenceHead):
             logits: `[batch, labels]`.
             labels: float `[batch, labels]`, 1 where a label is right; NaN where an input is not scored.
         """
+        # NaN has to go before the loss: NaN times the zero of a mask is NaN again.
         losses = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num().to(logits.dtype), reduction="none")
         return losses.mean(-1).masked_fill(labels[:, 0].isnan(), 0.0).sum()
 
@@ -202,6 +203,7 @@ class ChoicesHead(Head):
         scores = self.sequence(output).squeeze(-1)
         if output.choice_rows is None:
             return scores.view(-1, self.choices)
+        # choice_rows [batch, most options]: the row of each option's score, -1 where an example has fewer
         return scores[output.choice_rows.clamp(min=0)].masked_fill(output.choice_rows < 0, _ABSENT)
 
 

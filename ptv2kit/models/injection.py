@@ -121,15 +121,18 @@ def prompted_attention(
     assert attention_mask is not None or not causal, "a causal layer was given no mask"
     assert attention_mask is None or attention_mask.dtype == torch.bool
     if slot.recording:
+        # As attention sees them: rotary positions of the tokens are in the keys already.
         slot.recorded = (key.detach(), value.detach())
     if slot.prompt is not None:
         prompt_key, prompt_value = slot.prompt
         batch_size = key.shape[0]
+        # [batch, kv_heads, prompt_length + length, head_dim]; grouped queries repeat the heads only behind this.
         key = torch.cat([prompt_key.to(key.dtype).expand(batch_size, -1, -1, -1), key], dim=2)
         value = torch.cat([prompt_value.to(value.dtype).expand(batch_size, -1, -1, -1), value], dim=2)
         if slot.visible is not None:
             attention_mask = _mask_beside(slot.visible, attention_mask, query.shape[2])
         elif attention_mask is not None:
+            # [batch, 1, length, prompt_length + length]: every token sees the whole prompt, also in a causal model.
             attention_mask = nn.functional.pad(attention_mask, (prompt_key.shape[2], 0), value=True)
     if slot.kernel == "sdpa":
         dtype = query.dtype
@@ -141,6 +144,7 @@ def prompted_attention(
         )
         return context.to(dtype), None
     if attention_mask is not None:
+        # Eager attention adds the mask to the scores; -inf would make a row without any visible key NaN.
         hidden = torch.finfo(query.dtype).min
         attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill(~attention_mask, hidden)
     eager = _own_eager_attention(module)
@@ -219,10 +223,12 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
         beyond_sdpa = any(kwargs.get(name) is not None for name in ("softcap", "s_aux"))
         masked = attention_mask is not None and attention_mask.dtype == torch.bool and attention_mask.dim() == 4
         calls.append(_Call(module, layer, masked, beyond_sdpa))
+        # [batch, length, heads, head_dim], as every attention function returns its context
         return query.new_empty(query.shape).transpose(1, 2), None
 
     def mask(*args: Any, mask_function: Callable[..., Any] = causal_mask_function, **kwargs: Any) -> Tensor | None:
         sees_ahead.append(_sees(mask_function, 0, 1))
+        # Without padding an encoder would get no mask, and a model that takes none could not be told from it.
         kwargs["allow_is_bidirectional_skip"] = False
         return explicit_mask(*args, mask_function=mask_function, **kwargs)
 
@@ -245,7 +251,7 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
         raise ConfigError(f"{kind} does not use transformers' attention interface")
     if len({call.layer.name for call in calls}) < len(calls):
         raise ConfigError(f"{kind} shares one attention module between layers")
-    if len(calls) < config.num_hidden_layers:
+    if len(calls) < config.num_hidden_layers:  # hybrids: some layers are convolutions or state spaces
         raise ConfigError(f"{kind} has {config.num_hidden_layers} layers, but only {len(calls)} have attention")
     if not all(call.masked for call in calls):
         raise ConfigError(f"{kind} masks padding in a way of its own, which a prompt cannot be added to")

@@ -62,6 +62,7 @@ class PromptedModel(nn.Module):
     def with_head(self, head: Head) -> PromptedModel:
         """A model of another task: the same backbone, prompt and injection, with `head`."""
         other = copy.copy(self)
+        # The copy has the same dictionary of modules as this one; with one of its own only its head differs.
         other._modules = {**self._modules, "head": head}
         return other
 
@@ -103,7 +104,7 @@ class PromptedModel(nn.Module):
         **cloze: Tensor,
     ) -> BackboneOutput:
         """Hidden states of a batch under the prompt; arguments as in `forward`."""
-        made = self._made
+        made = self._made  # of each covered layer, or vectors [batch, length, width]
         if made is None and self.prompt is not None:
             made = self.prompt(len(input_ids))
         if isinstance(made, Tensor):
@@ -114,8 +115,9 @@ class PromptedModel(nn.Module):
         elif trunk_states is not None:
             assert self.prompt is None, "a prompt on all layers leaves none to be replaced"
             return self._pooled(trunk_states, attention_mask)
-        self._injection.set(made)
+        self._injection.set(made)  # also None: another model of this backbone may have left a prompt in the slots
         output = self._run_backbone(input_ids, attention_mask, token_type_ids, self.shift, **cloze)
+        # Heads and losses are fp32, whatever the precision of the backbone.
         pooled = output.get("pooler_output")
         return BackboneOutput(
             output.last_hidden_state.float(), None if pooled is None else pooled.float(), attention_mask
@@ -210,7 +212,7 @@ class PromptedModel(nn.Module):
             token_type_ids: `[batch, length]`, or None where the backbone has no segments.
         """
         assert self.prompt is not None, "there is no prompt to start"
-        real = attention_mask.bool()
+        real = attention_mask.bool()  # [batch, length]; indexing with it gives [tokens, …] without padding
         repeats = -(-self.prompt.length // int(real.sum()))
         if isinstance(self.prompt, NetworkPrompt | ShallowPrompt):
             words: Tensor = self.backbone.get_input_embeddings()(input_ids[real])
@@ -298,6 +300,7 @@ class PromptedModel(nn.Module):
     def parameter_count(self) -> ParameterCount:
         """Parameters of the backbone, the prompt and the head."""
         adapter = lora_parameters(self.backbone)
+        # Trained parameters of the backbone itself: LayerNorms beside a prompt, all of them in fine-tuning.
         own = sum(each.numel() for each in self.backbone.parameters() if each.requires_grad) - adapter
         norms = 0 if self.prompt is None else own
         return ParameterCount(

@@ -114,6 +114,7 @@ class NetworkPrompt(DeepPrompt):
 
     def keys_and_values(self) -> list[Tensor]:
         """What the network makes of its vectors."""
+        # torch's LSTM takes [length, width] as one sequence without a batch.
         vectors = self.embedding if self.lstm is None else self.lstm(self.embedding)[0]
         # [length, layers · 2 · kv_heads · head_dim] → for each layer [length, 2, kv_heads, head_dim]
         pieces = self.mlp(vectors).split(self._sizes, dim=1)

@@ -224,7 +224,7 @@ def _ancestry(path: Path, problems: list[Problem]) -> list[Document]:
         if len(chain) == _LONGEST_CHAIN:
             problems.append(place.problem(f"'extends' goes over more than {_LONGEST_CHAIN} files"))
             break
-        seen.append(parent_path.resolve())
+        seen.append(parent_path.resolve())  # resolved: a link is a circle too
         chain.insert(0, load_document(parent_path))
     return chain
 

@@ -143,6 +143,8 @@ def _problems(errors: list[Any], merged: Merged, known: list[str]) -> list[Probl
 
 def _yaml_path(error: Any, values: Any) -> tuple[KeyPath, KeyPath, str]:
     """The way to the fault in the YAML, and to the union and its branch that pydantic names on the way, if any."""
+    # Pydantic's way names besides keys and items the tag of a discriminated union (`classes`) and the branch of a
+    # plain one (`list[str]`), which no YAML has: only what the values have is part of the path.
     path: KeyPath = ()
     branch_path: KeyPath = ()
     branch = ""

@@ -166,11 +166,13 @@ class Worker:
                 continue
             if self._record(cell).status in ("finished", "failed"):
                 continue
+            # A worker that was started for cells of some processes leaves the others to its siblings.
             if self._processes not in (0, cell_processes(cell.resolved.recipe)):
                 continue
             lock = try_lock(self._folder.lock(cell.name))
             if lock is None:
                 continue
+            # Only under the lock is the record final: another worker may have finished the cell meanwhile.
             before = self._folder.record_of(cell.name)
             if self._state(cell, before).status in ("finished", "failed"):  # by another worker, a moment ago
                 lock.release()

@@ -236,6 +236,7 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
         ConfigError: settings do not fit each other, the backbone or the machine.
         DataError: the data or the backbone could not be loaded, or the data is malformed.
     """
+    # What is cheap comes first: files, sizes and words are checked before a row is read or a weight is loaded.
     device = choose_device(recipe.train.device)
     located = locate_data(task, task_path, data_root)
     spec, max_length = check_backbone(recipe, task)

@@ -211,6 +211,7 @@ class Trainer:
 
     def _out_of_patience(self) -> bool:
         patience = self._settings.patience
+        # of evaluations, not epochs: `evaluate_every` may be a part of one
         after_best = sum(epoch > self._best_epoch for epoch in self._evaluated())
         return patience is not None and after_best >= patience
 
@@ -238,6 +239,7 @@ class Trainer:
         for part in self._parts:
             part.model.train()
         self._evaluate_if_due()
+        # Drawn from seed and epoch alone, so that a resumed run goes through the same order.
         order = turns(self._turns, self._settings.seed * 1_000_003 + self._epoch)
         left = [(task, tuple(next(self._streams[task]))) for task in order[self._turn :]]
         for place, (task, batch) in enumerate(left, 1):
@@ -292,6 +294,8 @@ class Trainer:
         made = self._batches.take((task, features), coming)
         batches, weights = [batch for batch, _ in made], [weight for _, weight in made]
         counts = [part.model.head.target_count(batch.labels) for batch in batches]
+        # The sum over all targets is divided by their number on all processes: the gradient does not depend on how a
+        # batch is cut into micro-batches or divided among processes.
         targets = sum(count for count, weight in zip(counts, weights, strict=True) if weight)
         all_targets = max(1.0, processes.total(targets))
         total = 0.0
@@ -299,7 +303,7 @@ class Trainer:
             on_device = batch.to(self._device)
             logits = self._strategy.forward(task, on_device, last=number == len(batches))
             loss = part.model.head.loss_sum(logits, on_device.labels) / all_targets
-            loss = loss if weight else loss * 0.0
+            loss = loss if weight else loss * 0.0  # an idle process still takes part in the exchange of gradients
             self._strategy.backward(loss)
             total += float(loss.detach())
         return processes.total(total)

@@ -79,6 +79,7 @@ class TaggingScheme(LabelScheme):
         whole = self.encode_words(row, words)
         if not whole.truncated or not self._stride:
             return [self._feature(index, whole, tags, range(len(words)), 0)]
+        # Windows begin at words, not at sub-words: each is an input of its own with special tokens.
         starts = [0]
         windows: list[tuple[Encoding, int, int]] = []  # with the first word, and the one behind the last
         while True:
@@ -94,11 +95,12 @@ class TaggingScheme(LabelScheme):
             windows.append((encoding, start, start + count))
             if last or not count:
                 break
-            shared, back = 0, 0
+            shared, back = 0, 0  # sub-words, and words, that the next window begins before this one's end
             while back < count - 1 and shared + pieces[count - 1 - back] <= self._stride:
                 shared += pieces[count - 1 - back]
                 back += 1
             starts.append(start + count - back)
+        # Of each word: how far it is from the nearer edge of the window that owns it.
         depth, owner = [-1] * len(words), [0] * len(words)
         for number, (_, start, end) in enumerate(windows):
             for word in range(start, end):

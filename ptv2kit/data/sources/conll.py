@@ -32,6 +32,7 @@ def read_conll(path: Path, source: ConllSource, *, on_fault: Fault = raise_fault
     fault: DataError | None = None
 
     def sentence() -> Iterator[Row]:
+        """The sentence that ends here; with a malformed line it is told and left out whole."""
         nonlocal fault
         if fault is not None:
             on_fault(fault)

@@ -385,14 +385,14 @@ def share_of_each(task: TaskBase, rows: Iterable[Row]) -> dict[str, str]:
     strata: dict[str, dict[str, list[str]]] = {}
     for location, stratum, group in drawn:
         strata.setdefault(stratum, {}).setdefault(group or location, []).append(location)
-    generator = random.Random(task.data.splits.seed)
+    generator = random.Random(task.data.splits.seed)  # not train.seed: all runs are scored on the same rows
     shares = task.data.splits.shares()
     total = sum(map(len, strata.values()))
     # What a split is still to get; parts of a row are carried on to the next class, and each split gets something.
     owed = {split: max(0.0, 1 - share * total) for split, share in shares.items()}
     found: dict[str, str] = {}
     for stratum in sorted(strata):
-        groups = sorted(strata[stratum])
+        groups = sorted(strata[stratum])  # sorted first: the draw must not depend on the order of a dictionary
         generator.shuffle(groups)
         first = 0
         for split, share in shares.items():
