@@ -14,6 +14,7 @@ from ptv2kit.data.schemes.records import Scores, TypeScore
 from ptv2kit.models.counts import ParameterCount
 from ptv2kit.spec.load import load_task
 from ptv2kit.spec.recipe import Recipe
+from ptv2kit.training import console as console_module
 from ptv2kit.training.card import model_card
 from ptv2kit.training.console import RowsConsole, TrainingConsole, duration, scores_table
 from ptv2kit.training.folder import RunFolder, environment, run_key
@@ -65,6 +66,27 @@ def test_on_a_terminal_the_bar_shows_epoch_loss_rate_metric_best_and_time_left()
     last = text_of(shown).rsplit("epoch 2/2", 1)[1]
     for part in ("75%", "left", "loss 0.375", "rate 5.0e-04", "span_f1 61.25", "best 61.25"):
         assert part in last
+
+
+def test_long_work_writes_a_line_every_ten_seconds_off_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: clock[0])
+    shown = console(terminal=False)
+    with RowsConsole(shown) as rows, TrainingConsole(shown, "span_f1", epochs=2) as training:
+        for done, clock[0] in ((0, 101.0), (500, 109.0), (1000, 111.0), (1500, 112.0), (2000, 122.0)):
+            rows.on_rows("encoding train", done, 4000)
+        rows.on_rows("checking train", 2500, None)
+        clock[0] = 140.0
+        rows.on_rows("checking train", 3000, None)
+        training.progress(64, 1000)
+        clock[0] = 141.0
+        training.progress(128, 1000)
+    assert [line.strip() for line in text_of(shown).splitlines() if line.strip()] == [
+        "encoding train: 1,000 of 4,000 rows",
+        "encoding train: 2,000 of 4,000 rows",
+        "checking train: 3,000 rows",
+        "evaluating 64 of 1,000 inputs",
+    ]
 
 
 def test_reading_rows_is_silent_off_a_terminal() -> None:

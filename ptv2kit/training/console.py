@@ -102,11 +102,14 @@ class TrainingConsole:
     def progress(self, done: int, total: int) -> None:
         """Say that the validation split is being predicted."""
         self._progress.update(self._bar, state=f"evaluating {done}/{total}{self._now}")
+        if not self._console.is_terminal and time.monotonic() - self._last_line >= _LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self._console.print(f"evaluating {done:,} of {total:,} inputs", soft_wrap=True)
 
 
 @final
 class RowsConsole:
-    """Shows how rows are encoded; off a terminal it is silent."""
+    """Show how rows are encoded: a live bar on a terminal, otherwise a line every ten seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -120,6 +123,7 @@ class RowsConsole:
             disable=not console.is_terminal,
         )
         self._bars: dict[str, int] = {}
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> RowsConsole:
         self._progress.start()
@@ -133,6 +137,10 @@ class RowsConsole:
         if what not in self._bars:
             self._bars[what] = self._progress.add_task(what, total=total)
         self._progress.update(self._progress.task_ids[list(self._bars).index(what)], completed=done)
+        if not self._console.is_terminal and time.monotonic() - self._last_line >= _LINE_SECONDS:
+            self._last_line = time.monotonic()
+            of = "" if total is None else f" of {total:,}"
+            self._console.print(f"{what}: {done:,}{of} rows", soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
