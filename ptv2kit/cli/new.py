@@ -43,7 +43,8 @@ def new_task(args: argparse.Namespace) -> int:
     in_datasets = is_data_set(path)
     found = _named_splits(path, args.config) if in_datasets else find_files(path)
     splits = {"train": found["train"], "validation": args.validation or found.get("validation", "10%")}
-    splits |= {"test": args.test or found["test"]} if args.test or "test" in found else {}
+    test = args.test or found.get("test")
+    splits |= {"test": test} if test is not None and test != splits["validation"] else {}
     named = Splits.model_validate(splits)
     if in_datasets:
         whole = str(path.absolute()) if is_folder(path) else str(path)
