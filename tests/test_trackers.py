@@ -8,6 +8,7 @@ import json
 import os
 import sqlite3
 import struct
+import time
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,16 +92,24 @@ def test_weights_and_biases_offline(project: Project, monkeypatch: pytest.Monkey
     assert project.run("trackers=[wandb]")[0] == 0
     [run] = project.runs
     [file] = (run / "wandb").glob("offline-run-*/*.wandb")
-    scores: list[float] = []
-    summary: dict[str, float] = {}
-    for data in log_records(file.read_bytes()):
-        record: Any = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        for item in record.history.item:
-            if "/".join([item.key, *item.nested_key]).strip("/") == "validation/span_f1":
-                scores.append(json.loads(item.value_json))
-        for item in record.summary.update:
-            summary["/".join([item.key, *item.nested_key]).strip("/")] = json.loads(item.value_json)
+
+    def kept() -> tuple[list[float], dict[str, float]]:
+        scores: list[float] = []
+        summary: dict[str, float] = {}
+        for data in log_records(file.read_bytes()):
+            record: Any = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            for item in record.history.item:
+                if "/".join([item.key, *item.nested_key]).strip("/") == "validation/span_f1":
+                    scores.append(json.loads(item.value_json))
+            for item in record.summary.update:
+                summary["/".join([item.key, *item.nested_key]).strip("/")] = json.loads(item.value_json)
+        return scores, summary
+
+    deadline = time.monotonic() + 60  # a process of its own writes the file, and on a busy machine it is late
+    while len(kept()[0]) < len(history(run)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    scores, summary = kept()
     assert scores == pytest.approx(history(run))
     assert summary["best/validation/span_f1"] == pytest.approx(max(history(run)))
 
