@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ def train(
     recipe: str | Path,
     /,
     *,
+    rows: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
     data_root: str | Path | None = None,
     runs_dir: str | Path = "runs",
     resume: bool = False,
@@ -28,6 +29,9 @@ def train(
 
     Args:
         recipe: a file, or the name of a shipped one.
+        rows: instead of the task's files, by split: `train`, and `validation` (else a tenth of `train`) and `test`;
+            such as `{"train": table.to_dict("records")}` of pandas, or a split of `datasets`. They are kept below
+            `runs_dir`, so that the run can be resumed and scored again.
         data_root: folder in which data files are looked up first.
         runs_dir: gets the folder of the run.
         resume: continue the recipe's newest unfinished run instead of starting a new one.
@@ -36,13 +40,13 @@ def train(
 
     Raises:
         ConfigError: the recipe is wrong, or asks for several processes.
-        DataError: the data or the backbone could not be loaded, or rows are malformed.
+        DataError: the data or the backbone could not be loaded, or rows are malformed or hold what JSON has not.
         TrainingError: the loss is not finite, or the disk refuses.
         InterruptedRunError: Ctrl-C; what was kept is in the run's folder.
     """
     from ptv2kit.training.from_python import train
 
-    return train(recipe, settings, data_root=data_root, runs_dir=runs_dir, resume=resume, verbose=verbose)
+    return train(recipe, settings, rows, data_root=data_root, runs_dir=runs_dir, resume=resume, verbose=verbose)
 
 
 def load(run: str | Path, task: str | None = None, device: str = "auto") -> LoadedRun:

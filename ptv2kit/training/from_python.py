@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 from rich.console import Console
 
-from ptv2kit.errors import ConfigError
+from ptv2kit.errors import ConfigError, DataError, TrainingError
+from ptv2kit.files import write_atomically
 from ptv2kit.models.checkpoints import silence_libraries
 from ptv2kit.spec.catalog import find_file
-from ptv2kit.spec.load import file_kind, load_recipe
+from ptv2kit.spec.load import ResolvedRecipe, file_kind, load_recipe
 from ptv2kit.spec.merge import Override, Setting
+from ptv2kit.spec.sources import JsonlSource, Splits
 from ptv2kit.training.load_run import LoadedRun, load_run
 from ptv2kit.training.results import Outcome
 from ptv2kit.training.resume import unfinished_run
 from ptv2kit.training.run import Resume, train_recipe
 from ptv2kit.training.signals import STOPPED
+
+_ROWS = ".rows"
+"""Folder below that of the runs which keeps rows that were given in memory."""
 
 
 @final
@@ -72,6 +79,7 @@ class TrainedRun:
 def train(
     recipe: str | Path,
     settings: Mapping[str, Any],
+    rows: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
     *,
     data_root: str | Path | None,
     runs_dir: str | Path,
@@ -97,6 +105,8 @@ def train(
             hint=f"run it in a terminal: ptv2kit run {path}; or set distributed.gpus to 1",
         )
     runs = Path(runs_dir)
+    if rows is not None:
+        resolved = _with_rows(resolved, rows, runs / _ROWS)
     folder, outcome = train_recipe(
         resolved,
         data_root=None if data_root is None else Path(data_root),
@@ -110,6 +120,46 @@ def train(
         hint = "ptv2kit.train(…, resume=True) continues it"
         raise STOPPED[outcome.status](f"{outcome.status.replace('_', ' ')}; {where}", hint=hint)
     return TrainedRun(folder.path, outcome)
+
+
+def _with_rows(
+    resolved: ResolvedRecipe, rows: Mapping[str, Iterable[Mapping[str, Any]]], folder: Path
+) -> ResolvedRecipe:
+    """The recipe with a task that reads these rows, which are written below `folder`, named by what they hold.
+
+    Raises:
+        ConfigError: the recipe has several tasks, or a split is not one of theirs.
+        DataError: a row holds what JSON has not.
+        TrainingError: they cannot be written.
+    """
+    if len(resolved.tasks) > 1:
+        raise ConfigError("rows are of one task, and the recipe has several", hint="write a file for each, and a task")
+    odd = [split for split in rows if split not in ("train", "validation", "test")]
+    if odd or "train" not in rows:
+        raise ConfigError(f"rows has {', '.join(rows) or 'nothing'}", hint="expected train, and validation and test")
+    texts = {split: "".join(_lines(split, given)) for split, given in rows.items()}
+    place = folder.absolute() / hashlib.sha256("\0".join(map(str, texts.items())).encode()).hexdigest()[:12]
+    splits = {"validation": "10%"}
+    for split, text in texts.items():
+        splits[split] = str(place / f"{split}.jsonl")
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            write_atomically(Path(splits[split]), text.encode())
+        except OSError as error:
+            raise TrainingError(f"cannot be written: {error.strerror}", location=splits[split]) from error
+    of_task, share = Splits.model_validate(splits), resolved.recipe.train.select_on
+    source = JsonlSource(source="jsonl", splits=of_task if share is None else of_task.selecting_on(share))
+    task = replace(resolved.task, task=resolved.task.task.model_copy(update={"data": source}))
+    return replace(resolved, tasks=(task,))
+
+
+def _lines(split: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """A line of JSON for each row."""
+    for number, row in enumerate(rows, start=1):
+        try:
+            yield json.dumps(dict(row), ensure_ascii=False, allow_nan=False) + "\n"
+        except (TypeError, ValueError) as error:
+            raise DataError(f"not a mapping of what JSON has: {error}", location=f"{split}: row {number}") from error
 
 
 def _plain(value: Any) -> Any:

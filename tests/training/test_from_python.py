@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ptv2kit
-from ptv2kit.errors import ConfigError, InterruptedRunError
+from ptv2kit.cli.main import main
+from ptv2kit.errors import ConfigError, DataError, InterruptedRunError
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.training.signals import StopSignals
 from tests.projects import Project, project
@@ -93,3 +95,41 @@ def test_the_model_is_gone_before_the_next_run_needs_its_memory(project: Project
         assert models() == before
     finally:
         gc.enable()
+
+
+def key(folder: Path) -> str:
+    """What decides a run's result, in the name of its folder."""
+    return folder.name.split("-")[2]
+
+
+def test_rows_in_memory_take_the_place_of_files(project: Project) -> None:
+    rows = [json.loads(line) for line in (project.folder / "rows.jsonl").read_text().splitlines()]
+    settings = {"train.epochs": 1}
+    from_files = ptv2kit.train("recipe.yaml", **settings)
+    (project.folder / "rows.jsonl").unlink()
+    run = ptv2kit.train("recipe.yaml", rows={"train": iter(rows), "validation": rows}, **settings)
+    assert run.scores == from_files.scores
+    again = ptv2kit.train("recipe.yaml", rows={"train": rows, "validation": rows}, runs_dir="others", **settings)
+    assert (again.scores, key(again.folder)) == (run.scores, key(run.folder))
+    shares = ptv2kit.train("recipe.yaml", rows={"train": rows, "test": rows}, **settings)
+    assert set(shares.scores) == {"validation", "test"}
+    assert main(["evaluate", str(run.folder), "--quiet"]) == 0
+    kept = sorted(
+        path.relative_to(project.folder / "runs/.rows").name for path in project.folder.glob("runs/.rows/*/*")
+    )
+    assert kept == ["test.jsonl", "train.jsonl", "train.jsonl", "validation.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        ({"validation": []}, ConfigError, "rows has validation"),
+        ({"train": [], "dev": []}, ConfigError, "rows has train, dev"),
+        ({"train": [{"words": ["a"], "tags": {1}}]}, DataError, "train: row 1: error: not a mapping of what JSON has"),
+        ({"train": [{"words": ["a"]}, 7]}, DataError, "train: row 2: error: not a mapping"),
+        ({"train": []}, DataError, "is empty"),
+    ],
+)
+def test_rows_that_cannot_be(project: Project, rows: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ptv2kit.train("recipe.yaml", rows=rows)
