@@ -348,8 +348,8 @@ class ChoicesTask(TaskBase):
             yield Fault(("labels", "names"), message)
 
 
-class Iob2Task(TaskBase):
-    """A task with spans over words: named entities, chunks, semantic roles."""
+class WordsTask(TaskBase):
+    """What tasks with a tag for each word of a list have in common."""
 
     hub_task: ClassVar[tuple[str, str]] = ("token-classification", "Token Classification")
     reads_words: ClassVar[bool] = True
@@ -357,6 +357,20 @@ class Iob2Task(TaskBase):
 
     input: WordsInput
     """How a row becomes the model's input."""
+
+    @property
+    def stride(self) -> int:
+        """See `TaskBase.stride`."""
+        return self.input.stride
+
+    def input_columns(self) -> list[str]:
+        """See `TaskBase.input_columns`."""
+        return self.input.columns()
+
+
+class Iob2Task(WordsTask):
+    """A task with spans over words: named entities, chunks, semantic roles."""
+
     labels: Iob2Labels
     """What a label is and where it stands."""
     head: Literal["linear"] = "linear"
@@ -370,11 +384,6 @@ class Iob2Task(TaskBase):
     without the verb, continuations joined."""
 
     @property
-    def stride(self) -> int:
-        """See `TaskBase.stride`."""
-        return self.input.stride
-
-    @property
     def names_from_train(self) -> bool:
         """See `TaskBase.names_from_train`."""
         return self.labels.names == "from_train"
@@ -383,10 +392,6 @@ class Iob2Task(TaskBase):
     def tagged_columns(self) -> tuple[str, str] | None:
         """See `TaskBase.tagged_columns`."""
         return self.input.words, self.labels.column
-
-    def input_columns(self) -> list[str]:
-        """See `TaskBase.input_columns`."""
-        return self.input.columns()
 
     def logits(self) -> tuple[Unit, int | None]:
         """One for each tag: `O`, and two of each type."""
@@ -409,15 +414,9 @@ class Iob2Task(TaskBase):
         return self.model_copy(update={"labels": self.labels.model_copy(update={"names": _types_of(names)})})
 
 
-class TagsTask(TaskBase):
+class TagsTask(WordsTask):
     """A task with a class for each word: parts of speech, morphology, punctuation behind words."""
 
-    hub_task: ClassVar[tuple[str, str]] = ("token-classification", "Token Classification")
-    reads_words: ClassVar[bool] = True
-    labels_are_words: ClassVar[bool] = True
-
-    input: WordsInput
-    """How a row becomes the model's input."""
     labels: TagsLabels
     """What a label is and where it stands."""
     head: Literal["linear"] = "linear"
@@ -429,11 +428,6 @@ class TagsTask(TaskBase):
     tag, `macro_f1` the mean over the tags that occur."""
 
     @property
-    def stride(self) -> int:
-        """See `TaskBase.stride`."""
-        return self.input.stride
-
-    @property
     def names_from_train(self) -> bool:
         """See `TaskBase.names_from_train`."""
         return self.labels.names == "from_train"
@@ -442,10 +436,6 @@ class TagsTask(TaskBase):
     def tagged_columns(self) -> tuple[str, str] | None:
         """See `TaskBase.tagged_columns`."""
         return self.input.words, self.labels.column
-
-    def input_columns(self) -> list[str]:
-        """See `TaskBase.input_columns`."""
-        return self.input.columns()
 
     def logits(self) -> tuple[Unit, int | None]:
         """One for each tag."""

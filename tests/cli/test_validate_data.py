@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 
 from ptv2kit.cli.main import main
 
@@ -52,6 +53,24 @@ def test_counts_lengths_labels_and_what_two_splits_share(check: Any) -> None:
     assert train["lengths"] == {"p50": 5, "p90": 5, "p99": 5, "p100": 5}
     assert (other["leaked"], other["unseen"], other["too_long"], other["truncated"]) == (1, ["DATE"], 1, 1)
     assert other["lengths"]["p100"] == 11
+
+
+def test_texts_are_cut_in_batches(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    one_call = PreTrainedTokenizerBase.__call__
+
+    def counted(tokenizer: Any, *sides: Any, **options: Any) -> Any:
+        if "max_length" in options and isinstance(sides[0], list):
+            sizes.append(len(sides[0]))
+        return one_call(tokenizer, *sides, **options)
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", counted)
+    task = f'task: texts\n{DATA}input: {{text: "{{x}}", max_length: 8}}\nlabels: {{scheme: classes, column: y}}\n'
+    rows = [{"x": "ada met " * number, "y": "ab"[number % 2]} for number in range(1, 9)]
+    code, out, _ = check(task, rows, rows[:3], "--json")
+    assert code == 0
+    assert [split["rows"] for split in json.loads(out)["files"][0]["splits"]] == [8, 3]
+    assert sizes == [8, 8, 3, 3]  # with the limit of length, and without
 
 
 def test_malformed_rows_are_named_and_end_with_3(check: Any) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ptv2kit.data.encodings import Encoding
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.records import Batch, Feature, Label, Prediction, Scores, rounded
+from ptv2kit.data.schemes.records import Batch, Feature, Label, Prediction, Scores, TypeScore, rounded
 from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Subwords, UnusableTokenError, Words
 from ptv2kit.errors import ConfigError, DataError
@@ -222,6 +222,31 @@ def label_and_probabilities(names: Sequence[str], prediction: Prediction) -> dic
             name: round(probability, 6) for name, probability in zip(names, prediction.probabilities, strict=True)
         },
     }
+
+
+def listed_names(names: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...] | None:
+    """The names that `labels.names` lists or maps to, each once, in order; None if it is `from_train`."""
+    if isinstance(names, str):
+        return None
+    return tuple(dict.fromkeys(names.values() if isinstance(names, Mapping) else names))
+
+
+def type_scores(names: Sequence[str], right: Sequence[str], found: Sequence[str]) -> tuple[TypeScore, ...]:
+    """Precision, recall and F1 of each class from 0 to 100 (scikit-learn): of `names`, and of others that occur.
+
+    Args:
+        right: the class of each item; at least one.
+        found: what was predicted for it.
+    """
+    from sklearn import metrics  # a second to import, and only scores need it
+
+    of_each: Any = metrics.precision_recall_fscore_support  # its stubs want zero_division to be text
+    classes = list(dict.fromkeys([*names, *sorted(set(right))]))
+    columns = of_each(right, found, labels=classes, zero_division=0)
+    return tuple(
+        TypeScore(name, 100 * float(precision), 100 * float(recall), 100 * float(f1), int(support))
+        for name, precision, recall, f1, support in zip(classes, *columns, strict=True)
+    )
 
 
 def gather(rows: Iterable[Row], read: Callable[[Row], list[str]]) -> tuple[list[str], str]:

@@ -21,10 +21,12 @@ from ptv2kit.data.schemes.base import (
     gather,
     input_error,
     label_and_probabilities,
+    listed_names,
     name_index,
     pad_inputs,
+    type_scores,
 )
-from ptv2kit.data.schemes.records import IGNORED, Batch, Feature, Label, Prediction, Scores, TypeScore
+from ptv2kit.data.schemes.records import IGNORED, Batch, Feature, Label, Prediction, Scores
 from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Subwords, Words
 from ptv2kit.data.verbalizer import find_words
@@ -171,13 +173,7 @@ class Scheme(LabelScheme):
         values = {name: 100 * float(value) for name, value in values.items()}
         if self._task.labels.group is not None:
             values |= self._grouped(predictions, right, found)
-        names = list(dict.fromkeys([*self._names, *sorted(set(right))]))
-        by_class: Any = metrics.precision_recall_fscore_support
-        columns = by_class(right, found, labels=names, zero_division=0)
-        types = tuple(
-            TypeScore(name, 100 * float(precision), 100 * float(recall), 100 * float(f1), int(support))
-            for name, precision, recall, f1, support in zip(names, *columns, strict=True)
-        )
+        types = type_scores(self._names, right, found)
         for row in types:
             if row.name == self._task.labels.positive:
                 values |= {"precision": row.precision, "recall": row.recall, "f1": row.f1}
@@ -210,11 +206,9 @@ class Scheme(LabelScheme):
             raise input_error(row, error, hint) from error
 
     def _find_names(self, train_rows: Iterable[Row]) -> tuple[str, ...]:
-        names = self._task.labels.names
-        if isinstance(names, dict):
-            return tuple(dict.fromkeys(names.values()))
-        if isinstance(names, tuple):
-            return names
+        listed = listed_names(self._task.labels.names)
+        if listed is not None:
+            return listed
         column = self._task.labels.column
         found, file = gather(train_rows, lambda row: [_plain(row, row.value(column))])
         if len(found) < 2:

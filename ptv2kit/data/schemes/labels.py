@@ -17,6 +17,7 @@ from ptv2kit.data.schemes.base import (
     encode_texts,
     gather,
     listed,
+    listed_names,
     name_index,
     pad_inputs,
 )
@@ -169,11 +170,9 @@ class Scheme(LabelScheme):
         )
 
     def _find_names(self, train_rows: Iterable[Row]) -> tuple[str, ...]:
-        names = self._task.labels.names
-        if isinstance(names, dict):
-            return tuple(dict.fromkeys(names.values()))
-        if isinstance(names, tuple):
-            return names
+        listed = listed_names(self._task.labels.names)
+        if listed is not None:
+            return listed
         found, file = gather(train_rows, lambda row: list(self._labels_of(row)))
         if not found:
             message = f"column '{self._task.labels.column}' of the training split holds no label"

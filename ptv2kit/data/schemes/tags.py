@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, final
+from typing import final
 
 from ptv2kit.data.encodings import Encoding
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.base import gather, listed, name_index
-from ptv2kit.data.schemes.records import Label, Prediction, Scores, TypeScore
+from ptv2kit.data.schemes.base import gather, listed, listed_names, name_index, type_scores
+from ptv2kit.data.schemes.records import Label, Prediction, Scores
 from ptv2kit.data.schemes.tagging import TaggingScheme, encode_some_words, spelled_words, words_and_tags
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import DataError, did_you_mean
@@ -65,9 +65,9 @@ class Scheme(TaggingScheme):
         ]
 
     def _find_names(self, train_rows: Iterable[Row]) -> tuple[str, ...]:
-        names = self._task.labels.names
-        if not isinstance(names, str):
-            return tuple(dict.fromkeys(names.values())) if isinstance(names, dict) else names
+        listed = listed_names(self._task.labels.names)
+        if listed is not None:
+            return listed
         found, file = gather(train_rows, self._tags_of)
         if len(found) < 2:
             message = f"column '{self._task.labels.column}' of the training split holds fewer than two tags"
@@ -85,20 +85,12 @@ class Scheme(TaggingScheme):
 
     def score(self, predictions: Sequence[Prediction]) -> Scores:
         """Share of words with the right tag, and F1 over tags and by tag (scikit-learn)."""
-        from sklearn import metrics  # a second to import, and only scores need it
-
         found = [tag for prediction in predictions for tag in listed(prediction.label)]
         right = [tag for prediction in predictions for tag in listed(prediction.reference)]
-        names = list(dict.fromkeys([*self._names, *sorted(set(right))]))
-        of_each: Any = metrics.precision_recall_fscore_support  # its stubs want zero_division to be text
-        columns = of_each(right, found, labels=names, zero_division=0)
-        types = tuple(
-            TypeScore(name, 100 * float(precision), 100 * float(recall), 100 * float(f1), int(support))
-            for name, precision, recall, f1, support in zip(names, *columns, strict=True)
-        )
+        types = type_scores(self._names, right, found)
         seen = [row for row in types if row.support or row.name in found]
         values = {
-            "token_accuracy": 100 * float(metrics.accuracy_score(right, found)),
+            "token_accuracy": 100 * sum(map(str.__eq__, right, found)) / len(right),
             "macro_f1": sum(row.f1 for row in seen) / len(seen),
             "weighted_f1": sum(row.f1 * row.support for row in seen) / len(right),
         }
