@@ -32,6 +32,15 @@ layer calls the interface, gets a mask, and has plain keys and values; if not, t
 are read. Encoder-decoders are refused. DeBERTa, which does not call the interface, has an adapter; the original GLM
 (2B, 10B) is [native](glm.md).
 
+**Models that also read pictures or sound** (Gemma 3 and 4, Qwen-VL and Qwen 3.5, Mistral Small and Ministral, SmolVLM):
+their text model alone is read from the checkpoint, the rest is left where it is.
+
+**Hybrids** (Qwen 3.5, Qwen3-Next, LFM2, Granite 4, Jamba): some layers are recurrent, convolutions, or networks alone.
+They have no keys that a query is compared with, so that a prompt goes in front of the layers with attention only, such
+as each fourth one; a run and `ptv2kit plan` say how many. `prompt.layers` counts those. What the recurrent layers carry
+on is what the prompted ones below gave them. `backbone.bidirectional` is refused, because such layers read from left to
+right, and torch.compile fails on some of them.
+
 """
 LEGEND = """
 - **each layer's prompt counts**: the prompt of any single layer changes the logits.
@@ -60,14 +69,24 @@ changes its probabilities, and a row has the same ones alone and in a padded bat
 > phi3, phimoe, qwen2, qwen2_moe, qwen3_moe, roberta-prelayernorm, roc_bert, seed_oss, smollm3, splinter, stablelm,
 > starcoder2, xlm-roberta-xl
 
+Hybrids, tried in the same way; without a prompt their hidden states equal those of transformers:
+
+> falcon_h1, granitemoehybrid, jamba, lfm2, lfm3, minimax, nemotron_h, olmo_hybrid, qwen3_5, qwen3_5_moe, qwen3_next,
+> recurrent_gemma, zamba2
+
+Text models of these, with hidden states equal to those of the whole model, saved with and without its head:
+
+> aya_vision, cohere2_vision, gemma3, gemma3n (of its text model alone), gemma4, internvl, lfm2_vl, llava, mistral3,
+> paligemma, qwen2_5_vl, qwen3_5, qwen3_5_moe, qwen3_vl, smolvlm
+
 These are refused by name, each with the reason:
 
 > big_bird, bloom, convbert, ibert, mamba, megatron-bert, mpnet, mpt, mra, nystromformer, rembert, roformer,
-> squeezebert, tapas, xglm, yoso (their attention is their own); deepseek_v2, deepseek_v3 (keys and values of different
-> widths);
+> squeezebert, tapas, xglm, yoso (their attention is their own); deepseek_v2, deepseek_v3, kimi_linear, minicpm3 (keys
+> and values of different widths);
 > diffllama (layers share an attention module); layoutlm, markuplm (padding is masked in a way of their own); canine,
-> codegen, flaubert, gptj, lfm2, longformer, minimax, qwen3_next, xlm, xmod (the model cannot be made or run on the meta
-> device); t5, bart (encoder-decoders)
+> codegen, falcon, flaubert, gpt_neo, gptj, longformer, xlm, xmod (the model cannot be made or run on the meta device);
+> t5, bart (encoder-decoders)
 """
 
 

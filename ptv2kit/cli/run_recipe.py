@@ -14,7 +14,6 @@ from ptv2kit.errors import ConfigError, ExpectationMissedError, Problem
 from ptv2kit.models.backbones import find_backbone
 from ptv2kit.models.checkpoints import load_tokenizer, silence_libraries
 from ptv2kit.spec.load import ResolvedRecipe, resolved_yaml
-from ptv2kit.spec.recipe import DEEP_METHODS
 from ptv2kit.training.console import duration, scores_table
 from ptv2kit.training.folder import RunFolder, require_writable
 from ptv2kit.training.initial import read_initial
@@ -53,9 +52,6 @@ def run_recipe(args: argparse.Namespace, resolved: ResolvedRecipe, folder: Path 
         if count > 1:
             return launch(count, args.command_line)
     end_with_parent()
-    if resolved.recipe.method in DEEP_METHODS and resolved.recipe.prompt.positions == "unshifted":
-        note = "prompt.positions is unshifted, so this run cannot be exported to PEFT; with shifted it could"
-        messages.print(note, soft_wrap=True)
     run_folder, outcome = train_recipe(
         resolved,
         data_root=args.data_root,
@@ -117,7 +113,9 @@ def _dry_run(resolved: ResolvedRecipe, args: argparse.Namespace, messages: Conso
             name = split if len(resolved.tasks) == 1 else f"{task.task.task} {split}"
             messages.print(f"{name}: {'from the hub' if found is None else found.pattern}", soft_wrap=True)
     read_initial(resolved.recipe, spec)
-    messages.print(f"backbone: {spec.source}, {len(spec.layers)} layers", soft_wrap=True)
+    messages.print(
+        f"backbone: {spec.source}, {len(spec.layers) + spec.attention.without_attention} layers", soft_wrap=True
+    )
     print_summary(messages, resolved, spec)
     messages.print("dry run: nothing was trained or written")
     show("---\n".join(map(resolved_yaml, [resolved.recipe, *(task.task for task in resolved.tasks)])), end="")

@@ -133,6 +133,8 @@ def _why_not(recipe: Recipe, spec: BackboneSpec) -> tuple[str, str]:
         return "its prompt belongs to quantized weights, which PEFT would not have", ""
     if recipe.backbone.bidirectional:
         return "backbone.bidirectional is on, which PEFT does not know", ""
+    if spec.renamed is not None:
+        return f"its backbone is the text model of '{spec.source}', of which PEFT would take the whole", ""
     if kind in WRONG_IN_PEFT:
         return f"models of type '{kind}': {WRONG_IN_PEFT[kind]}", ""
     if kind not in RIGHT_IN_PEFT:

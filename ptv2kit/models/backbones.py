@@ -47,6 +47,17 @@ class BackboneSpec(Checkpoint):
         return self.attention.layers
 
     @property
+    def layers_note(self) -> str:
+        """How many of a hybrid's layers take a prompt; empty for other models, where all do."""
+        count = len(self.layers)
+        if not self.attention.without_attention:
+            return ""
+        return (
+            f"{count} of {count + self.attention.without_attention} layers of '{self.family.model_type}' have "
+            "attention and take a prompt; the others are recurrent, convolutions or networks alone"
+        )
+
+    @property
     def kernel(self) -> injection.Kernel:
         """What computes the attention: as the recipe says, else the best that the model allows."""
         return self.attention.kernels[0] if self.settings.attention == "auto" else self.settings.attention
@@ -76,7 +87,14 @@ def find_backbone(settings: Backbone, *, planning: bool = False) -> BackboneSpec
     if attention.causal:
         found.config.use_cache = False
     return BackboneSpec(
-        found.source, found.settings, found.config, found.family, found.commit, found.at_hand, attention=attention
+        found.source,
+        found.settings,
+        found.config,
+        found.family,
+        found.commit,
+        found.at_hand,
+        found.renamed,
+        attention=attention,
     )
 
 
@@ -103,6 +121,11 @@ def _find_attention(config: PretrainedConfig, settings: Backbone) -> injection.A
         raise ConfigError(
             f"backbone.attention is {settings.attention}, but models of type '{config.model_type}' "
             f"can be computed only by {' or '.join(plan.kernels)}"
+        )
+    if settings.bidirectional and plan.without_attention:
+        raise ConfigError(
+            f"backbone.bidirectional is on, but models of type '{config.model_type}' have layers without attention, "
+            "which read from left to right"
         )
     if settings.bidirectional and not plan.causal:
         raise ConfigError(f"backbone.bidirectional is for causal models; '{config.model_type}' sees all tokens anyway")
@@ -137,6 +160,7 @@ def load_backbone(
                 revision=spec.settings.revision,
                 dtype=dtype,
                 attn_implementation=implementation,
+                key_mapping=spec.renamed,
                 output_loading_info=True,
                 trust_remote_code=False,
                 **options,

@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import os
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,12 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
 }
 """Shapes of the paper's backbones, known without the hub: enough for planning."""
 
+_OF_TEXT_MODEL = {
+    r"^(?:model\.)?(?:language_model|text_model)\.(?:model\.)?(?!lm_head)": "model.",
+    r"^language_model\.lm_head": "lm_head",
+}
+"""Names of a multimodal model's tensors, as transformers 4 and 5 write them, and those of its text model alone."""
+
 # Libraries take the descriptions and weights of a model for what they should be, and stumble over what they are.
 UNREADABLE = (
     OSError,
@@ -88,6 +95,8 @@ class Checkpoint:
         family: facts of its model type.
         commit: the hub's commit that it was read from, None for a local folder.
         at_hand: False if only the published sizes are known: enough for planning, too little for loading.
+        renamed: what its tensors are called in the files, as patterns, and in the text model that is made of a model
+            that also reads pictures or sound; None: alike.
     """
 
     source: str
@@ -96,6 +105,7 @@ class Checkpoint:
     family: Family
     commit: str | None
     at_hand: bool
+    renamed: Mapping[str, str] | None
 
     def resolved(self, recipe: Recipe) -> Recipe:
         """A recipe of this backbone with the precision that `auto` is here."""
@@ -135,13 +145,14 @@ def find_checkpoint(settings: Backbone, *, planning: bool = False) -> Checkpoint
         config, at_hand = _published_config(**published), False
     if config.is_encoder_decoder:
         raise ConfigError(f"backbone '{settings.name}' is an encoder-decoder ('{config.model_type}'): not supported")
+    whole, config = config, _text_config(config)
     family = family_of(config, settings.name)
     set_dropout(config, settings.name, settings.dropout, settings.attention_dropout)
     commit = None
     if at_hand:
         read = cached_file(source, "config.json", revision=settings.revision, local_files_only=local)
         commit = extract_commit_hash(str(read), None)
-    return Checkpoint(source, settings, config, family, commit, at_hand)
+    return Checkpoint(source, settings, config, family, commit, at_hand, None if config is whole else _OF_TEXT_MODEL)
 
 
 def faster_in_bf16(*, gpu: bool) -> bool:
@@ -180,6 +191,18 @@ def _read_config(source: str, revision: str | None, local: bool) -> PretrainedCo
     return AutoConfig.from_pretrained(source, revision=revision, local_files_only=local, trust_remote_code=False)
 
 
+def _text_config(config: PretrainedConfig) -> PretrainedConfig:
+    """The configuration of a multimodal model's text model; of any other model the same object."""
+    text: PretrainedConfig | None = getattr(config, "text_config", None)
+    if text is None:
+        return config
+    # Of weights that are quantized already only the whole model tells.
+    quantized = vars(config).get("quantization_config")
+    if quantized is not None:
+        text.quantization_config = quantized
+    return text
+
+
 def load_tokenizer(checkpoint: Checkpoint, *, words: bool) -> PreTrainedTokenizerBase:
     """The backbone's tokenizer.
 
@@ -197,13 +220,18 @@ def load_tokenizer(checkpoint: Checkpoint, *, words: bool) -> PreTrainedTokenize
         raise failed(checkpoint.settings.name, checkpoint.source, "it has no usable tokenizer", error) from error
     if not tokenizer.is_fast:
         raise ConfigError(f"backbone '{checkpoint.source}' has no fast tokenizer, which aligns sub-words with words")
-    if tokenizer.pad_token_id is None:
-        # Padding is on the right and never seen, so that any token serves.
-        if tokenizer.eos_token_id is None:
-            raise ConfigError(f"the tokenizer of backbone '{checkpoint.source}' has neither a padding nor an end token")
+    size, vocabulary = len(tokenizer), checkpoint.vocabulary
+    padding: Any = tokenizer.pad_token_id
+    end: Any = tokenizer.eos_token_id
+    if padding is None or padding >= vocabulary:
+        # Padding is on the right and never seen, so that any token with an embedding serves.
+        if end is None or end >= vocabulary:
+            raise ConfigError(
+                f"the tokenizer of backbone '{checkpoint.source}' has neither a padding nor an end token that the "
+                "backbone has an embedding for"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
-    size, vocabulary = len(tokenizer), checkpoint.vocabulary
     if size <= len(tokenizer.all_special_ids):
         raise ConfigError(
             f"backbone '{checkpoint.source}' has no vocabulary: its tokenizer knows {size} special tokens and nothing "

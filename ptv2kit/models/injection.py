@@ -17,12 +17,14 @@ from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
 
 from ptv2kit.errors import ConfigError
+from ptv2kit.spec.layers import WITHOUT_ATTENTION
 
 IMPLEMENTATION = "ptv2kit"  # a name with "sdpa" or "flash" in it would trigger checks of transformers' own
 BIDIRECTIONAL = "ptv2kit_bidirectional"
@@ -63,12 +65,15 @@ class AttentionPlan:
         causal: whether a token sees only those before it.
         kernels: what can compute it, the best first.
         checkpoints: whether the model supports gradient checkpointing.
+        without_attention: how many further layers the model has, which are recurrent, convolutions or networks alone,
+            and take no prompt.
     """
 
     layers: tuple[AttentionLayer, ...]
     causal: bool
     kernels: tuple[Kernel, ...]
     checkpoints: bool
+    without_attention: int = 0
 
 
 @final
@@ -234,7 +239,7 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
 
     AttentionInterface.register(_PROBE, record)
     AttentionMaskInterface.register(_PROBE, mask)
-    with no_init_weights(), torch.device("meta"):
+    with no_init_weights(), torch.device("meta"), _NoValues():
         # Experts of mixtures are computed on the meta device in this precision only.
         own = copy.deepcopy(config)
         model: PreTrainedModel = AutoModel.from_config(
@@ -251,8 +256,11 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
         raise ConfigError(f"{kind} does not use transformers' attention interface")
     if len({call.layer.name for call in calls}) < len(calls):
         raise ConfigError(f"{kind} shares one attention module between layers")
-    if len(calls) < config.num_hidden_layers:  # hybrids: some layers are convolutions or state spaces
-        raise ConfigError(f"{kind} has {config.num_hidden_layers} layers, but only {len(calls)} have attention")
+    without_attention = sum(each in WITHOUT_ATTENTION for each in getattr(config, "layer_types", None) or ())
+    if len(calls) < config.num_hidden_layers - without_attention:
+        raise ConfigError(
+            f"{kind} has {config.num_hidden_layers} layers, but only {len(calls)} use transformers' attention interface"
+        )
     if not all(call.masked for call in calls):
         raise ConfigError(f"{kind} masks padding in a way of its own, which a prompt cannot be added to")
     eager = all(_own_eager_attention(call.module) is not None for call in calls)
@@ -265,7 +273,20 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
         causal=False in sees_ahead or (None in sees_ahead and any(_is_causal(call.module) for call in calls)),
         kernels=kernels,
         checkpoints=model.supports_gradient_checkpointing,
+        without_attention=config.num_hidden_layers - len(calls),
     )
+
+
+@final
+class _NoValues(TorchFunctionMode):
+    """Answers no where a model asks a tensor for its truth, which has none on the meta device."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.Tensor.__bool__ and args[0].is_meta:
+            return False
+        return func(*args, **(kwargs or {}))
 
 
 @final
@@ -361,9 +382,10 @@ def _sees(mask_function: Callable[..., Any], query: int, key: int) -> bool | Non
     """Whether one token sees another; None if that depends on tensors, which have no values on the meta device."""
     first, of_query, of_key = (torch.tensor(index, device="cpu") for index in (0, query, key))
     try:
-        return bool(mask_function(first, first, of_query, of_key))
+        sees = mask_function(first, first, of_query, of_key)
     except RuntimeError:
         return None
+    return None if isinstance(sees, Tensor) and sees.is_meta else bool(sees)
 
 
 def _is_causal(module: nn.Module) -> bool:

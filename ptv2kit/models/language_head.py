@@ -189,6 +189,7 @@ def _read_as(spec: BackboneSpec, config: PretrainedConfig) -> tuple[PreTrainedMo
             revision=spec.settings.revision,
             dtype=DTYPES[spec.settings.dtype],
             attn_implementation="eager",
+            key_mapping=spec.renamed,
             output_loading_info=True,
             trust_remote_code=False,
         )

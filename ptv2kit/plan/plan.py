@@ -275,7 +275,7 @@ def _duration(
 def _warnings(
     recipe: Recipe, spec: BackboneSpec, costs: ModelCosts, chosen: Option, options: Sequence[Option], gpu: Gpu
 ) -> list[str]:
-    warnings: list[str] = []
+    warnings = [spec.layers_note] if spec.layers_note else []
     if not spec.at_hand:
         warnings.append(
             f"backbone '{spec.source}' is not on this machine: planned with its published sizes; tokenizer and weights "

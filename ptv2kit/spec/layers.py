@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BeforeValidator
 
@@ -21,6 +21,9 @@ SMOLLM2 = "smollm2"
 OWN_BACKBONES = ("mini", SMOLLM2, TINY_GLM)
 """Names of backbones that need no hub."""
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+WITHOUT_ATTENTION = frozenset({"linear_attention", "conv", "moe", "mlp"})
+"""transformers' names of a hybrid's layers without keys that a query is compared with: "linear attention" is recurrent.
+They take no prompt."""
 _RANGE = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+)|\.\.)|-(?P<highest>\d+)\.\.")
 UPPER_HALF = "upper-half"
 _EXPECTED = "expected all, upper-half, a range such as 17-24, 17.. or -8.., or a list of layers, which count from 1"
@@ -50,7 +53,7 @@ Layers = Annotated[str | tuple[int, ...], BeforeValidator(_as_tuple), AfterValid
 
 
 def layers_on_disk(name: str, base: Path) -> int | None:
-    """How many layers a backbone has, if its configuration is on this machine and says so; None otherwise.
+    """How many layers of a backbone take a prompt, if its configuration is on this machine and says so; None otherwise.
 
     Args:
         name: of the backbone: `mini`, or a folder relative to the working folder.
@@ -67,7 +70,14 @@ def layers_on_disk(name: str, base: Path) -> int | None:
                 config: Any = read_json(path)
             except DataError:  # it is said when the backbone is loaded
                 return None
-            found = [config.get(key) for key in _LAYERS] if isinstance(config, dict) else []
+            if isinstance(config, dict) and isinstance(config.get("text_config"), dict):
+                config = config["text_config"]  # a model that also reads pictures or sound
+            if not isinstance(config, dict):
+                return None
+            kinds: Any = config.get("layer_types")
+            if isinstance(kinds, list):
+                return sum(kind not in WITHOUT_ATTENTION for kind in cast("list[Any]", kinds))
+            found = [config.get(key) for key in _LAYERS]
             return next((count for count in found if isinstance(count, int)), None)
     return None
 

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from ptv2kit.data.schemes.records import Scores
-from ptv2kit.errors import OutOfMemoryError, TrainingError
+from ptv2kit.errors import ConfigError, OutOfMemoryError, TrainingError
 from ptv2kit.models.counts import ParameterCount
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.spec.load import ResolvedRecipe
@@ -100,7 +100,7 @@ def train_recipe(
         # Place: decide how the processes share the work, and how much of a batch fits.
         processes = stack.enter_context(process_group(found, device))
         placement = place(prepared, processes, messages)
-        stack.enter_context(memory_errors(prepared, found))
+        stack.enter_context(torch_errors(prepared, found))
         strategy, sharding = prepare_strategy(recipe, placement.strategy, device, processes.size)
         settings = recipe.train
         if placement.micro_batch is not None:
@@ -110,8 +110,10 @@ def train_recipe(
         seed_everything(recipe.train.seed)
         models = build_models(prepared, sharding)
         parameters = count_parameters(models)
-        notes.append(parameters_note(recipe.backbone.name, parameters))
-        messages.print(notes[-1], soft_wrap=True)
+        for note in (parameters_note(recipe.backbone.name, parameters), prepared[0].spec.layers_note):
+            if note:
+                notes.append(note)
+                messages.print(note, soft_wrap=True)
         if initial is not None:
             pairs = zip(prepared, models, strict=True)
             heads = [each.task.task for each, m in pairs if initial.put_into(m, each.task.task, each.scheme.names)]
@@ -291,11 +293,17 @@ def disk_errors(folder: RunFolder) -> Generator[None]:
 
 
 @contextmanager
-def memory_errors(prepared: Sequence[Prepared], found: Workers | None) -> Generator[None]:
-    """Turn the ways in which memory runs out into one error; torch says it in a RuntimeError on the CPU."""
+def torch_errors(prepared: Sequence[Prepared], found: Workers | None) -> Generator[None]:
+    """Turn the ways in which memory runs out into one error, and those in which code cannot be made into another.
+
+    torch says both in a RuntimeError on the CPU.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error).__module__ in ("torch._dynamo.exc", "torch._inductor.exc"):
+            reason = str(error).strip().split("\n", 1)[0]
+            raise ConfigError(f"the backbone cannot be compiled: {reason}", hint="set train.compile: false") from error
         memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not memory and "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
