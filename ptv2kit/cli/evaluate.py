@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_size is not None:
         positive("--batch-size", args.batch_size)
     messages = open_console(stderr=True, quiet=args.quiet)
-    silence_libraries()
+    silence_libraries(quiet=args.quiet)
     folder: Path = args.folder
     resolved = read_run(folder)
     loaded = load_run(folder, args.task, args.device)

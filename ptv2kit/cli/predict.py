@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """
     size = None if args.batch_size is None else positive("--batch-size", args.batch_size)
     messages = open_console(stderr=True, quiet=args.quiet)
-    silence_libraries()
+    silence_libraries(quiet=args.quiet)
     if args.file != "-":
         _require_file(Path(args.file))
     loaded = load_run(args.folder, args.task, args.device)

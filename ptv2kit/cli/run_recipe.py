@@ -39,7 +39,7 @@ def run_recipe(args: argparse.Namespace, resolved: ResolvedRecipe, folder: Path 
         ProjectError: see `ptv2kit/errors.py`; its exit code is the command's.
     """
     messages = open_console(stderr=True, quiet=args.quiet)
-    silence_libraries()
+    silence_libraries(quiet=args.quiet)
     if args.dry_run:
         return _dry_run(resolved, args, messages)
 

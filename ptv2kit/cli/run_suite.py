@@ -59,7 +59,7 @@ def run_suite(args: argparse.Namespace, suite: ResolvedSuite) -> int:
     if suite.studies:
         require_optuna()
     messages = open_console(stderr=True, quiet=args.quiet)
-    silence_libraries()
+    silence_libraries(quiet=args.quiet)
     require_writable(args.runs_dir)
 
     folder = SuiteFolder(args.runs_dir / suite.suite.suite)

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, StrictDataclassError
+from huggingface_hub.utils import enable_progress_bars
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from tokenizers import normalizers, pre_tokenizers
@@ -203,6 +205,18 @@ def _text_config(config: PretrainedConfig) -> PretrainedConfig:
     return text
 
 
+def weights_are_here(checkpoint: Checkpoint) -> bool:
+    """Whether the weights are on this machine, so that loading them does not begin with a download."""
+    names = (
+        f"{stem}{index}"
+        for stem in ("model.safetensors", "pytorch_model.bin")
+        for index in ("", ".index.json")  # of weights in several files
+    )
+    return checkpoint.commit is None or any(
+        isinstance(try_to_load_from_cache(checkpoint.source, name, revision=checkpoint.commit), str) for name in names
+    )
+
+
 def load_tokenizer(checkpoint: Checkpoint, *, words: bool) -> PreTrainedTokenizerBase:
     """The backbone's tokenizer.
 
@@ -306,6 +320,11 @@ def failed(name: str, source: str, what: str, error: Exception) -> ConfigError |
             f"backbone '{name}': {what}: it needs code of its own, which is not supported",
             hint="code from a model repository is never run",
         )
+    if isinstance(error.__cause__, GatedRepoError):
+        return DataError(
+            f"backbone '{name}' is on the hub, but its owners let only those read it whom they have given access",
+            hint=f"ask for access at https://huggingface.co/{source}; then 'hf auth login', or set HF_TOKEN",
+        )
     if "weights_only" in str(error):
         reason = "a weights file is damaged, or is a pickle that holds more than tensors"
     if Path(source).is_dir():
@@ -315,7 +334,8 @@ def failed(name: str, source: str, what: str, error: Exception) -> ConfigError |
         f"backbone '{name}' is not a local folder and could not be loaded from the hub: {what}: {reason}",
         hint=close
         if close.startswith("did")
-        else "check the name and the network; without a network give a local folder, or 'mini'",
+        else "check the name and the network; a private model needs 'hf auth login'; without a network give a local "
+        "folder, or 'mini'",
     )
 
 
@@ -342,12 +362,14 @@ def _source(name: str) -> str:
     return name
 
 
-def silence_libraries() -> None:
-    """Keep other libraries' progress bars and notes off the terminal; their errors still raise."""
+def silence_libraries(*, quiet: bool = False) -> None:
+    """Keep other libraries' notes off the terminal, and their progress bars; those of downloads only if `quiet`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not torch.cuda.is_available():
         # Else DeepSpeed, which transformers imports where it is installed, says on stdout that it looked for a GPU.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    if not quiet:
+        enable_progress_bars()  # transformers has silenced the hub's with its own
     hub_logging.set_verbosity_error()

@@ -126,7 +126,6 @@ class RowsConsole:
         self._last_line = time.monotonic()
 
     def __enter__(self) -> RowsConsole:
-        self._progress.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -134,6 +133,7 @@ class RowsConsole:
 
     def on_rows(self, what: str, done: int, total: int | None) -> None:
         """Move the bar of `what`; `total` is None where the number of rows is not known before the end."""
+        self._progress.start()  # not before there are rows, so that bars of downloads are not drawn within it
         if what not in self._bars:
             self._bars[what] = self._progress.add_task(what, total=total)
         self._progress.update(self._progress.task_ids[list(self._bars).index(what)], completed=done)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from ptv2kit.data.schemes.records import Scores
 from ptv2kit.errors import ConfigError, OutOfMemoryError, TrainingError
+from ptv2kit.models.checkpoints import weights_are_here
 from ptv2kit.models.counts import ParameterCount
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.spec.load import ResolvedRecipe
@@ -108,6 +109,8 @@ def train_recipe(
 
         # Build: a model for each task; they share backbone and prompt.
         seed_everything(recipe.train.seed)
+        if not weights_are_here(prepared[0].spec):
+            messages.print(f"the weights of backbone '{recipe.backbone.name}' are loaded from the hub", soft_wrap=True)
         models = build_models(prepared, sharding)
         parameters = count_parameters(models)
         for note in (parameters_note(recipe.backbone.name, parameters), prepared[0].spec.layers_note):
