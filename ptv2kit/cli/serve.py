@@ -149,7 +149,7 @@ def _load(words: list[str], device: str, messages: Console) -> LoadedRuns:
         ConfigError: a run cannot be used, or two have the same name or different backbones.
         DataError: a file of a run is torn, or the backbone could not be loaded.
     """
-    silence_libraries(quiet=args.quiet)
+    silence_libraries()
     runs = LoadedRuns(device)
     for word in words:
         named = None if Path(word).exists() else _NAMED.fullmatch(word)
