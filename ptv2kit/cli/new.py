@@ -15,11 +15,12 @@ from typing import Any, cast
 from ptv2kit.cli.output import show
 from ptv2kit.data.proposal import Proposal, propose
 from ptv2kit.data.recognition import find_files, find_split_names, is_data_set, recognise
-from ptv2kit.data.sources import read_rows
+from ptv2kit.data.sources import locate_split, read_rows, read_split
 from ptv2kit.data.sources.hub import read_hub, split_names
 from ptv2kit.errors import ConfigError, DataError, TrainingError
 from ptv2kit.files import is_folder, write_atomically
 from ptv2kit.spec.catalog import find_file
+from ptv2kit.spec.layers import SMOLLM2
 from ptv2kit.spec.load import load_recipe, load_task
 from ptv2kit.spec.sources import SHARE, DataSource, HubSource, Splits
 from ptv2kit.spec.task import AnyTask
@@ -101,7 +102,8 @@ def new_recipe(args: argparse.Namespace) -> int:
     name = _name(args.name or f"{task.task}-{args.backbone.rpartition('/')[2]}")
     target: Path = args.to or Path(f"{name}.yaml")
     _require_new(target)
-    _write(target, _recipe_text(name, args.task, task, args.backbone, target))
+    rows = _training_rows(task, args.task)
+    _write(target, _recipe_text(name, args.task, task, args.backbone, target, rows))
     load_recipe(target)
     show(f"{target}: {task.task} with {args.backbone}")
     show(f"next: ptv2kit plan {target}; ptv2kit run {target}")
@@ -134,21 +136,37 @@ def _task_text(
     return "\n".join(lines) + "\n"
 
 
-def _recipe_text(name: str, path: Path, task: AnyTask, backbone: str, target: Path) -> str:
-    """The recipe; the values of the embedded backbone are those of `docs/results-mini.md`, the others the paper's most
-    frequent ones."""
-    prompt, train = "{length: 16, dropout: 0.1}", "epochs: 30, batch_size: 16, learning_rate: 7e-3"
-    settings = ""
-    if backbone == "mini":
-        unit, _ = task.logits()
-        rate = "4e-2" if unit == "token" else "2e-2"
-        pooled = unit not in ("token", "start_end")  # the pooler of MiniLM was never trained for sentences
-        prompt = f"{{length: {16 if pooled else 32}, dropout: 0.0, init: tokens, positions: unshifted}}"
-        settings = f", dropout: 0.0, attention_dropout: 0.0{', pooling: mean' if pooled else ''}"
-        train = (
-            f"epochs: 8, batch_size: 4, learning_rate: {rate}, head_learning_rate: 5e-3, betas: [0.9, 0.95], "
-            "warmup_ratio: 0.1"
-        )
+def _training_rows(task: AnyTask, path: Path) -> int | None:
+    """How many there are; None where only the hub tells, or a data root that is named later."""
+    try:
+        located = locate_split(task, "train", task_path=path, data_root=None)
+    except DataError:  # a recipe may be written before there is data
+        return None
+    return None if located is None else len(read_split(task, "train", task_path=path, data_root=None).rows)
+
+
+def _epochs(rows: int | None, most: int, examples: int) -> int:
+    """As many as show about so many examples, but `most` where there are few, or nobody knows how many."""
+    return most if rows is None else min(most, max(1, round(examples / rows)))
+
+
+def _recipe_text(name: str, path: Path, task: AnyTask, backbone: str, target: Path, rows: int | None) -> str:
+    """The recipe; the values of the embedded backbones are those of `docs/results-mini.md`, the others the paper's most
+    frequent ones. The paper's longest runs show a backbone a million examples."""
+    unit, _ = task.logits()
+    epochs, settings = _epochs(rows, 30, 1_000_000), ""
+    prompt, train = "{length: 16, dropout: 0.1}", "batch_size: 16, learning_rate: 7e-3"
+    if backbone in ("mini", SMOLLM2):
+        epochs = _epochs(rows, 8, 16_000)
+        rate = "5e-3" if backbone == SMOLLM2 else "4e-2" if unit == "token" else "2e-2"
+        whole = unit not in ("token", "start_end")
+        prompt = f"{{length: {16 if whole else 32}, dropout: 0.0, init: tokens, positions: unshifted}}"
+        # The pooler of MiniLM was never trained for sentences.
+        pooling = ", pooling: mean" if whole and backbone == "mini" else ""
+        settings = f", dropout: 0.0, attention_dropout: 0.0{pooling}" if backbone == "mini" else ""
+        train = f"batch_size: 4, learning_rate: {rate}, head_learning_rate: 5e-3, betas: [0.9, 0.95], warmup_ratio: 0.1"
+    train = f"epochs: {epochs}, {train}"
+    of_rows = "" if rows is None else f" epochs are for {rows:,} rows;"
     return "\n".join(
         [
             f"recipe: {name}",
@@ -157,7 +175,7 @@ def _recipe_text(name: str, path: Path, task: AnyTask, backbone: str, target: Pa
             f"backbone: {{name: {json.dumps(backbone)}{settings}}}",
             "method: p_tuning_v2           # compare: fine_tuning, lora, linear_probe, prompt_tuning",
             f"prompt: {prompt}  # easy tasks need 8 to 20, tagging and answers 64 and more",
-            f"train: {{{train}}}  # search the learning rate first: 1e-3 to 1e-1",
+            f"train: {{{train}}}  #{of_rows} search the learning rate first: 1e-3 to 1e-1",
             "# worth a try on words and answers: train.layer_norm_learning_rate=5e-3, which trains the LayerNorms too",
             "",
         ]

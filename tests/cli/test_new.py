@@ -78,6 +78,20 @@ def test_a_recipe_for_the_embedded_backbone_is_like_the_shipped_ones(project: Pr
     assert new.train.model_copy(update={"epochs": shipped.train.epochs}) == shipped.train
 
 
+@pytest.mark.parametrize(
+    ("rows", "backbone", "expected"),
+    [(6, "mini", 8), (5_000, "mini", 3), (40_000, "mini", 1), (5_000, "smollm2", 3), (40_000, "roberta-large", 25)],
+)
+def test_a_recipe_has_fewer_epochs_for_more_rows(project: Project, rows: int, backbone: str, expected: int) -> None:
+    write(project.folder, "rows.jsonl", ROWS["classes"][:1] * rows)
+    write(project.folder, "dev.jsonl", ROWS["classes"])
+    assert main(["new", "task", "dev.jsonl", "--validation", "dev.jsonl"]) == 0
+    project.change("dev.yaml", "train: \"dev.jsonl\"", "train: \"rows.jsonl\"")
+    assert main(["new", "recipe", "dev.yaml", "--backbone", backbone, "--to", "new.yaml"]) == 0
+    assert load_recipe(project.folder / "new.yaml").recipe.train.epochs == expected
+    assert f"epochs are for {rows:,} rows" in (project.folder / "new.yaml").read_text()
+
+
 def test_tables_numbers_and_encodings(project: Project) -> None:
     (project.folder / "reviews.csv").write_text(
         'text,stars\n"good, really",1\nbad,0\nfine,1\nawful,0\n"so, so",1\nno,0\n'
