@@ -117,10 +117,22 @@ def _is_finished(run: Path) -> bool:
 
 def hub_error(error: Exception, name: str) -> DataError:
     """What the hub, or the way to it, refused; any other error is raised as it is."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, LocalTokenNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        LocalTokenNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     if isinstance(error, LocalTokenNotFoundError):
         return DataError("the hub needs a token", location=name, hint="hf auth login, or set HF_TOKEN")
+    if isinstance(error, RevisionNotFoundError):
+        return DataError("the hub has no such revision of it", location=name)
+    if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
+        hint = "check the name; of a private one: hf auth login, or set HF_TOKEN"
+        return DataError("the hub has nothing of this name, or does not show it to you", location=name, hint=hint)
     if isinstance(error, HfHubHTTPError):
         reason = str(error).strip().split("\n", 1)[0]
         denied = error.response.status_code in (401, 403)

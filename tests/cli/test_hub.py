@@ -73,3 +73,6 @@ def test_what_the_hub_refuses_is_said_with_what_can_be_done(command: Command) ->
     code, _, err = command("plan", "quickstart", "backbone.name=ada/nothing")
     assert code == 3
     assert "a private model needs 'hf auth login'" in err
+    code, _, err = command("predict", "hub:ada/nothing", "films.yaml")
+    assert code == 3
+    assert "hub:ada/nothing: error: the hub has nothing of this name, or does not show it to you" in err
