@@ -153,7 +153,9 @@ def load_backbone(
         where = str(device or "cpu")
         options = quantization.quantization_arguments(spec.settings.quantization, spec.config, dtype, where)
     try:
-        with nullcontext() if sharding is None else sharding.loading():
+        # Some models draw initial values that the weights then replace, but only where they are made in parts: the
+        # prompt's must not depend on it.
+        with torch.random.fork_rng(devices=[]), nullcontext() if sharding is None else sharding.loading():
             backbone, info = AutoModel.from_pretrained(
                 spec.source,
                 config=spec.config,

@@ -18,7 +18,7 @@ from transformers import (
 
 from ptv2kit.errors import ConfigError
 from ptv2kit.exchange.peft import require_peft
-from ptv2kit.models.backbones import BackboneSpec, find_backbone
+from ptv2kit.models.backbones import BackboneSpec, find_backbone, load_backbone
 from ptv2kit.models.build import build_model
 from ptv2kit.models.checkpoints import find_checkpoint, load_tokenizer
 from ptv2kit.models.language_head import language_head
@@ -194,6 +194,16 @@ def test_layers_with_attention_take_the_prompt_of_a_hybrid(kind: str, tmp_path: 
     assert len(gradients) == 2
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
     assert all(parameter.grad is None for parameter in model.backbone.parameters())
+
+
+def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
+    save(tmp_path, "qwen3_5_text")  # draws initial values of its recurrent layers
+    spec = find_backbone(Backbone(name=str(tmp_path)))
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load_backbone(spec)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_kept_lower_layers_of_a_hybrid_change_nothing(tmp_path: Path) -> None:
