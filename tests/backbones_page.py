@@ -38,7 +38,9 @@ their text model alone is read from the checkpoint, the rest is left where it is
 **Hybrids** (Qwen 3.5, Qwen3-Next, LFM2, Granite 4, Jamba): some layers are recurrent, convolutions, or networks alone.
 They have no keys that a query is compared with, so that a prompt goes in front of the layers with attention only, such
 as each fourth one; a run and `ptv2kit plan` say how many. `prompt.layers` counts those. What the recurrent layers carry
-on is what the prompted ones below gave them. `backbone.bidirectional` is refused, because such layers read from left to
+on is what the prompted ones below gave them. Without the packages that their model cards name, such as
+flash-linear-attention, transformers computes these layers in plain PyTorch, which is slow and takes more memory; a plan
+counts that. `backbone.bidirectional` is refused, because such layers read from left to
 right, and torch.compile fails on some of them.
 
 """

@@ -137,7 +137,7 @@ def _print_memory(console: Console, plan: Plan) -> None:
 def _parameters(plan: Plan) -> str:
     count = plan.costs.count
     return (
-        f"parameters: {count.frozen:,} frozen; {count.trained:,} trained = {count.share:.2%} of the backbone "
+        f"parameters: {count.frozen:,} frozen; {count.trained:,} trained = {count.percent} of the backbone "
         f"({count.text})"
     )
 

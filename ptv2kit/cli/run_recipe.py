@@ -113,9 +113,7 @@ def _dry_run(resolved: ResolvedRecipe, args: argparse.Namespace, messages: Conso
             name = split if len(resolved.tasks) == 1 else f"{task.task.task} {split}"
             messages.print(f"{name}: {'from the hub' if found is None else found.pattern}", soft_wrap=True)
     read_initial(resolved.recipe, spec)
-    messages.print(
-        f"backbone: {spec.source}, {len(spec.layers) + spec.attention.without_attention} layers", soft_wrap=True
-    )
+    messages.print(f"backbone: {spec.source}, {spec.depth} layers", soft_wrap=True)
     print_summary(messages, resolved, spec)
     messages.print("dry run: nothing was trained or written")
     show("---\n".join(map(resolved_yaml, [resolved.recipe, *(task.task for task in resolved.tasks)])), end="")

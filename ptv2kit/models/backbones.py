@@ -47,14 +47,18 @@ class BackboneSpec(Checkpoint):
         return self.attention.layers
 
     @property
+    def depth(self) -> int:
+        """How many layers there are, those without attention too."""
+        return len(self.layers) + self.attention.without_attention
+
+    @property
     def layers_note(self) -> str:
         """How many of a hybrid's layers take a prompt; empty for other models, where all do."""
-        count = len(self.layers)
         if not self.attention.without_attention:
             return ""
         return (
-            f"{count} of {count + self.attention.without_attention} layers of '{self.family.model_type}' have "
-            "attention and take a prompt; the others are recurrent, convolutions or networks alone"
+            f"{len(self.layers)} of {self.depth} layers of '{self.family.model_type}' have attention and take a "
+            "prompt; the others are recurrent, convolutions or networks alone"
         )
 
     @property

@@ -46,3 +46,8 @@ class ParameterCount:
     def share(self) -> float:
         """Trained parameters as a share of the backbone's, between 0 and a little more than 1."""
         return self.trained / self.backbone
+
+    @property
+    def percent(self) -> str:
+        """The share in percent, with two digits behind the point or, if it is smaller, two that say something."""
+        return f"{self.share:.2%}" if self.share >= 0.001 else f"{100 * self.share:.2g}%"

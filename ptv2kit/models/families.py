@@ -153,7 +153,10 @@ def set_dropout(config: PretrainedConfig, name: str, hidden: float | None, atten
     for key, (value, names) in wanted.items():
         own = _keys(config, names)
         if value and not own:
-            raise ConfigError(f"backbone.{key} is {value:g}, but models of type '{config.model_type}' have none")
+            raise ConfigError(
+                f"backbone.{key} is {value:g}, but models of type '{config.model_type}' have none",
+                hint=f"set backbone.{key}: 0",
+            )
         for attribute in own if value is not None else ():
             setattr(config, attribute, value)
 

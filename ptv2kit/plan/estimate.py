@@ -106,7 +106,7 @@ class Estimator:
         if len(known) < len(rows):
             return Estimate(None, None, 0.0, disk)
         pairs = list(zip(resolved.tasks, known, strict=True))
-        epochs, layers = recipe.train.epochs, len(self._spec(recipe).layers)
+        epochs, layers = recipe.train.epochs, self._spec(recipe).depth
         work = sum(count * self._operations_of(recipe, task) for task, count in pairs)
         batches = (count / recipe.train.most_examples(task_shape(recipe, task.task).tokens) for task, count in pairs)
         return Estimate(epochs * sum(known), epochs * work, epochs * layers * sum(batches), disk)

@@ -191,12 +191,11 @@ def make_plan(
     if rows is None and count_rows:
         found = _count_rows(recipe, tasks, data_root)
     chosen = next(option for option in options if option.setup == choice.setup)
-    layers = len(spec.layers)
-    duration = _duration(recipe, costs, chosen, gpu, layers, found, price)
+    duration = _duration(recipe, costs, chosen, gpu, spec.depth, found, price)
     here = None
     if processor is not None:
         alone = _option(recipe, spec, costs, Setup("none", "none", 1), processor)
-        here = _duration(recipe, costs, alone, processor, layers, found, None)
+        here = _duration(recipe, costs, alone, processor, spec.depth, found, None)
     return Plan(
         recipe,
         gpu,
@@ -341,6 +340,8 @@ def _assumptions(
         found.append(f"batches of {batch} such examples; shorter ones make larger batches, and fewer steps")
     if len(shapes) > 1:
         found.append(f"memory is that of task '{costs.shape.name}', which has the largest passes")
+    if spec.layers_note:
+        found.append("layers without attention are computed as in plain PyTorch; kernels of other packages need less")
     found.append("1.5 GiB of each GPU are left to CUDA, its libraries and fragmentation")
     if duration is not None and duration.hours is not None:
         found.append(

@@ -47,7 +47,7 @@ def model_card(outcome: Outcome) -> str:
         ),
         f"- backbone: {recipe.backbone.name} ({parameters.backbone:,} parameters"
         f"{'' if parameters.tuned else ', frozen'})",
-        f"- trained ({recipe.method}): {parameters.trained:,} parameters ({parameters.share:.2%}): "
+        f"- trained ({recipe.method}): {parameters.trained:,} parameters ({parameters.percent}): "
         f"{recipe.trained(head=parameters.head > 0)}",
         f"- settings: {recipe.train.epochs} epochs, batch {recipe.train.batch}, learning rate "
         f"{recipe.train.learning_rate:g}, seed {recipe.train.seed}; all of them in `recipe.resolved.yaml`",

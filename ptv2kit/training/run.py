@@ -339,5 +339,5 @@ def parameters_note(backbone: str, count: ParameterCount) -> str:
     """How many parameters there are and how many are trained."""
     return (
         f"backbone {backbone}: {count.backbone:,} parameters, {'trained' if count.tuned else 'frozen'}; trained: "
-        f"{count.trained:,} ({count.text}), {count.share:.2%} of the backbone"
+        f"{count.trained:,} ({count.text}), {count.percent} of the backbone"
     )

@@ -86,7 +86,7 @@ def test_a_recipe_has_fewer_epochs_for_more_rows(project: Project, rows: int, ba
     write(project.folder, "rows.jsonl", ROWS["classes"][:1] * rows)
     write(project.folder, "dev.jsonl", ROWS["classes"])
     assert main(["new", "task", "dev.jsonl", "--validation", "dev.jsonl"]) == 0
-    project.change("dev.yaml", "train: \"dev.jsonl\"", "train: \"rows.jsonl\"")
+    project.change("dev.yaml", 'train: "dev.jsonl"', 'train: "rows.jsonl"')
     assert main(["new", "recipe", "dev.yaml", "--backbone", backbone, "--to", "new.yaml"]) == 0
     assert load_recipe(project.folder / "new.yaml").recipe.train.epochs == expected
     assert f"epochs are for {rows:,} rows" in (project.folder / "new.yaml").read_text()
