@@ -19,7 +19,15 @@ def _stride_faults(stride: int, max_length: int) -> Iterator[Fault]:
         yield Fault(("stride",), f"'input.stride' must be less than 'input.max_length' ({max_length}), found {stride}")
 
 
-class TextInput(Section):
+class InputBase(Section):
+    """What inputs of all schemes answer."""
+
+    def faults(self) -> Iterator[Fault]:
+        """Settings that contradict each other."""
+        raise NotImplementedError
+
+
+class TextInput(InputBase):
     """One text, or a pair of texts, per row."""
 
     text: TemplateText
@@ -38,7 +46,7 @@ class TextInput(Section):
             yield Fault(("truncate",), "'input.truncate' is pair, but there is no 'input.pair'")
 
 
-class ChoicesInput(Section):
+class ChoicesInput(InputBase):
     """One text with several continuations, each of which becomes a pair `text`, choice."""
 
     text: TemplateText
@@ -81,7 +89,7 @@ class AppendedWord(Section):
     The official code writes `[SEP]`, which is its own separator to BERT only."""
 
 
-class WordsInput(Section):
+class WordsInput(InputBase):
     """Words that are already split."""
 
     words: Column
@@ -103,7 +111,7 @@ class WordsInput(Section):
         yield from _stride_faults(self.stride, self.max_length)
 
 
-class SpansInput(Section):
+class SpansInput(InputBase):
     """A text whose words are found in it: letters and digits, every other character by itself."""
 
     text: Column
@@ -119,7 +127,7 @@ class SpansInput(Section):
         yield from _stride_faults(self.stride or 0, self.max_length)
 
 
-class QuestionInput(Section):
+class QuestionInput(InputBase):
     """A question and the passage that holds its answer; a long passage is read in overlapping windows."""
 
     question: TemplateText

@@ -19,6 +19,19 @@ ClassNames = (
 )
 
 
+class LabelsBase(Section):
+    """What labels of all schemes answer."""
+
+    @property
+    def listed(self) -> object:
+        """What `names` holds; None of labels without names."""
+        return vars(self).get("names")
+
+    def faults(self) -> Iterator[Fault]:
+        """Settings that contradict each other."""
+        return iter(())
+
+
 class Grouping(Section):
     """Rows that are scored together: the answers of one question, the candidates of one query."""
 
@@ -31,7 +44,7 @@ class Grouping(Section):
     """The column with the right answers of the group, for the `record` metrics."""
 
 
-class ClassesLabels(Section):
+class ClassesLabels(LabelsBase):
     """One of several classes per row."""
 
     scheme: Literal["classes"]
@@ -50,7 +63,7 @@ class ClassesLabels(Section):
     """Rows that are scored together; the last of `names` then means that a row's answer is right."""
 
 
-class LabelsLabels(Section):
+class LabelsLabels(LabelsBase):
     """Any number of labels per row, also none."""
 
     scheme: Literal["labels"]
@@ -67,7 +80,7 @@ class LabelsLabels(Section):
     split, of the steps 0.05, 0.10, … 0.95, kept with the run."""
 
 
-class NumberLabels(Section):
+class NumberLabels(LabelsBase):
     """A number per row, such as a similarity from 0 to 5."""
 
     scheme: Literal["number"]
@@ -76,7 +89,7 @@ class NumberLabels(Section):
     """The column with the number, which may be written as text."""
 
 
-class ChoicesLabels(Section):
+class ChoicesLabels(LabelsBase):
     """The right one of several choices."""
 
     scheme: Literal["choices"]
@@ -89,7 +102,7 @@ class ChoicesLabels(Section):
     """Of `input.options`, the column with the list of what the row calls them, such as `choices.label`."""
 
 
-class Iob2Labels(Section):
+class Iob2Labels(LabelsBase):
     """A tag per word: `B-` opens a span, `I-` continues it, `O` is outside."""
 
     scheme: Literal["iob2"]
@@ -127,7 +140,7 @@ class Iob2Labels(Section):
                 yield Fault(("names", key), f"'labels.names' lists span types; '{name}' is a tag", hint)
 
 
-class TagsLabels(Section):
+class TagsLabels(LabelsBase):
     """A class for each word."""
 
     scheme: Literal["tags"]
@@ -139,7 +152,7 @@ class TagsLabels(Section):
     which may be one; or `from_train`: those that occur there, sorted."""
 
 
-class SpansLabels(Section):
+class SpansLabels(LabelsBase):
     """Spans by the characters of a text."""
 
     scheme: Literal["spans"]
@@ -158,7 +171,7 @@ class SpansLabels(Section):
     """What becomes of spans that overlap: an error that names the row, or only the longest is learned."""
 
 
-class StartEndLabels(Section):
+class StartEndLabels(LabelsBase):
     """The answer as a piece of the passage."""
 
     scheme: Literal["start_end"]

@@ -5,19 +5,23 @@ and, only if its logits belong to a unit that no other scheme has, a head. The r
 ask which scheme it has.
 """
 
+# Fields that are declared again are narrower; pyright takes them for mutable, though sections are frozen.
+# pyright: reportIncompatibleVariableOverride=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self, Union
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, cast
 
 from pydantic import Discriminator, Field, Tag
 
 from ptv2kit.spec.base import Fault, below
-from ptv2kit.spec.inputs import ChoicesInput, QuestionInput, SpansInput, TextInput, WordsInput
+from ptv2kit.spec.inputs import ChoicesInput, InputBase, QuestionInput, SpansInput, TextInput, WordsInput
 from ptv2kit.spec.labels import (
     ChoicesLabels,
     ClassesLabels,
     Iob2Labels,
+    LabelsBase,
     LabelsLabels,
     NumberLabels,
     SpansLabels,
@@ -29,14 +33,67 @@ from ptv2kit.spec.template import MASK, OPTION, no_column, parse_template
 from ptv2kit.spec.verbalizer import Words, mask_faults, unused_faults, word_faults
 
 
-class ClassesTask(TaskBase):
-    """A task with one class per row: sentiment, inference, yes/no questions."""
+class SchemeTask(TaskBase):
+    """What tasks of every scheme have. Fields are declared again with what the scheme allows."""
+
+    input: InputBase
+    """How a row becomes the model's input."""
+    labels: LabelsBase
+    """What a label is and where it stands."""
+    head: Head = "linear"
+    """What turns hidden states into scores."""
+    metrics: tuple[str, ...]
+    """What is measured; the first one chooses the best epoch."""
+
+    @property
+    def names_from_train(self) -> bool:
+        """See `TaskBase.names_from_train`."""
+        return self.labels.listed == "from_train"
+
+    def listed_names(self) -> tuple[str, ...] | None:
+        """The different names that `labels.names` gives, in order; None if it lists none."""
+        listed = self.labels.listed
+        if isinstance(listed, dict):
+            listed = tuple(cast("dict[str, str]", listed).values())
+        return tuple(dict.fromkeys(cast("tuple[str, ...]", listed))) if isinstance(listed, tuple) else None
+
+    def names_of(self, found: Sequence[str]) -> tuple[str, ...]:
+        """What `labels.names` lists, from the names of logits that were found in the training rows."""
+        return tuple(found)
+
+    def with_names(self, names: Sequence[str]) -> Self:
+        """See `TaskBase.with_names`."""
+        if not self.names_from_train:
+            return self
+        return self.model_copy(update={"labels": self.labels.model_copy(update={"names": self.names_of(names)})})
+
+    def faults(self) -> Iterator[Fault]:
+        """See `TaskBase.faults`."""
+        yield from super().faults()
+        yield from repeated(("labels", "names"), self.labels.listed)
+        yield from repeated(("metrics",), self.metrics)
+        yield from below("input", self.input.faults())
+        yield from below("labels", self.labels.faults())
+
+
+class TextTask(SchemeTask):
+    """What tasks with a text, or a pair of texts, in each row have in common."""
 
     hub_task: ClassVar[tuple[str, str]] = ("text-classification", "Text Classification")
-    labels_are_words: ClassVar[bool] = True
 
     input: TextInput
     """How a row becomes the model's input."""
+
+    def input_columns(self) -> list[str]:
+        """See `TaskBase.input_columns`."""
+        return columns_in(self.input.text, self.input.pair or "")
+
+
+class ClassesTask(TextTask):
+    """A task with one class per row: sentiment, inference, yes/no questions."""
+
+    labels_are_words: ClassVar[bool] = True
+
     labels: ClassesLabels
     """What a label is and where it stands."""
     head: Head = "linear"
@@ -72,11 +129,6 @@ class ClassesTask(TaskBase):
     `labels.positive`; `matthews` is the correlation of that name; `multirc_*` and `record_*` need `labels.group`."""
 
     @property
-    def names_from_train(self) -> bool:
-        """See `TaskBase.names_from_train`."""
-        return self.labels.names == "from_train"
-
-    @property
     def groups_rows(self) -> bool:
         """See `TaskBase.groups_rows`."""
         return self.labels.group is not None
@@ -96,33 +148,25 @@ class ClassesTask(TaskBase):
         """See `TaskBase.words_are_one_token`."""
         return self.verbalizer_tokens == "one"
 
-    def input_columns(self) -> list[str]:
-        """See `TaskBase.input_columns`."""
-        return columns_in(self.input.text, self.input.pair or "")
-
     def logits(self) -> tuple[Unit, int | None]:
         """One for each class."""
-        return "sequence", None if self.names_from_train else len(self.labels.names)
+        return "sequence", _count(self.listed_names())
 
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
-        yield from repeated(("labels", "names"), self.labels.names)
-        yield from repeated(("metrics",), self.metrics)
         names, group = self.labels.names, self.labels.group
         if self.head == "linear":
             yield from unused_faults(self)
         else:
             yield from mask_faults(self.mask_texts, "'input.text' or 'input.pair'")
             yield from self.mask_column_faults()
-            known = tuple(dict.fromkeys(names.values())) if isinstance(names, dict) else names
-            yield from word_faults(self.verbalizer, None if isinstance(known, str) else known)
-        yield from below("input", self.input.faults())
+            yield from word_faults(self.verbalizer, self.listed_names())
         if isinstance(names, dict) and len(set(names.values())) < 2:
             yield Fault(("labels", "names"), "'labels.names' must name at least two classes")
-        positive, known = self.labels.positive, names.values() if isinstance(names, dict) else names
+        positive, known = self.labels.positive, self.listed_names()
         for key, named in (("positive", positive), ("negative", self.labels.negative)):
-            if named is not None and names != "from_train" and named not in known:
+            if named is not None and known is not None and named not in known:
                 yield Fault(("labels", key), f"'labels.{key}' is '{named}', which is not a class")
         for index, metric in enumerate(self.metrics):
             if metric in ("f1", "precision", "recall") and positive is None:
@@ -170,21 +214,12 @@ class ClassesTask(TaskBase):
         own = self.labels.names
         return own == "from_train" or set(names) <= set(own)
 
-    def with_names(self, names: Sequence[str]) -> Self:
-        """See `TaskBase.with_names`."""
-        if self.labels.names != "from_train":
-            return self
-        return self.model_copy(update={"labels": self.labels.model_copy(update={"names": tuple(names)})})
 
-
-class LabelsTask(TaskBase):
+class LabelsTask(TextTask):
     """A task with any number of labels per row: topics, emotions, tags of a text."""
 
-    hub_task: ClassVar[tuple[str, str]] = ("text-classification", "Text Classification")
     labels_are_words: ClassVar[bool] = True
 
-    input: TextInput
-    """How a row becomes the model's input."""
     labels: LabelsLabels
     """What a label is and where it stands."""
     head: Literal["linear"] = "linear"
@@ -200,38 +235,14 @@ class LabelsTask(TaskBase):
     mean over labels, `samples_f1` the mean over rows; `exact_match` is the share of rows with exactly the right
     labels."""
 
-    @property
-    def names_from_train(self) -> bool:
-        """See `TaskBase.names_from_train`."""
-        return self.labels.names == "from_train"
-
-    def input_columns(self) -> list[str]:
-        """See `TaskBase.input_columns`."""
-        return columns_in(self.input.text, self.input.pair or "")
-
     def logits(self) -> tuple[Unit, int | None]:
         """One for each label."""
-        names = self.labels.names
-        listed = set(names.values()) if isinstance(names, dict) else names
-        return "labels", None if self.names_from_train else len(listed)
-
-    def faults(self) -> Iterator[Fault]:
-        """See `TaskBase.faults`."""
-        yield from super().faults()
-        yield from repeated(("labels", "names"), self.labels.names)
-        yield from repeated(("metrics",), self.metrics)
-        yield from below("input", self.input.faults())
+        return "labels", _count(self.listed_names())
 
     def takes_names(self, names: Sequence[str]) -> bool:
         """See `ClassesTask.takes_names`."""
         own = self.labels.names
         return own == "from_train" or set(names) <= set(own)
-
-    def with_names(self, names: Sequence[str]) -> Self:
-        """See `TaskBase.with_names`."""
-        if self.labels.names != "from_train":
-            return self
-        return self.model_copy(update={"labels": self.labels.model_copy(update={"names": tuple(names)})})
 
     def with_scores(self, scores: Mapping[str, float]) -> Self:
         """See `TaskBase.with_scores`: the threshold that was chosen."""
@@ -241,13 +252,9 @@ class LabelsTask(TaskBase):
         return self.model_copy(update={"labels": labels})
 
 
-class NumberTask(TaskBase):
+class NumberTask(TextTask):
     """A task with a number per row: similarity, ratings, ages."""
 
-    hub_task: ClassVar[tuple[str, str]] = ("text-classification", "Text Classification")
-
-    input: TextInput
-    """How a row becomes the model's input."""
     labels: NumberLabels
     """What a label is and where it stands."""
     head: Literal["linear"] = "linear"
@@ -260,10 +267,6 @@ class NumberTask(TaskBase):
     -100 to 100, `pearson_spearman` is the mean of both; `mse` and `rmse` are in the unit of the numbers, lower is
     better."""
 
-    def input_columns(self) -> list[str]:
-        """See `TaskBase.input_columns`."""
-        return columns_in(self.input.text, self.input.pair or "")
-
     def logits(self) -> tuple[Unit, int | None]:
         """The number itself."""
         return "number", 1
@@ -271,14 +274,12 @@ class NumberTask(TaskBase):
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
-        yield from repeated(("metrics",), self.metrics)
-        yield from below("input", self.input.faults())
         if self.metrics[0] in ("mse", "rmse"):
             message = f"the first metric chooses the best epoch by its highest value; '{self.metrics[0]}' cannot"
             yield Fault(("metrics", 0), message, "put pearson or spearman first")
 
 
-class ChoicesTask(TaskBase):
+class ChoicesTask(SchemeTask):
     """A task with one right choice of several: COPA, multiple-choice questions."""
 
     hub_task: ClassVar[tuple[str, str]] = ("multiple-choice", "Multiple Choice")
@@ -320,8 +321,6 @@ class ChoicesTask(TaskBase):
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
-        yield from repeated(("labels", "names"), self.labels.names)
-        yield from repeated(("metrics",), self.metrics)
         if self.head == "linear":
             yield from unused_faults(self)
         else:
@@ -334,7 +333,6 @@ class ChoicesTask(TaskBase):
                     message = "a choice cannot hold '{mask}': it is what fills the mask in 'input.text'"
                     yield Fault(("input", "choices", index), message)
             yield from self.mask_column_faults()
-        yield from below("input", self.input.faults())
         names, choices = self.labels.names, self.input.choices or ()
         if self.input.options is not None and self.head == "verbalizer":
             message = "'head: verbalizer' needs 'input.choices', with the same number in every row"
@@ -348,7 +346,7 @@ class ChoicesTask(TaskBase):
             yield Fault(("labels", "names"), message)
 
 
-class WordsTask(TaskBase):
+class WordsTask(SchemeTask):
     """What tasks with a tag for each word of a list have in common."""
 
     hub_task: ClassVar[tuple[str, str]] = ("token-classification", "Token Classification")
@@ -384,34 +382,19 @@ class Iob2Task(WordsTask):
     without the verb, continuations joined."""
 
     @property
-    def names_from_train(self) -> bool:
-        """See `TaskBase.names_from_train`."""
-        return self.labels.names == "from_train"
-
-    @property
     def tagged_columns(self) -> tuple[str, str] | None:
         """See `TaskBase.tagged_columns`."""
         return self.input.words, self.labels.column
 
     def logits(self) -> tuple[Unit, int | None]:
         """One for each tag: `O`, and two of each type."""
-        names = self.labels.names
-        types = names.values() if isinstance(names, dict) else names
-        return "token", None if self.names_from_train else 1 + 2 * len(set(types))
+        names = self.listed_names()
+        types = _types_of(names) if names is not None and self.labels.numbered else names
+        return "token", None if types is None else 1 + 2 * len(types)
 
-    def faults(self) -> Iterator[Fault]:
-        """See `TaskBase.faults`."""
-        yield from super().faults()
-        yield from repeated(("labels", "names"), self.labels.names)
-        yield from repeated(("metrics",), self.metrics)
-        yield from below("input", self.input.faults())
-        yield from below("labels", self.labels.faults())
-
-    def with_names(self, names: Sequence[str]) -> Self:
-        """See `TaskBase.with_names`; the names are tags, and what is listed are types."""
-        if self.labels.names != "from_train":
-            return self
-        return self.model_copy(update={"labels": self.labels.model_copy(update={"names": _types_of(names)})})
+    def names_of(self, found: Sequence[str]) -> tuple[str, ...]:
+        """The types of the tags that were found."""
+        return _types_of(found)
 
 
 class TagsTask(WordsTask):
@@ -428,36 +411,16 @@ class TagsTask(WordsTask):
     tag, `macro_f1` the mean over the tags that occur."""
 
     @property
-    def names_from_train(self) -> bool:
-        """See `TaskBase.names_from_train`."""
-        return self.labels.names == "from_train"
-
-    @property
     def tagged_columns(self) -> tuple[str, str] | None:
         """See `TaskBase.tagged_columns`."""
         return self.input.words, self.labels.column
 
     def logits(self) -> tuple[Unit, int | None]:
         """One for each tag."""
-        names = self.labels.names
-        listed = names.values() if isinstance(names, dict) else names
-        return "token", None if self.names_from_train else len(set(listed))
-
-    def faults(self) -> Iterator[Fault]:
-        """See `TaskBase.faults`."""
-        yield from super().faults()
-        yield from repeated(("labels", "names"), self.labels.names)
-        yield from repeated(("metrics",), self.metrics)
-        yield from below("input", self.input.faults())
-
-    def with_names(self, names: Sequence[str]) -> Self:
-        """See `TaskBase.with_names`."""
-        if self.labels.names != "from_train":
-            return self
-        return self.model_copy(update={"labels": self.labels.model_copy(update={"names": tuple(names)})})
+        return "token", _count(self.listed_names())
 
 
-class SpansTask(TaskBase):
+class SpansTask(SchemeTask):
     """A task with spans by the characters of a text, as annotation tools export them."""
 
     hub_task: ClassVar[tuple[str, str]] = ("token-classification", "Token Classification")
@@ -481,36 +444,21 @@ class SpansTask(TaskBase):
         """See `TaskBase.stride`."""
         return self.input.max_length // 4 if self.input.stride is None else self.input.stride
 
-    @property
-    def names_from_train(self) -> bool:
-        """See `TaskBase.names_from_train`."""
-        return self.labels.names == "from_train"
-
     def input_columns(self) -> list[str]:
         """See `TaskBase.input_columns`."""
         return [self.input.text]
 
     def logits(self) -> tuple[Unit, int | None]:
         """One for each tag: `O`, and two of each type."""
-        names = self.labels.names
-        types = names.values() if isinstance(names, dict) else names
-        return "token", None if self.names_from_train else 1 + 2 * len(set(types))
+        types = self.listed_names()
+        return "token", None if types is None else 1 + 2 * len(types)
 
-    def faults(self) -> Iterator[Fault]:
-        """See `TaskBase.faults`."""
-        yield from super().faults()
-        yield from repeated(("labels", "names"), self.labels.names)
-        yield from repeated(("metrics",), self.metrics)
-        yield from below("input", self.input.faults())
-
-    def with_names(self, names: Sequence[str]) -> Self:
-        """See `TaskBase.with_names`; the names are tags, and what is listed are types."""
-        if self.labels.names != "from_train":
-            return self
-        return self.model_copy(update={"labels": self.labels.model_copy(update={"names": _types_of(names)})})
+    def names_of(self, found: Sequence[str]) -> tuple[str, ...]:
+        """The types of the tags that were found."""
+        return _types_of(found)
 
 
-class StartEndTask(TaskBase):
+class StartEndTask(SchemeTask):
     """A task whose answer is a piece of a passage: extractive question answering."""
 
     hub_task: ClassVar[tuple[str, str]] = ("question-answering", "Question Answering")
@@ -556,9 +504,6 @@ class StartEndTask(TaskBase):
     def faults(self) -> Iterator[Fault]:
         """See `TaskBase.faults`."""
         yield from super().faults()
-        yield from repeated(("metrics",), self.metrics)
-        yield from below("input", self.input.faults())
-        yield from below("labels", self.labels.faults())
         for index, metric in enumerate(self.metrics):
             if not self.labels.unanswerable and metric not in ("squad_f1", "squad_exact_match"):
                 yield Fault(("metrics", index), f"metric '{metric}' needs 'labels.unanswerable: true'")
@@ -566,6 +511,10 @@ class StartEndTask(TaskBase):
         # Over the questions with, or without, an answer: a split may have none of them.
         if first.startswith(("squad_has_answer", "squad_no_answer")) or first.endswith("_threshold"):
             yield Fault(("metrics", 0), f"the first metric chooses the best epoch; '{first}' cannot")
+
+
+def _count(names: Sequence[str] | None) -> int | None:
+    return None if names is None else len(names)
 
 
 def _types_of(tags: Sequence[str]) -> tuple[str, ...]:

@@ -385,6 +385,35 @@ def test_explain_names_the_closest_key(project: Path) -> None:
 
 
 ANY_TASK: TypeAdapter[Any] = TypeAdapter(Task)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "names", "expected"),
+    [
+        ("classes", {"1": "bad", "2": "bad", "5": "good"}, 2),
+        ("labels", {"a": "x", "b": "x", "c": "y"}, 2),
+        ("tags", {"NN": "NOUN", "NNS": "NOUN", "VB": "VERB"}, 2),
+        ("iob2", {"per": "PER", "person": "PER"}, 3),
+        ("iob2", {"0": "O", "1": "B-PER", "2": "I-PER"}, 3),
+        ("spans", {"per": "PER", "loc": "LOC"}, 5),
+        ("classes", "from_train", None),
+        ("iob2", "from_train", None),
+    ],
+)
+def test_several_values_of_one_name_have_one_logit(scheme: str, names: Any, expected: int | None) -> None:
+    reads = {"words": "words"} if scheme in ("tags", "iob2") else {"text": "text" if scheme == "spans" else "{text}"}
+    task = ANY_TASK.validate_python(
+        {
+            "task": "t",
+            "data": {"source": "jsonl", "splits": {"train": "t.jsonl", "validation": "t.jsonl"}},
+            "input": reads,
+            "labels": {"scheme": scheme, "column": "label", "names": names},
+        }
+    )
+    assert not list(task.faults())
+    assert task.logits()[1] == expected
+
+
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{}"), max_size=20) | (
     st.sampled_from(
         ["no", "1e-3", "null", "", "2026-01-01", "a: b", "# x", "???", "'", '"', "- a", "\t", "\n", "\x85", "a\u2028b"]
