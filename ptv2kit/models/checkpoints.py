@@ -145,9 +145,9 @@ def find_checkpoint(settings: Backbone, *, planning: bool = False) -> Checkpoint
         if published is None:
             raise failed(settings.name, source, "its configuration cannot be read", error) from error
         config, at_hand = _published_config(**published), False
-    if config.is_encoder_decoder:
-        raise ConfigError(f"backbone '{settings.name}' is an encoder-decoder ('{config.model_type}'): not supported")
     whole, config = config, _text_config(config)
+    if whole.is_encoder_decoder or config.is_encoder_decoder:
+        raise ConfigError(f"backbone '{settings.name}' is an encoder-decoder ('{config.model_type}'): not supported")
     family = family_of(config, settings.name)
     set_dropout(config, settings.name, settings.dropout, settings.attention_dropout)
     commit = None

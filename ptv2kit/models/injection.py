@@ -273,7 +273,7 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
         causal=False in sees_ahead or (None in sees_ahead and any(_is_causal(call.module) for call in calls)),
         kernels=kernels,
         checkpoints=model.supports_gradient_checkpointing,
-        without_attention=config.num_hidden_layers - len(calls),
+        without_attention=max(0, config.num_hidden_layers - len(calls)),
     )
 
 

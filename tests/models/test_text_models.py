@@ -239,6 +239,12 @@ def test_layers_that_attend_without_the_interface_are_refused(tmp_path: Path, mo
         find_backbone(Backbone(name=str(tmp_path)))
 
 
+def test_a_text_model_that_is_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
+    AutoConfig.for_model("blip-2", text_config={"model_type": "t5"}).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"is an encoder-decoder \('t5'\)"):
+        find_backbone(Backbone(name=str(tmp_path)))
+
+
 def test_a_run_on_the_text_model_of_a_hybrid(project: Project, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     save(tmp_path / "model", "qwen3_5", head=True)
