@@ -322,7 +322,7 @@ def failed(name: str, source: str, what: str, error: Exception) -> ConfigError |
         )
     if isinstance(error.__cause__, GatedRepoError):
         return DataError(
-            f"backbone '{name}' is on the hub, but its owners let only those read it whom they have given access",
+            f"backbone '{name}' is gated: the hub gives it only to accounts that were granted access",
             hint=f"ask for access at https://huggingface.co/{source}; then 'hf auth login', or set HF_TOKEN",
         )
     if "weights_only" in str(error):

@@ -68,7 +68,7 @@ def test_a_data_set_and_a_model_of_the_hub(command: Command) -> None:
 def test_what_the_hub_refuses_is_said_with_what_can_be_done(command: Command) -> None:
     code, _, err = command("plan", "quickstart", "backbone.name=ada/gated-model")
     assert code == 3
-    assert "backbone 'ada/gated-model' is on the hub, but its owners let only those read it" in err
+    assert "backbone 'ada/gated-model' is gated: the hub gives it only to accounts that were granted access" in err
     assert "ask for access at https://huggingface.co/ada/gated-model; then 'hf auth login'" in err
     code, _, err = command("plan", "quickstart", "backbone.name=ada/nothing")
     assert code == 3
