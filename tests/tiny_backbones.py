@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModel, BertTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BertTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from ptv2kit.models.glm import register
 from tests.conftest import VOCABULARY
@@ -123,12 +130,18 @@ def save_tiny(folder: Path, family: str, **settings: Any) -> Path:
     if kind == "wordpiece":
         ids = {"pad_token_id": 0}
     config = AutoConfig.for_model(family, **{**ids, "vocab_size": len(tokenizer), **sizes, **settings})
+    save_random(AutoModel, config, folder)
+    return folder
+
+
+def save_random(auto: Any, config: PretrainedConfig, folder: Path) -> PreTrainedModel:
+    """A model with random weights, by one of transformers' auto classes, in `folder`."""
     torch.manual_seed(0)
-    model = AutoModel.from_config(config)
+    model: PreTrainedModel = auto.from_config(config).eval()
     with torch.no_grad():
         # The usual initial values are so small that hardly anything depends on anything.
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(std=0.2)
     model.save_pretrained(folder)
-    return folder
+    return model

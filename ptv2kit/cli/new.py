@@ -15,7 +15,7 @@ from typing import Any, cast
 from ptv2kit.cli.output import show
 from ptv2kit.data.proposal import Proposal, propose
 from ptv2kit.data.recognition import find_files, find_split_names, is_data_set, recognise
-from ptv2kit.data.sources import locate_split, read_rows, read_split
+from ptv2kit.data.sources import read_rows, read_split_if_here
 from ptv2kit.data.sources.hub import read_hub, split_names
 from ptv2kit.errors import ConfigError, DataError, TrainingError
 from ptv2kit.files import is_folder, write_atomically
@@ -102,7 +102,8 @@ def new_recipe(args: argparse.Namespace) -> int:
     name = _name(args.name or f"{task.task}-{args.backbone.rpartition('/')[2]}")
     target: Path = args.to or Path(f"{name}.yaml")
     _require_new(target)
-    rows = _training_rows(task, args.task)
+    data = read_split_if_here(task, "train", task_path=args.task, data_root=None)
+    rows = None if data is None else len(data.rows)
     _write(target, _recipe_text(name, args.task, task, args.backbone, target, rows))
     load_recipe(target)
     show(f"{target}: {task.task} with {args.backbone}")
@@ -134,15 +135,6 @@ def _task_text(
         f"{key}: {text}{f'  # {comment}' if comment else ''}" for key, (text, comment) in proposal.sections.items()
     ]
     return "\n".join(lines) + "\n"
-
-
-def _training_rows(task: AnyTask, path: Path) -> int | None:
-    """How many there are; None where only the hub tells, or a data root that is named later."""
-    try:
-        located = locate_split(task, "train", task_path=path, data_root=None)
-    except DataError:  # a recipe may be written before there is data
-        return None
-    return None if located is None else len(read_split(task, "train", task_path=path, data_root=None).rows)
 
 
 def _epochs(rows: int | None, most: int, examples: int) -> int:

@@ -15,9 +15,8 @@ from transformers.pytorch_utils import Conv1D
 
 from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
-from ptv2kit.data.sources import classes_of, locate_split, read_split
+from ptv2kit.data.sources import classes_of, read_split_if_here
 from ptv2kit.data.tokens import Subwords
-from ptv2kit.errors import DataError
 from ptv2kit.models.backbones import BackboneSpec, empty_backbone
 from ptv2kit.models.build import build_head, covered, empty_model, trunk_depth
 from ptv2kit.models.checkpoints import load_tokenizer
@@ -201,13 +200,10 @@ class Estimator:
         if its files are not on this machine."""
         key = _data_key(task)
         if key not in self._splits:
-            try:
-                there = locate_split(task.task, "train", task_path=task.path, data_root=self._data_root)
-            except DataError:  # a suite may be planned before there is data
-                there = None
+            data = read_split_if_here(task.task, "train", task_path=task.path, data_root=self._data_root)
             self._splits[key] = None
-            if there is not None:
-                rows = read_split(task.task, "train", task_path=task.path, data_root=self._data_root).rows
+            if data is not None:
+                rows = data.rows
                 classes = {} if task.task.class_column is None else classes_of(task.task, rows)
                 sample = list(rows[:: max(1, len(rows) // _SAMPLE)])
                 self._splits[key] = len(rows), sample, [len(indices) for indices in classes.values()]

@@ -9,8 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, final
 
-from ptv2kit.data.sources import locate_split, read_split
-from ptv2kit.errors import ConfigError, DataError
+from ptv2kit.data.sources import read_split_if_here
+from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec
 from ptv2kit.models.build import check_model, trunk_depth
 from ptv2kit.plan.hardware import LEAST, UTILISATION, Gpu
@@ -230,15 +230,8 @@ def _count_rows(recipe: Recipe, tasks: Sequence[ResolvedTask], data_root: Path |
     """Rows of each task's training split, where its files are on this machine."""
     found: dict[str, int | None] = {}
     for task in tasks:
-        try:
-            located = locate_split(task.task, "train", task_path=task.path, data_root=data_root)
-        except DataError:  # a plan may be made before there is data
-            located = None
-        rows = None
-        if located is not None:
-            data = read_split(task.task, "train", task_path=task.path, data_root=data_root)
-            rows = len(data.limited(*recipe.limit_of("train"), task.task).rows)
-        found[task.task.task] = rows
+        data = read_split_if_here(task.task, "train", task_path=task.path, data_root=data_root)
+        found[task.task.task] = None if data is None else len(data.limited(*recipe.limit_of("train"), task.task).rows)
     return found
 
 

@@ -27,7 +27,7 @@ from ptv2kit.models.model import PromptedModel
 from ptv2kit.spec.layers import layers_on_disk
 from ptv2kit.spec.recipe import Backbone, Recipe
 from tests.projects import Project, project
-from tests.tiny_backbones import DECODER, save_tokenizer
+from tests.tiny_backbones import DECODER, save_random, save_tokenizer
 
 __all__ = ["project"]
 
@@ -113,14 +113,7 @@ def save(folder: Path, kind: str, *, head: bool = False, **settings: Any) -> Pre
     else:
         config = AutoConfig.for_model(kind, **{**SIZES, **HYBRIDS[kind], **settings})
         auto = AutoModelForCausalLM if head else AutoModel
-    torch.manual_seed(0)
-    model = auto.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(std=0.2)
-    model.save_pretrained(folder)
-    return model
+    return save_random(auto, config, folder)
 
 
 def recipe_of(folder: Path, **keys: Any) -> Recipe:

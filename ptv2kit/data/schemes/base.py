@@ -224,13 +224,6 @@ def label_and_probabilities(names: Sequence[str], prediction: Prediction) -> dic
     }
 
 
-def listed_names(names: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...] | None:
-    """The names that `labels.names` lists or maps to, each once, in order; None if it is `from_train`."""
-    if isinstance(names, str):
-        return None
-    return tuple(dict.fromkeys(names.values() if isinstance(names, Mapping) else names))
-
-
 def type_scores(names: Sequence[str], right: Sequence[str], found: Sequence[str]) -> tuple[TypeScore, ...]:
     """Precision, recall and F1 of each class from 0 to 100 (scikit-learn): of `names`, and of others that occur.
 

@@ -21,7 +21,6 @@ from ptv2kit.data.schemes.base import (
     gather,
     input_error,
     label_and_probabilities,
-    listed_names,
     name_index,
     pad_inputs,
     type_scores,
@@ -206,7 +205,7 @@ class Scheme(LabelScheme):
             raise input_error(row, error, hint) from error
 
     def _find_names(self, train_rows: Iterable[Row]) -> tuple[str, ...]:
-        listed = listed_names(self._task.labels.names)
+        listed = self._task.listed_names()
         if listed is not None:
             return listed
         column = self._task.labels.column

@@ -17,7 +17,6 @@ from ptv2kit.data.schemes.base import (
     encode_texts,
     gather,
     listed,
-    listed_names,
     name_index,
     pad_inputs,
 )
@@ -170,7 +169,7 @@ class Scheme(LabelScheme):
         )
 
     def _find_names(self, train_rows: Iterable[Row]) -> tuple[str, ...]:
-        listed = listed_names(self._task.labels.names)
+        listed = self._task.listed_names()
         if listed is not None:
             return listed
         found, file = gather(train_rows, lambda row: list(self._labels_of(row)))

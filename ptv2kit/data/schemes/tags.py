@@ -7,7 +7,7 @@ from typing import final
 
 from ptv2kit.data.encodings import Encoding
 from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.base import gather, listed, listed_names, name_index, type_scores
+from ptv2kit.data.schemes.base import gather, listed, name_index, type_scores
 from ptv2kit.data.schemes.records import Label, Prediction, Scores
 from ptv2kit.data.schemes.tagging import TaggingScheme, encode_some_words, spelled_words, words_and_tags
 from ptv2kit.data.tokens import Subwords
@@ -65,7 +65,7 @@ class Scheme(TaggingScheme):
         ]
 
     def _find_names(self, train_rows: Iterable[Row]) -> tuple[str, ...]:
-        listed = listed_names(self._task.labels.names)
+        listed = self._task.listed_names()
         if listed is not None:
             return listed
         found, file = gather(train_rows, self._tags_of)

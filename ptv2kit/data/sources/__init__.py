@@ -11,6 +11,17 @@ from ptv2kit.data.sources.split import (
     read_file,
     read_rows,
     read_split,
+    read_split_if_here,
 )
 
-__all__ = ["Located", "OpenSplit", "SplitData", "classes_of", "locate_split", "read_file", "read_rows", "read_split"]
+__all__ = [
+    "Located",
+    "OpenSplit",
+    "SplitData",
+    "classes_of",
+    "locate_split",
+    "read_file",
+    "read_rows",
+    "read_split",
+    "read_split_if_here",
+]

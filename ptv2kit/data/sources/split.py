@@ -243,6 +243,15 @@ def read_file(task: TaskBase, path: Path) -> SplitData:
     return SplitData("file", rows, str(path), fingerprint_of_file(path), path.absolute())
 
 
+def read_split_if_here(task: TaskBase, split: str, *, task_path: Path, data_root: Path | None) -> SplitData | None:
+    """`read_split` if the files are on this machine; None if there are none, or the split comes from the hub."""
+    try:
+        located = locate_split(task, split, task_path=task_path, data_root=data_root)
+    except DataError:
+        return None
+    return None if located is None else read_split(task, split, task_path=task_path, data_root=data_root)
+
+
 def locate_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path | None) -> Located | None:
     """The files of a split, without reading them; None if the split comes from the hub. Arguments as of `read_split`.
 
