@@ -146,11 +146,9 @@ def test_paired_differences_have_the_interval_of_students_t(tmp_path: Path) -> N
 
 
 def test_mistakes_come_with_their_text_the_most_confident_first(tmp_path: Path) -> None:
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"text": f"sentence number {i}", "label": "no"}) + "\n" for i in range(30)))
     lines = [
-        {"row": i, "location": f"{rows}:{i + 1}", "label": "yes" if i % 3 else "no", "reference": "no"}
-        | {"probability": 0.5 + i / 100}
+        {"row": i, "location": f"/data/rows.csv:{i + 1}", "label": "yes" if i % 3 else "no", "reference": "no"}
+        | {"probability": 0.5 + i / 100, "input": {"title": "a title", "text": f"sentence number {i}"}}
         for i in range(30)
     ]
     write_run(tmp_path / "runs" / "a", {"one": 33.0}, predictions=lines)
@@ -158,7 +156,10 @@ def test_mistakes_come_with_their_text_the_most_confident_first(tmp_path: Path) 
     worst = found["Most confident mistakes: one"]
     assert len(worst.rows) == 20
     assert "20 of 20 that are wrong" in worst.note
-    assert [cell.text for cell in worst.rows[0].cells] == ["rows.jsonl:30", "no", "yes", "0.79", "sentence number 29"]
+    assert [cell.text for cell in worst.rows[0].cells] == [
+        *("rows.csv:30", "no", "yes", "0.79"),
+        "a title / sentence number 29",
+    ]
     confused = found["Confused classes: one"]
     assert [[cell.text for cell in row.cells] for row in confused.rows] == [["no", "10", "20"], ["yes", "0", "0"]]
     bars = charts(section_of(tmp_path / "runs"))[0]
@@ -166,10 +167,8 @@ def test_mistakes_come_with_their_text_the_most_confident_first(tmp_path: Path) 
 
 
 def test_spans_are_shown_with_their_words(tmp_path: Path) -> None:
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text(json.dumps({"tokens": ["Ada", "Lovelace", "left", "Rome"]}) + "\n")
-    line = {"row": 0, "location": f"{rows}:1", "label": ["B-PER", "O", "O", "O"], "probability": 0.9}
-    line["reference"] = ["B-PER", "I-PER", "O", "B-LOC"]
+    line = {"row": 0, "location": "rows.conll:1", "label": ["B-PER", "O", "O", "O"], "probability": 0.9}
+    line |= {"reference": ["B-PER", "I-PER", "O", "B-LOC"], "input": {"tokens": ["Ada", "Lovelace", "left", "Rome"]}}
     write_run(tmp_path / "runs" / "a", {"one": 33.0}, predictions=[line], metric="span_f1")
     [table] = [each for each in evidence(section_of(tmp_path / "runs"), "k") if "mistakes" in each.title]
     right, wrong, text = (table.rows[0].cells[index].text for index in (1, 2, 4))
@@ -182,10 +181,8 @@ def test_spans_are_shown_with_their_words(tmp_path: Path) -> None:
 
 
 def test_of_tags_the_wrong_ones_are_shown_with_their_words(tmp_path: Path) -> None:
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text(json.dumps({"tokens": ["Ada", "runs", "fast"], "upos": ["PROPN", "VERB", "ADV"]}) + "\n")
-    line = {"row": 0, "location": f"{rows}:1", "label": ["PROPN", "NOUN", "ADJ"], "probability": 0.9}
-    line["reference"] = ["PROPN", "VERB", "ADV"]
+    line = {"row": 0, "location": "rows.conll:1", "label": ["PROPN", "NOUN", "ADJ"], "probability": 0.9}
+    line |= {"reference": ["PROPN", "VERB", "ADV"], "input": {"tokens": ["Ada", "runs", "fast"]}}
     write_run(tmp_path / "runs" / "a", {"one": 33.0}, predictions=[line], metric="token_accuracy")
     [table] = [each for each in evidence(section_of(tmp_path / "runs"), "k") if "mistakes" in each.title]
     assert [table.rows[0].cells[index].text for index in (1, 2)] == ["runs/VERB  fast/ADV", "runs/NOUN  fast/ADJ"]

@@ -18,7 +18,7 @@ from ptv2kit.files import write_atomically
 from ptv2kit.models.checkpoints import silence_libraries
 from ptv2kit.spec.load import ResolvedRecipe
 from ptv2kit.training.console import RowsConsole, scores_table
-from ptv2kit.training.evaluate import evaluate
+from ptv2kit.training.evaluate import evaluate, prediction_lines
 from ptv2kit.training.load_run import LoadedRun, load_run, read_run
 
 
@@ -51,10 +51,9 @@ def run(args: argparse.Namespace) -> int:
             lambda done, total: rows.on_rows("scoring", done, total),
         )
     if args.predictions is not None:
-        lines = [prediction.to_json(data.rows[prediction.row].location) for prediction in found.predictions]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        lines = prediction_lines(loaded.scheme, data.rows, found.predictions)
         try:
-            write_atomically(args.predictions, text.encode())
+            write_atomically(args.predictions, lines.encode())
         except OSError as error:
             raise TrainingError(f"cannot be written: {error.strerror}", location=str(args.predictions)) from error
     if args.json:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from scipy.stats import t as student
@@ -161,13 +159,12 @@ def _mistakes(lines: Sequence[Mapping[str, Any]], key: str, title: str, which: s
     worst = sorted(wrong, key=lambda line: -float(line["probability"]))[:_MISTAKES]
     if not worst:
         return None
-    texts = _texts(str(line["location"]) for line in worst)
     columns = [
         Column[Mapping[str, Any]]("row", "row", lambda line: text(str(line["location"]).rsplit("/", 1)[-1])),
-        Column[Mapping[str, Any]]("right", "right", lambda line: text(_shown(line["reference"], line, texts))),
-        Column[Mapping[str, Any]]("found", "found", lambda line: text(_shown(line["label"], line, texts))),
+        Column[Mapping[str, Any]]("right", "right", lambda line: text(_shown(line["reference"], line))),
+        Column[Mapping[str, Any]]("found", "found", lambda line: text(_shown(line["label"], line))),
         Column[Mapping[str, Any]]("probability", "p", lambda line: number(float(line["probability"])), numeric=True),
-        Column[Mapping[str, Any]]("text", "text", lambda line: text(texts.get(str(line["location"]), ("", []))[0])),
+        Column[Mapping[str, Any]]("text", "text", lambda line: text(_text_of(line))),
     ]
     note = f"The wrong answers with the highest probability, {len(worst)} of {len(wrong)} that are wrong. Of {which}."
     return make(key, title, note, columns, worst)
@@ -184,16 +181,15 @@ def _is_wrong(line: Mapping[str, Any]) -> bool:
     return right != found
 
 
-def _shown(value: Any, line: Mapping[str, Any], texts: Mapping[str, tuple[str, list[str]]]) -> str:
-    """A label in a cell: of tags the spans, or the tags that differ, with their words where the row's file is here."""
+def _shown(value: Any, line: Mapping[str, Any]) -> str:
+    """A label in a cell: of tags the spans, or the tags that differ, with their words."""
     if not isinstance(value, list):
         return str(value)
     tags: list[str] = [str(item) for item in value]
-    words, both = texts.get(str(line["location"]), ("", []))[1], (line["label"], line["reference"])
+    words, both = _words_of(line, len(tags)), (line["label"], line["reference"])
     if not any(tag[:2] in ("B-", "I-") for labels in both if isinstance(labels, list) for tag in labels):
         found, right = both
-        one_each = isinstance(found, list) and len(words) == len(found) == len(right)
-        if one_each and not set(words) & set(right):  # labels of a text are a list of the row too
+        if words and len(found) == len(right):
             wrong = [place for place in range(len(tags)) if found[place] != right[place]]
             return _cut("  ".join(f"{words[place]}/{tags[place]}" for place in wrong))
         return " | ".join(dict.fromkeys(tags))
@@ -209,35 +205,17 @@ def _shown(value: Any, line: Mapping[str, Any], texts: Mapping[str, tuple[str, l
     return _cut("  ".join(spans))
 
 
-def _texts(locations: Iterable[str]) -> dict[str, tuple[str, list[str]]]:
-    """What rows say, by `path:line`, as text and as words; only of files of JSON lines that are on this machine."""
-    wanted: dict[str, set[int]] = {}
-    for location in locations:
-        path, _, line = location.rpartition(":")
-        if line.isdecimal() and path.endswith((".jsonl", ".jsonl.gz")) and is_file(Path(path)):
-            wanted.setdefault(path, set()).add(int(line))
-    found: dict[str, tuple[str, list[str]]] = {}
-    for path, numbers in wanted.items():
-        with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8") as file:
-            for place, line in enumerate(file, start=1):
-                if place in numbers:
-                    found[f"{path}:{place}"] = _text_of(json.loads(line))
-                if place >= max(numbers):
-                    break
-    return found
+def _words_of(line: Mapping[str, Any], count: int) -> list[str]:
+    """The words that the tags of a row belong to; none where the labels are not of words."""
+    columns = [value for value in line.get("input", {}).values() if isinstance(value, list) and len(value) == count]
+    return [str(word) for word in columns[0]] if columns else []
 
 
-def _text_of(row: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The longest list of words, of several the one that repeats itself least, and all that is written as text in more
-    than one word; the second first."""
-    words: list[str] = []
-    for value in row.values():
-        items: list[Any] = value if isinstance(value, list) else []
-        own = [item for item in items if isinstance(item, str)]
-        if len(own) == len(items) and (len(own), len(set(own))) > (len(words), len(set(words))):
-            words = own
-    parts = [value for value in row.values() if isinstance(value, str) and " " in value.strip()]
-    return _cut(" / ".join(parts) or " ".join(words)), words
+def _text_of(line: Mapping[str, Any]) -> str:
+    """What the model read of a row."""
+    columns = line.get("input", {}).values()
+    parts = [" ".join(map(str, value)) if isinstance(value, list) else str(value) for value in columns]
+    return _cut(" / ".join(parts))
 
 
 def _cut(shown: str) -> str:

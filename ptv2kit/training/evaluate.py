@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
@@ -12,10 +13,14 @@ import torch
 from ptv2kit.data.batching import sorted_batches
 from ptv2kit.data.dataset import EncodedSplit
 from ptv2kit.data.prefetch import OneAhead, ready_for
+from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes.base import LabelScheme
 from ptv2kit.data.schemes.records import Batch, Prediction, Scores
 from ptv2kit.errors import TrainingError
 from ptv2kit.models.model import PromptedModel
+
+_LONGEST = 300
+"""Characters of a text beside its prediction: enough to recognise the row by."""
 
 
 @final
@@ -29,6 +34,21 @@ class Evaluation:
 
     scores: Scores
     predictions: tuple[Prediction, ...]
+
+
+def prediction_lines(scheme: LabelScheme, rows: Sequence[Row], predictions: Sequence[Prediction]) -> str:
+    """The predictions of rows as JSON Lines, each with what the model read of the row, long texts cut off."""
+    lines: list[str] = []
+    for prediction in predictions:
+        row = rows[prediction.row]
+        said = {column: _cut(value) for column, value in scheme.said(row).items()}
+        line = {**prediction.to_json(row.location), "input": said}
+        lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+    return "".join(lines)
+
+
+def _cut(value: object) -> object:
+    return f"{value[: _LONGEST - 1]}…" if isinstance(value, str) and len(value) > _LONGEST else value
 
 
 class Processes(Protocol):

@@ -22,7 +22,7 @@ from ptv2kit.training.card import model_card
 from ptv2kit.training.compilation import compile_backbone
 from ptv2kit.training.console import RowsConsole, TrainingConsole
 from ptv2kit.training.distributed import prepare_strategy
-from ptv2kit.training.evaluate import evaluate
+from ptv2kit.training.evaluate import evaluate, prediction_lines
 from ptv2kit.training.folder import RunFolder, require_writable, run_key
 from ptv2kit.training.initial import read_initial
 from ptv2kit.training.parts import TaskPart
@@ -38,7 +38,7 @@ from ptv2kit.training.state import Log, LogEntry, OnProgress
 from ptv2kit.training.trackers import require_trackers, tracking
 from ptv2kit.training.trainer import Trainer, TrainingResult, seed_everything
 from ptv2kit.training.trunk_cache import keep_trunk
-from ptv2kit.training.writer import RunWriter, prediction_lines, predictions_path, prompt_folder
+from ptv2kit.training.writer import RunWriter, predictions_path, prompt_folder
 
 
 @final
@@ -257,7 +257,8 @@ def score(
             except KeyboardInterrupt:
                 return scores, True
             found[name] = test.scores
-            folder.write_text(predictions_path(task, name), prediction_lines(split.data.rows, test.predictions))
+            lines = prediction_lines(scheme, split.data.rows, test.predictions)
+            folder.write_text(predictions_path(task, name), lines)
     return scores, False
 
 

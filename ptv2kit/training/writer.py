@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -11,13 +10,11 @@ from typing import Any, final
 
 from torch import Tensor
 
-from ptv2kit.data.rows import Row
-from ptv2kit.data.schemes.records import Prediction
 from ptv2kit.errors import ConfigError
 from ptv2kit.files import link_atomically, write_atomically
 from ptv2kit.spec.recipe import Recipe
 from ptv2kit.training.checkpoint import Checkpoints
-from ptv2kit.training.evaluate import Evaluation
+from ptv2kit.training.evaluate import Evaluation, prediction_lines
 from ptv2kit.training.folder import RunFolder
 from ptv2kit.training.parts import TaskPart
 from ptv2kit.training.prompt_file import load_prompt, prompt_files
@@ -30,12 +27,6 @@ _EVERY = 10
 def prompt_folder(folder: Path, task: str | None) -> Path:
     """Where a run keeps its tensors: of a single task, or of the best mean of several, without a name."""
     return folder / "prompt" if task is None else folder / "prompt" / task
-
-
-def prediction_lines(rows: Sequence[Row], found: Sequence[Prediction]) -> str:
-    """The predictions of rows as JSON Lines."""
-    lines = (prediction.to_json(rows[prediction.row].location) for prediction in found)
-    return "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
 
 
 def predictions_path(task: str | None, split: str) -> str:
@@ -106,7 +97,8 @@ class RunWriter:
         files = self._prompt(tensors, {"task": part.name, "names": list(part.scheme.names)}, epoch, values)
         if evaluation is not None:
             rows = part.validation_split.data.rows
-            files["predictions.jsonl"] = prediction_lines(rows, evaluation.predictions).encode()
+            lines = prediction_lines(part.scheme, rows, evaluation.predictions)
+            files["predictions.jsonl"] = lines.encode()
         self._keep(part.name if self._several else None, epoch, files)
 
     def keep_shared(self, tensors: dict[str, Tensor], epoch: float, values: dict[str, float]) -> None:

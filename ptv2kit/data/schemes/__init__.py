@@ -22,6 +22,7 @@ def build_scheme(task: AnyTask, subwords: Subwords, train_rows: Iterable[Row]) -
         DataError: the labels cannot be found in the training rows.
     """
     scheme: LabelScheme = import_module(f"ptv2kit.data.schemes.{task.labels.scheme}").Scheme(task, subwords, train_rows)
+    scheme.input_columns = tuple(task.input_columns())
     if task.extra_metrics:
         scheme.extra_metrics = {name: load_plugin("ptv2kit.metrics", name) for name in task.extra_metrics}
     return scheme

@@ -109,6 +109,13 @@ class LabelScheme(ABC):
     def counted(self, reference: Label) -> list[str]:
         """What a histogram of labels counts in a row's reference: its class, the types of its spans, …"""
 
+    input_columns: tuple[str, ...] = ()
+    """The columns of a row that the model reads."""
+
+    def said(self, row: Row) -> dict[str, Any]:
+        """What the model reads of a row, by column."""
+        return {column: row.value(column) for column in self.input_columns}
+
     extra_metrics: Mapping[str, Callable[..., Any]] = {}
     """Metrics of other packages, by name."""
 

@@ -127,6 +127,10 @@ class TaggingScheme(LabelScheme):
                 labels[position] = self._index.get(tags[word], IGNORED)
         return Feature(index, (encoding,), tuple(labels), tuple(tags), encoding.truncated, tuple(anchors))
 
+    def said(self, row: Row) -> dict[str, Any]:
+        """What the model reads of a row, by column; of the first one the words that are tagged."""
+        return {**super().said(row), self.input_columns[0]: self.spelled(row)[0]}
+
     def encode_ahead(self, rows: Sequence[Row]) -> None:
         """Do nothing: `Subwords` cuts each word once and remembers it."""
 
