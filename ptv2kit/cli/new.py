@@ -15,7 +15,7 @@ from typing import Any, cast
 from ptv2kit.cli.output import show
 from ptv2kit.data.proposal import Proposal, propose
 from ptv2kit.data.recognition import find_files, find_split_names, is_data_set, recognise
-from ptv2kit.data.sources import read_rows, read_split_if_here
+from ptv2kit.data.sources import matching_files, read_rows, read_split_if_here
 from ptv2kit.data.sources.hub import read_hub, split_names
 from ptv2kit.errors import ConfigError, DataError, TrainingError
 from ptv2kit.files import is_folder, write_atomically
@@ -45,7 +45,9 @@ def new_task(args: argparse.Namespace) -> int:
     found = _named_splits(path, args.config) if in_datasets else find_files(path)
     splits = {"train": found["train"], "validation": args.validation or found.get("validation", "10%")}
     test = args.test or found.get("test")
-    splits |= {"test": test} if test is not None and test != splits["validation"] else {}
+    # One file cannot be both; two shares of 10% are different rows.
+    if test is not None and (test != splits["validation"] or SHARE.fullmatch(test)):
+        splits["test"] = test
     named = Splits.model_validate(splits)
     if in_datasets:
         whole = str(path.absolute()) if is_folder(path) else str(path)
@@ -56,7 +58,9 @@ def new_task(args: argparse.Namespace) -> int:
             _require_file(split, given)
         columns = None if args.columns is None else [column.strip() for column in args.columns.split(",")]
         source, doubts = recognise(Path(splits["train"]), named, columns)
-        read = read_rows(Path(splits["train"]), source, takes_names=lambda _: True)
+        train = Path(splits["train"])
+        files = [train] if train.is_file() else matching_files(Path(), str(train))
+        read = itertools.chain.from_iterable(read_rows(file, source, takes_names=lambda _: True) for file in files)
     rows = list(itertools.islice(read, _LOOKED_AT))
     if not rows:
         raise DataError("the file has no rows", location=splits["train"])
@@ -85,7 +89,7 @@ def _named_splits(path: Path, config: str | None) -> dict[str, str]:
 
 def _require_file(split: str, given: str) -> None:
     """Raise `DataError` unless a split is a file or a share."""
-    if SHARE.fullmatch(given) is None and not Path(given).is_file():
+    if SHARE.fullmatch(given) is None and not Path(given).is_file() and not matching_files(Path(), given):
         share = f"--{split} {given}% keeps a share of the rows for it"
         hint = share if re.fullmatch(r"\d+(\.\d+)?", given) else ""
         raise DataError("there is no such file", location=given, hint=hint)

@@ -479,6 +479,7 @@ def _add_cp(verbs: Any) -> None:
 _NEW_TASK_EXAMPLES = """examples:
   ptv2kit new task reviews.csv
   ptv2kit new task data/reviews            # a folder with train.csv, dev.csv, test.csv
+  ptv2kit new task aclImdb                 # a text in each file: train/pos/1.txt; or brat's train/1.ann
   ptv2kit new task stanfordnlp/imdb        # a data set of the hub
   ptv2kit new task reviews.csv --validation reviews-dev.csv
   ptv2kit new task data/train.jsonl --validation data/dev.jsonl --test data/test.jsonl --to tasks/reviews.yaml
@@ -503,8 +504,8 @@ def _add_new(verbs: Any) -> None:
         kinds,
         "task",
         about="look at the columns of a file and propose scheme, input and labels",
-        description="Look at the first 100,000 rows of a JSON, CSV, TSV, Parquet or CoNLL file, or of a data set, "
-        "propose a label scheme, the input and the labels, and write a commented task file.",
+        description="Look at the first 100,000 rows of a JSON, CSV, TSV, Parquet, CoNLL or fastText file, documents, "
+        "or of a data set, propose a label scheme, the input and the labels, and write a commented task file.",
         examples=_NEW_TASK_EXAMPLES,
         handler="ptv2kit.cli.new:new_task",
     )
@@ -512,7 +513,7 @@ def _add_new(verbs: Any) -> None:
         "file",
         type=Path,
         metavar="FILE",
-        help="the training rows; or a folder with train, dev and test files; or a data set of the hub",
+        help="the training rows; or a folder with train, dev and test files or documents; or a data set of the hub",
     )
     task.add_argument("--config", metavar="NAME", help="which configuration of a data set of the hub")
     task.add_argument(

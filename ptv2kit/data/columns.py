@@ -91,11 +91,16 @@ def label_column(columns: Columns, exclude: Sequence[str] = ()) -> str | None:
     for name, values in columns.items():
         plain = all(isinstance(value, str | bool | int) for value in values)
         kinds = len({str(value) for value in values}) if plain else 0
-        most = _MOST_NAMED if name.lower() in LABEL_NAMES else _MOST_CLASSES
+        most = _MOST_NAMED if _last(name) in LABEL_NAMES else _MOST_CLASSES
         if name not in exclude and 2 <= kinds <= min(most, max(2, len(values) // 3)):
             few[name] = kinds
-    named = [name for wanted in LABEL_NAMES for name in few if name.lower() == wanted]
+    named = [name for wanted in LABEL_NAMES for name in few if _last(name) == wanted]
     return named[0] if named else min(few, key=lambda name: few[name], default=None)
+
+
+def _last(name: str) -> str:
+    """What a column, or the last field of a path, is called."""
+    return name.rpartition(".")[2].lower()
 
 
 def flag_columns(columns: Columns) -> list[str]:
@@ -145,6 +150,36 @@ def pair_of(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         return pair
     longest = max((name for name in texts if name != EARLIER), key=lambda name: mean_words(texts[name]))
     return (EARLIER, longest) if EARLIER in texts else (longest,)
+
+
+def with_annotations(columns: Columns) -> Made | None:
+    """What Label Studio exports: the fields of its data, and what the first person marked or chose."""
+    if not {"data", "annotations"} <= set(columns):
+        return None
+    given = with_fields({"data": columns["data"]})
+    spans = _values(columns, "annotations.0.result.*.value")
+    several = _values(columns, "annotations.0.result.0.value.choices")
+    if given is None or spans is None:
+        return None
+    if several is None:
+        return Made({**given.columns, "annotations.0.result.*.value": spans}, {})
+    one = [value[0] if len(value) == 1 else value for value in several]
+    only_one = all(isinstance(value, str) for value in one)
+    name = f"annotations.0.result.0.value.choices{'.0' if only_one else ''}"
+    return Made({**given.columns, name: one if only_one else several}, {})
+
+
+def with_fields(columns: Columns) -> Made | None:
+    """The fields of columns that hold mappings, as columns."""
+    found: dict[str, list[Any]] = {}
+    for name, values in columns.items():
+        if all(isinstance(value, Mapping) for value in values):
+            paths = {f"{name}.{field}" for field in cast(Mapping[str, Any], values[0])}
+            fields = {path: _values(columns, path) for path in sorted(paths)}
+            found |= {path: of for path, of in fields.items() if of is not None}
+        else:
+            found[name] = values
+    return Made(found, {}) if found.keys() != columns.keys() else None
 
 
 def with_marks(columns: Columns) -> Made | None:
@@ -241,6 +276,16 @@ def _made(columns: Columns, name: str, derivation: Derivation, replaced: set[str
         return None
     kept = {other: of for other, of in columns.items() if other not in replaced}
     return Made({**kept, name: values}, {name: derivation})
+
+
+def _values(columns: Columns, path: str) -> list[Any] | None:
+    """What each row has at a path; None if one has nothing there."""
+    try:
+        return [
+            Row(dict(zip(columns, row, strict=True)), "").value(path) for row in zip(*columns.values(), strict=True)
+        ]
+    except DataError:
+        return None
 
 
 def _are_texts(value: Any) -> bool:

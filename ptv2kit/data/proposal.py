@@ -7,9 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple, cast, final
 
-from ptv2kit.data.character_spans import read_span
+from ptv2kit.data.character_spans import CharacterSpan, read_span
 from ptv2kit.data.columns import (
     LABEL_NAMES,
     WORD_NAMES,
@@ -25,6 +26,8 @@ from ptv2kit.data.columns import (
     only_counts,
     pair_of,
     text_columns,
+    with_annotations,
+    with_fields,
     with_joined,
     with_marks,
     with_parsed,
@@ -250,7 +253,10 @@ def _character_spans(columns: Columns) -> Proposal | None:
         if None in found or not types:
             continue
         inputs = f"{{text: {_key(text)}, max_length: {_longest(word_counts(texts[text]), pieces=2)}}}"
-        labels = f"{{scheme: spans, column: {_key(name)}, names: [{', '.join(map(_key, types))}]}}"
+        overlap = any(_overlap([span for item in value if (span := read_span(item))]) for value in values)
+        longest = ", overlapping: longest" if overlap else ""
+        labels = f"{{scheme: spans, column: {_key(name)}, names: [{', '.join(map(_key, types))}]{longest}}}"
+        doubts = ("some spans overlap: the longest of them is learned",) if overlap else ()
         return Proposal(
             "spans",
             f"column '{name}' holds spans by characters of column '{text}'",
@@ -259,7 +265,7 @@ def _character_spans(columns: Columns) -> Proposal | None:
                 "labels": (labels, f"types of spans: {len(types)}"),
                 "metrics": ("[span_f1]", ""),
             },
-            _left_out(columns, (name, text)),
+            doubts + _left_out(columns, (name, text)),
         )
     return None
 
@@ -322,7 +328,8 @@ def _labels(columns: Columns) -> Proposal | None:
             isinstance(value, list) and all(isinstance(item, str | int) for item in cast(list[Any], value))
             for value in values
         )
-        if lists and name.lower() not in WORD_NAMES:
+        one_each = lists and all(len(value) == 1 for value in values) and label_column(columns) is not None
+        if lists and not one_each and name.lower() not in WORD_NAMES:
             found = Counter(str(item) for value in values for item in value)
             proposal = _labels_of(columns, name, found, f"column '{name}' holds lists of {len(found)} different labels")
             if proposal is not None and len(found) <= max(2, len(values) // 2):
@@ -466,6 +473,7 @@ def _classes(columns: Columns) -> Proposal | None:
     pair = pair_of(texts)
     counts = Counter(_plain(value) if isinstance(value, bool) else str(value) for value in columns[label])
     names = sorted(counts, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))
+    names, unknown = _without_unknown(names)
     if len(names) > _MOST_LISTED:
         shown, doubts = "from_train", ("labels.names: from_train finds the classes in the training rows",)
     elif all(name.isdecimal() for name in names):
@@ -476,10 +484,16 @@ def _classes(columns: Columns) -> Proposal | None:
     inputs = _text_input(texts, pair)
     most = counts.most_common(1)[0][1] / len(columns[label])
     doubts += _left_out(texts, pair)
+    chosen: dict[str, tuple[str, str]] = {}
+    if unknown:
+        doubts += (f"rows whose '{label}' is {unknown} are left out: nobody knows their class",)
+        kept = f"{{{_key(label)}: [{', '.join(map(quoted, names))}]}}"
+        chosen = {"where": (kept, f"not {unknown}, which is no class")}
     return Proposal(
         "classes",
         f"column '{label}' has {len(names)} values",
         {
+            **chosen,
             "input": (inputs, "max_length counts sub-words"),
             "labels": (
                 f"{{scheme: classes, column: {_key(label)}, names: {shown}}}",
@@ -489,6 +503,18 @@ def _classes(columns: Columns) -> Proposal | None:
         },
         doubts,
     )
+
+
+def _without_unknown(names: list[str]) -> tuple[list[str], str]:
+    """The classes without what SNLI (`-`) and the hub (`-1`) write where there is none, and that.
+
+    -1, 0 and 1 are classes: many write what is bad, neither, and good so.
+    """
+    for unknown, fewest in (("-", 2), ("-1", 3)):
+        rest = [name for name in names if name != unknown]
+        if fewest <= len(rest) < len(names) and (unknown == "-" or all(name.isdecimal() for name in rest)):
+            return rest, unknown
+    return names, ""
 
 
 def _left_out(columns: Iterable[str], used: Iterable[str]) -> tuple[str, ...]:
@@ -509,6 +535,11 @@ def _same_lengths(words: Sequence[Sequence[str]], values: Sequence[Any]) -> bool
         and all(isinstance(tag, str | int) for tag in cast(list[Any], tags))
         for each, tags in zip(words, values, strict=True)
     )
+
+
+def _overlap(spans: Sequence[CharacterSpan]) -> bool:
+    ordered = sorted(set(spans))
+    return any(one.end > other.start for one, other in pairwise(ordered))
 
 
 def _is_iob2(sentences: Sequence[Sequence[str]]) -> bool:
@@ -547,14 +578,17 @@ def _plain(value: bool) -> str:
     return str(value).lower()
 
 
+_ANY = (_labels, _flags, _separated_labels, _named_number, _classes, _number)
 _ATTEMPTS: tuple[tuple[Callable[[Columns], Made | None], tuple[Callable[[Columns], Proposal | None], ...]], ...] = (
+    (with_annotations, (_character_spans, _labels, _classes)),
     (_as_they_are, (_answers, _character_spans, _spans, _tags, _options, _choices)),
     (with_marks, (_classes,)),
     (with_joined, (_answers,)),
     (with_turn_before, (_classes,)),
     (with_parsed, (_answers, _character_spans, _spans, _tags, _options, _labels)),
     (with_split, (_spans, _tags)),
-    (_as_they_are, (_labels, _flags, _separated_labels, _named_number, _classes, _number)),
+    (_as_they_are, _ANY),
     (with_joined, (_labels, _named_number, _classes, _number)),
+    (with_fields, (_answers, _character_spans, _spans, _tags, _options, *_ANY)),
 )
 """What is tried, in order: columns as they are or with a made one, and schemes."""

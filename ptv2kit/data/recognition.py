@@ -11,19 +11,23 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from ptv2kit.data.columns import LABEL_NAMES, PAIRS, WORD_NAMES, are_numbers, only_counts
+from ptv2kit.data.sources import matching_files
 from ptv2kit.data.sources.lines import CONLL, JSON_LINES, LONGEST_FILE, encoding_of, ending_of, read_lines
 from ptv2kit.data.sources.table import delimiter_of, is_quoted, split_records
 from ptv2kit.data.spans import style_of
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.files import is_file, is_folder
 from ptv2kit.spec.sources import (
+    BratSource,
     ConllSource,
     DataSource,
+    FastTextSource,
     JsonlSource,
     ParquetSource,
     Splits,
     SquadSource,
     TableSource,
+    TextsSource,
 )
 
 _TABLES = ("csv", "tsv", "tab", "txt")
@@ -37,6 +41,8 @@ _SPLIT_NAMES = {
 """What the files and splits of data sets are called, the usual name first."""
 _CONLLU = {"tokens": 1, "upos": 3, "xpos": 4, "deprels": 7}
 _UNIVERSAL = re.compile("ADJ|ADP|ADV|AUX|CCONJ|DET|INTJ|NOUN|NUM|PART|PRON|PROPN|PUNCT|SCONJ|SYM|VERB|X|_")
+_DOCUMENTS = ("*.ann", "*/*.txt")
+"""How the files of a split with a document in each file are called: brat's, and texts in a folder for each class."""
 _DELIMITERS = (",", "\t", ";", "|")
 _LOOKED_AT = 500
 _MOST = 0.9
@@ -75,7 +81,7 @@ def find_split_names(names: Iterable[str]) -> dict[str, str]:
 
 def find_files(path: Path) -> dict[str, str]:
     """The files of the splits: a file is that of the training rows, and so is the only one of a folder, or else the one
-    that is called `train`.
+    that is called `train`; a pattern where each document has a file of its own.
 
     Raises:
         DataError: the folder has no file of training rows.
@@ -87,17 +93,30 @@ def find_files(path: Path) -> dict[str, str]:
     if len(inside) == 1:
         return {"train": inside[0]}
     if "train" not in found:
+        found = _find_documents(path)
+    if "train" not in found:
         shown = ", ".join(Path(file).name for file in inside[:10]) or "no file of data"
         hint = f"name the file of the training rows; the folder has {shown}"
         raise DataError("this is a folder without a file that is called train", location=str(path), hint=hint)
     return found
 
 
+def _find_documents(path: Path) -> dict[str, str]:
+    """The patterns of splits whose documents are files, in a folder for each split or without any."""
+    folders = find_split_names(str(each) for each in path.iterdir() if is_folder(each))
+    for pattern in _DOCUMENTS:
+        for roots in (folders, {"train": str(path)}):
+            found = {split: f"{root}/{pattern}" for split, root in roots.items() if any(Path(root).glob(pattern))}
+            if "train" in found:
+                return found
+    return {}
+
+
 def recognise(path: Path, splits: Splits, columns: Sequence[str] | None = None) -> Recognised:
     """Find out how a file of rows is written.
 
     Args:
-        path: of the file, whose name tells the kind: JSON, a table, Parquet, or a word a line.
+        path: of the file, whose name tells the kind: JSON, a table, Parquet, or a word a line; or a pattern of files.
         splits: of the task, for the source.
         columns: what the columns of a table without a header line are called; None: the first line tells, if it can.
 
@@ -105,17 +124,26 @@ def recognise(path: Path, splits: Splits, columns: Sequence[str] | None = None) 
         ConfigError: the name does not tell a format, or only a table can have `columns`.
         DataError: the file is missing or unreadable, or JSON of another shape.
     """
-    if not path.is_file():
+    files = [path] if path.is_file() else matching_files(Path(), str(path))
+    if not files:
         raise DataError("there is no such file", location=str(path))
     kind = ending_of(path)
+    if path != files[0] and kind in ("ann", "txt"):
+        encoding = encoding_of(files[0].with_suffix(".txt"))
+        if kind == "ann":
+            return Recognised(BratSource(source="brat", splits=splits, encoding=encoding), ())
+        return Recognised(TextsSource(source="texts", splits=splits, encoding=encoding), ())
+    path = files[0]
     if columns is not None and kind not in _TABLES:
         raise ConfigError(f"--columns names the columns of a table, and '{path}' is not one by its name")
     if kind in JSON_LINES:
         return Recognised(_json_source(path, splits) if kind == "json" else _json_lines(splits), ())
     if kind == "parquet":
         return Recognised(ParquetSource(source="parquet", splits=splits), ())
+    encoding = encoding_of(path)
+    if _is_fasttext(path, encoding):
+        return Recognised(FastTextSource(source="fasttext", splits=splits, encoding=encoding), ())
     if kind in CONLL or kind in _TABLES:
-        encoding = encoding_of(path)
         lines = [line.rstrip("\r\n") for _, line in itertools.islice(read_lines(path, encoding=encoding), _LOOKED_AT)]
         if kind in CONLL or (columns is None and _is_conll(lines)):
             found = _conll_source(lines, splits, encoding)
@@ -189,6 +217,16 @@ def _counts(value: Any) -> bool:
 def _is_squad(value: Any) -> bool:
     items = cast("list[Any]", value) if isinstance(value, list) else []
     return bool(items) and isinstance(items[0], Mapping) and "paragraphs" in items[0]
+
+
+def _is_fasttext(path: Path, encoding: str) -> bool:
+    """Whether the first line begins with a label as fastText writes it."""
+    prefix = "__label__".encode(encoding)
+    try:
+        with path.open("rb") as file:
+            return file.read(len(prefix)) == prefix
+    except OSError:
+        return False  # the reader says what is wrong
 
 
 def _is_conll(lines: Sequence[str]) -> bool:

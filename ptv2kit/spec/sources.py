@@ -235,6 +235,46 @@ class SrlLinesSource(_Rows):
     """The file of each split."""
 
 
+class FastTextSource(_Rows):
+    """fastText's lines, `__label__good it was fun`; a row has `text`, `labels`, and `label`, the first of them."""
+
+    source: Literal["fasttext"]
+    """Where the rows come from."""
+    splits: Splits
+    """The file of each split."""
+    prefix: Annotated[str, Field(min_length=1)] = "__label__"
+    """How a word begins that is a label."""
+    encoding: Encoding = "utf-8"
+    """How the file's bytes are read."""
+
+
+class TextsSource(_Rows):
+    """A text in each file, in a folder for each class; a row has `text`, `label`, the folder's name, and `file`."""
+
+    source: Literal["texts"]
+    """Where the rows come from."""
+    splits: Splits
+    """The files of each split, such as `train/*/*.txt`."""
+    encoding: Encoding = "utf-8"
+    """How the files' bytes are read."""
+
+
+class BratSource(_Rows):
+    """brat's standoff files; a row is a document with `text`, `spans`, each `[start, end, type]`, and `file`.
+
+    Only entities (`T` lines) are read.
+    """
+
+    source: Literal["brat"]
+    """Where the rows come from."""
+    splits: Splits
+    """The annotations of each split, such as `train/*.ann`; the text of each is in the `.txt` file beside it."""
+    discontinuous: Literal["error", "widen", "drop"] = "error"
+    """What becomes of an entity in several pieces: an error, one from its first character to its last, or none."""
+    encoding: Encoding = "utf-8"
+    """How the files' bytes are read."""
+
+
 class PluginSource(_Rows):
     """Rows that a function of another installed package reads."""
 
@@ -257,6 +297,9 @@ DataSource = Annotated[
     | Conll05Source
     | GoldConllSource
     | SrlLinesSource
+    | FastTextSource
+    | TextsSource
+    | BratSource
     | PluginSource,
     Field(discriminator="source"),
 ]

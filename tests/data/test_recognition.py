@@ -26,6 +26,27 @@ def table(delimiter: str, header: str = "text{}label", quote: str = '"') -> str:
     return "\n".join([*([header.format(delimiter)] if header else []), *lines]) + "\n"
 
 
+def exported(number: int, text: str, result: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row as Label Studio exports it."""
+    made = {"id": number, "completed_by": number % 2, "result": result, "was_cancelled": False, "lead_time": 3.2}
+    about = {"created_at": "2024-01-01", "updated_at": f"2024-01-{number}", "updated_by": number % 2, "drafts": []}
+    return {"id": number, "annotations": [made], "data": {"text": text, "box": "a b"}, "meta": {}, **about}
+
+
+def marked(value: dict[str, Any]) -> dict[str, Any]:
+    return {"id": "x", "from_name": "a", "to_name": "text", "type": "labels", "value": value}
+
+
+MARKED = [
+    exported(n, text, [marked({"start": 0, "end": 3, "text": text[:3], "labels": ["WORD"]})] if n % 4 else [])
+    for n, (text, _) in enumerate(TEXTS)
+]
+CHOSEN = [exported(n, text, [marked({"choices": [label]})]) for n, (text, label) in enumerate(TEXTS)]
+SEVERAL = [exported(n, text, [marked({"choices": [label, "new"]})]) for n, (text, label) in enumerate(TEXTS)]
+INFERENCE = "".join(
+    json.dumps({"gold_label": label, "sentence1": f"it is {n}", "sentence2": f"so {n}"}) + "\n"
+    for n, label in enumerate(["neutral", "-", "entailment", "contradiction"] * 5)
+)
 WORDS = "".join(f"Sentence: {number},Bonn,B-geo\n,sleeps,O\n" for number in range(1, 12))
 
 FILES: dict[str, tuple[str | bytes, str, dict[str, Any], int]] = {
@@ -112,6 +133,34 @@ FILES: dict[str, tuple[str | bytes, str, dict[str, Any], int]] = {
         240,
     ),
     "flags.csv": ("text,toxic,rude\n" + "go away now,1,1\nhow are you,0,0\nyou are bad,0,1\n" * 4, "labels", {}, 12),
+    "labels.txt": (
+        "".join(f"__label__{label} {text}\n" for text, label in TEXTS),
+        "classes",
+        {"source": "fasttext"},
+        12,
+    ),
+    "cooking.train": (
+        "__label__sauce __label__cheese How much does it take\n__label__food How long\n" * 4,
+        "labels",
+        {"source": "fasttext"},
+        8,
+    ),
+    "studio.json": (json.dumps(MARKED), "spans", {"source": "jsonl"}, 12),
+    "studio_choice.json": (json.dumps(CHOSEN), "classes", {"source": "jsonl"}, 12),
+    "studio_choices.json": (json.dumps(SEVERAL), "labels", {"source": "jsonl"}, 12),
+    "fields.json": (
+        json.dumps(
+            [
+                {"in": {"text": text, "kind": f"k{n % 2}"}, "out": {"label": label}}
+                for n, (text, label) in enumerate(TEXTS)
+            ]
+        ),
+        "classes",
+        {"source": "jsonl"},
+        12,
+    ),
+    "unknown.jsonl": (INFERENCE, "classes", {"source": "jsonl"}, 15),
+    "overlap.jsonl": ('{"text": "Bonn am Rhein", "spans": [[0, 4, "A"], [0, 13, "B"]]}\n' * 8, "spans", {}, 8),
     "several.csv": ("text,tags\n" + 'go away now,"rude, old"\nhow are you,kind\nfine day,old\n' * 4, "labels", {}, 12),
 }
 
@@ -133,7 +182,7 @@ def test_a_file_is_recognised(
     assert len(rows) == count
     assert "Ã" not in str(rows)
     read = [column for column in task.input_columns() if column not in task.derive]
-    assert all(column in rows[0].values for column in read)
+    assert all(rows[0].value(column) for column in read)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +194,16 @@ def test_a_file_is_recognised(
         ("spaced.csv", [["B-LOC", "O"]] * 3),
         ("ud.conllu", [["AUX", "PART", "VERB"]] * 3),
         ("blanks.csv", ["ham", "spam", "ham"]),
+        ("unknown.jsonl", ["neutral", "entailment", "contradiction"]),
+        ("labels.txt", ["hoch", "niedrig", "hoch"]),
+        ("cooking.train", [["sauce", "cheese"], ["food"], ["sauce", "cheese"]]),
+        (
+            "studio.json",
+            [[], *[[{"start": 0, "end": 3, "text": text[:3], "labels": ["WORD"]}] for text, _ in TEXTS[1:3]]],
+        ),
+        ("studio_choice.json", ["hoch", "niedrig", "hoch"]),
+        ("studio_choices.json", [["hoch", "new"], ["niedrig", "new"], ["hoch", "new"]]),
+        ("fields.json", ["hoch", "niedrig", "hoch"]),
     ],
 )
 def test_columns_are_made(name: str, labels: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +240,52 @@ def test_a_folder_has_a_file_for_each_split(
     capsys.readouterr()
     assert main(["new", "task", "mine", "--to", "none.yaml"]) == 3
     assert "the folder has dev.csv, other.csv, test.v2.csv, valid.csv" in capsys.readouterr().err
+
+
+def test_documents_have_a_file_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, (text, label) in enumerate(TEXTS):
+        for name, words in (
+            (f"reviews/train/{label}/{number}.txt", text),
+            (f"reviews/test/{label}/{number}.txt", text),
+        ):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_text(words, encoding="cp1252")
+        Path("people").mkdir(exist_ok=True)
+        Path(f"people/{number}.txt").write_text("Anna saw\nBonn")
+        Path(f"people/{number}.ann").write_text("T1\tPER 0 4\tAnna\n")
+    files = {"train": "reviews/train/*/*.txt", "validation": "10%", "test": "reviews/test/*/*.txt"}
+    inside = {**files, "test": "10%"}
+    for name, splits, scheme in (
+        ("reviews", files, "classes"),
+        ("reviews/train", {"train": "reviews/train/*/*.txt", "validation": "10%"}, "classes"),
+        ("people", {"train": "people/*.ann", "validation": "10%"}, "spans"),
+        ("reviews/train/*/*.txt --test 10%", inside, "classes"),
+    ):
+        Path("task.yaml").unlink(missing_ok=True)
+        assert main(["new", "task", *name.split(), "--to", "task.yaml"]) == 0, capsys.readouterr().err
+        task = load_task(Path("task.yaml")).task
+        assert scheme_of(task) == scheme
+        assert task.data.splits.by_name() == splits
+        rows = read_split(task, "train", task_path=Path("task.yaml"), data_root=None).rows
+        assert len(rows) == (10 if splits is inside else 11), "two tenths are kept from training, or one"
+        assert scheme == "spans" or {row.value("label") for row in rows} == {"hoch", "niedrig"}
+        assert "\ufffd" not in str(rows)
+
+
+@pytest.mark.parametrize(("labels", "kept"), [((-1, 0, 1, 2), 3), ((-1, 0, 1), 3), ((0, 1, 2), 3)])
+def test_minus_one_is_a_class_beside_zero_and_one_only(
+    labels: tuple[int, ...], kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"text": f"it is {n}", "label": labels[n % len(labels)]} for n in range(24)]
+    Path("x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["new", "task", "x.jsonl"]) == 0
+    task = load_task(Path("x.yaml")).task
+    assert task.logits() == ("sequence", kept)
+    assert bool(task.where) == (len(labels) == 4)
 
 
 def test_data_sets_that_the_library_has_saved(
@@ -234,7 +339,7 @@ def test_what_one_should_look_at(
     [
         ("sheet.xlsx", "", [], "hint: save the sheet as CSV"),
         ("x.dat", "", [], "is not a JSON, CSV, TSV, Parquet or CoNLL file by its name"),
-        ("x.txt", "__label__a b c\n__label__d e, f\n", [], "is neither a table nor a file with a word and its tag"),
+        ("x.txt", "it was fun\nit was not, no\n", [], "is neither a table nor a file with a word and its tag"),
         ("x.json", json.dumps({"data": [["a", "b"]]}), [], "the file is one JSON object, with lists in 'data'"),
         ("columns.json", json.dumps({"text": {"0": "a b"}, "label": {"0": "c"}}), [], "is one JSON object. Expected"),
         ("index.json", json.dumps({"0": {"text": "a b"}, "1": {"text": "c"}}), [], "orient='records', lines=True"),

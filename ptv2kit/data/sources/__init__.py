@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from ptv2kit.data.sources.formats import read_rows
 from ptv2kit.data.sources.split import (
     Located,
     OpenSplit,
     SplitData,
     classes_of,
     locate_split,
+    matching_files,
     read_file,
-    read_rows,
     read_split,
     read_split_if_here,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "SplitData",
     "classes_of",
     "locate_split",
+    "matching_files",
     "read_file",
     "read_rows",
     "read_split",

@@ -5,38 +5,28 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast, final
+from typing import final
 
 from ptv2kit.data.rows import Fault, Row, raise_fault
-from ptv2kit.data.sources.conll import read_conll
-from ptv2kit.data.sources.conll04 import read_conll04
-from ptv2kit.data.sources.conll05 import read_conll05, words_path
-from ptv2kit.data.sources.gold_conll import read_gold_conll
-from ptv2kit.data.sources.hub import fingerprint_of_rows, hub_address, never, read_hub
-from ptv2kit.data.sources.jsonl import read_jsonl
+from ptv2kit.data.sources.conll05 import words_path
+from ptv2kit.data.sources.formats import read_rows
+from ptv2kit.data.sources.hub import fingerprint_of_rows, hub_address, read_hub
 from ptv2kit.data.sources.lines import CONLL, JSON_LINES, ending_of, fingerprint_of_file
 from ptv2kit.data.sources.outside import tell_outside
-from ptv2kit.data.sources.parquet import read_parquet
-from ptv2kit.data.sources.squad import read_squad
-from ptv2kit.data.sources.srl_lines import read_srl_lines
-from ptv2kit.data.sources.table import read_table
 from ptv2kit.data.templates import task_rows
 from ptv2kit.errors import ConfigError, DataError, Problem
 from ptv2kit.files import is_folder
-from ptv2kit.spec.plugins import load_plugin
 from ptv2kit.spec.sources import (
-    Conll04Source,
+    BratSource,
     Conll05Source,
     ConllSource,
     DataSource,
-    GoldConllSource,
     HubSource,
     JsonlSource,
     ParquetSource,
-    PluginSource,
     Splits,
     SquadSource,
     SrlLinesSource,
@@ -274,7 +264,7 @@ def locate_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path
     roots = [task_path.parent] if data_root is None else [data_root, task_path.parent]
     places = list(dict.fromkeys(root / name for root in roots))
     for root, path in zip(roots, places, strict=False):
-        files = (path,) if _is_file(path) else tuple(_matching(root, name))
+        files = (path,) if _is_file(path) else tuple(matching_files(root, name))
         if files:
             return Located(path, files)
     raise DataError(
@@ -298,71 +288,21 @@ def _mirrors(task: TaskBase, split: str) -> list[str]:
     return [split]
 
 
-def read_rows(
-    path: Path,
-    source: DataSource,
-    on_fault: Fault = raise_fault,
-    takes_names: Callable[[Sequence[str]], bool] = never,
-) -> Iterator[Row]:
-    """The rows of one file in the format of `source`; a hub data set's mirror is JSON lines.
-
-    Args:
-        on_fault: told of a malformed row; formats whose rows cannot be told apart after a fault raise instead.
-        takes_names: see `TaskBase.takes_names`.
-
-    Raises:
-        DataError: the file is unreadable or malformed.
-    """
-    match source:
-        case HubSource():
-            return read_jsonl(path, on_fault=on_fault)
-        case JsonlSource():
-            return read_jsonl(path, on_fault=on_fault, records=source.records)
-        case TableSource():
-            return read_table(path, source, on_fault=on_fault)
-        case ParquetSource():
-            return read_parquet(path, takes_names)
-        case ConllSource():
-            return read_conll(path, source, on_fault=on_fault)
-        case SquadSource():
-            return read_squad(path, on_fault=on_fault)
-        case Conll04Source():
-            return read_conll04(path, source)
-        case Conll05Source():
-            return read_conll05(path, source)
-        case GoldConllSource():
-            return read_gold_conll(path, source)
-        case SrlLinesSource():
-            return read_srl_lines(path)
-        case PluginSource():
-            return _read_by_plugin(path, source.reader)
-
-
-def _read_by_plugin(path: Path, reader: str) -> Iterator[Row]:
-    """The rows that a reader of another package gives."""
-    read = load_plugin("ptv2kit.readers", reader)
-    try:
-        for number, values in enumerate(read(path), start=1):
-            if not isinstance(values, dict):
-                raise DataError(
-                    f"reader '{reader}' gave {values!r}. Expected a mapping", location=f"{path}: row {number}"
-                )
-            yield Row(cast(dict[str, Any], values), f"{path}: row {number}")
-    except (ValueError, OSError, UnicodeError) as error:
-        raise DataError(f"reader '{reader}': {error}", location=str(path)) from error
-
-
 def _fingerprint(located: Located, source: DataSource) -> str:
     prints = [fingerprint_of_file(path) for path in _files_read(located, source)]
     return prints[0] if len(prints) == 1 else hashlib.sha256("\n".join(prints).encode()).hexdigest()
 
 
 def _files_read(located: Located, source: DataSource) -> list[Path]:
-    words = [words_path(path) for path in located.files] if isinstance(source, Conll05Source) else []
-    return [*located.files, *words]
+    beside = list[Path]()
+    if isinstance(source, Conll05Source):
+        beside = [words_path(path) for path in located.files]
+    elif isinstance(source, BratSource):
+        beside = [path.with_suffix(".txt") for path in located.files]
+    return [*located.files, *beside]
 
 
-def _matching(root: Path, name: str) -> Iterable[Path]:
+def matching_files(root: Path, name: str) -> list[Path]:
     """The files that a pattern matches, sorted; none if it is not a pattern."""
     if not _PATTERN & set(name):
         return []
