@@ -40,6 +40,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "albert": ("metaspace", {**ENCODER, "embedding_size": 16}),
     "roberta": ("byte_level", {**ENCODER, "pad_token_id": 1}),
+    "mpnet": ("byte_level", {**ENCODER, "pad_token_id": 1}),
     "xlm-roberta": ("metaspace", {**ENCODER, "pad_token_id": 1}),
     "modernbert": (
         "byte_level",
@@ -62,6 +63,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "conv_kernel_size": 3,
         },
     ),
+    "t5": ("ending", {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4, "pad_token_id": 1}),
     "gpt2": ("bare", {"n_embd": 32, "n_head": 4, "n_layer": 3, "n_positions": 64}),
     "llama": ("beginning", DECODER),
     "qwen3": ("bare", DECODER),
@@ -72,6 +74,26 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {**DECODER, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
     ),
     "mistral": ("beginning", {**DECODER, "sliding_window": 8}),
+    "deepseek_v3": (
+        "bare",
+        {
+            **DECODER,
+            "num_key_value_heads": 4,
+            "q_lora_rank": 16,
+            "kv_lora_rank": 16,
+            "qk_nope_head_dim": 8,
+            "qk_rope_head_dim": 4,
+            "head_dim": 4,
+            "v_head_dim": 8,
+            "first_k_dense_replace": 1,
+            "moe_intermediate_size": 16,
+            "n_routed_experts": 4,
+            "n_shared_experts": 1,
+            "num_experts_per_tok": 2,
+            "n_group": 2,
+            "topk_group": 1,
+        },
+    ),
     "glm": ("bare", DECODER),
     "glm4": ("bare", DECODER),
     "original_glm": (
@@ -79,7 +101,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {"num_layers": 3, "hidden_size": 32, "num_attention_heads": 4, "max_sequence_length": 64},
     ),
 }
-CAUSAL = ("gpt2", "llama", "qwen3", "gemma", "gemma2", "gemma3_text", "mistral", "glm", "glm4")
+CAUSAL = ("gpt2", "llama", "qwen3", "gemma", "gemma2", "gemma3_text", "mistral", "deepseek_v3", "glm", "glm4")
 _TEXTS = [" ".join(VOCABULARY[5:]), "ada met alan in paris. yes no The rain in Spain"] * 3
 
 
@@ -113,6 +135,10 @@ def save_tokenizer(kind: str, folder: Path) -> PreTrainedTokenizerFast | BertTok
     if kind == "beginning":
         backend.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", special_tokens=[("<s>", 0)])
         names |= {"bos_token": "<s>"}
+    elif kind == "ending":
+        end = [("</s>", 2)]
+        backend.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", special_tokens=end)
+        names |= {"pad_token": "<pad>"}
     elif kind != "bare":
         backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
         names |= {"bos_token": "<s>", "cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>"}

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 import torch
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.files import weights_fault
-from ptv2kit.models import albert, deberta, glm, injection, quantization
+from ptv2kit.models import adapters, deberta, glm, injection, quantization
 from ptv2kit.models.checkpoints import UNREADABLE, Checkpoint, failed, find_checkpoint
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
 from ptv2kit.models.glm.modeling import attention_plan
@@ -22,9 +22,10 @@ from ptv2kit.models.sharding import Sharding
 from ptv2kit.spec.recipe import Backbone
 
 _ADAPTERS: dict[str, Callable[[PreTrainedModel], None]] = {
-    "albert": albert.adapt,
+    "albert": adapters.adapt_albert,
     "deberta": deberta.adapt,
     "deberta-v2": deberta.adapt,
+    "mpnet": adapters.adapt_mpnet,
 }
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Precision of frozen weights by the recipe's name of it."""
@@ -160,7 +161,7 @@ def load_backbone(
         # Some models draw initial values that the weights then replace, but only where they are made in parts: the
         # prompt's must not depend on it.
         with torch.random.fork_rng(devices=[]), nullcontext() if sharding is None else sharding.loading():
-            backbone, info = AutoModel.from_pretrained(
+            backbone, info = injection.auto_class(spec.config).from_pretrained(
                 spec.source,
                 config=spec.config,
                 revision=spec.settings.revision,
@@ -200,7 +201,7 @@ def empty_backbone(spec: BackboneSpec) -> PreTrainedModel:
         spec: from `find_backbone`; a pooler is there if the architecture has one, whether or not the weights do.
     """
     with no_init_weights(), torch.device("meta"):
-        backbone: PreTrainedModel = AutoModel.from_config(
+        backbone: PreTrainedModel = injection.auto_class(spec.config).from_config(
             spec.config, attn_implementation=_implementation(spec), trust_remote_code=False
         )
     if spec.config.model_type in _ADAPTERS:

@@ -12,7 +12,7 @@ from transformers.initialization import no_init_weights
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import BackboneSpec, empty_backbone, load_backbone
 from ptv2kit.models.counts import ParameterCount
-from ptv2kit.models.families import hidden_dropout
+from ptv2kit.models.families import ENCODER_ALONE, hidden_dropout
 from ptv2kit.models.heads import (
     ChoicesHead,
     Head,
@@ -250,11 +250,12 @@ def _pooling(recipe: Recipe, spec: BackboneSpec, backbone: PreTrainedModel) -> P
     """What a sequence head reads, `auto` resolved."""
     has_pooler = any(name == "pooler" for name, _ in backbone.named_children())
     token = "last" if spec.attention.causal else "first"
+    best = "mean" if spec.family.model_type in ENCODER_ALONE else token  # T5 has no token for the whole input
     match recipe.backbone.pooling:
         case "auto" if spec.family.trained_pooling is not None:
             return Pooling("first", spec.family.trained_pooling)
         case "auto":
-            return Pooling("pooler" if has_pooler else token)
+            return Pooling("pooler" if has_pooler else best)
         case "dense":
             return Pooling(token, spec.family.trained_pooling or "tanh")
         case "pooler" if not has_pooler:

@@ -29,7 +29,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
 from ptv2kit.files import is_folder
 from ptv2kit.machine import reach_hub
-from ptv2kit.models.families import Family, family_of, set_dropout
+from ptv2kit.models.families import ENCODER_ALONE, Family, family_of, set_dropout
 from ptv2kit.models.glm import tokenizer as glm_tokenizer
 from ptv2kit.models.glm.configuration import OriginalGlmConfig, published_config
 from ptv2kit.spec.layers import MINI_PACKAGE, OWN_BACKBONES, SMOLLM2, TINY_GLM
@@ -146,8 +146,13 @@ def find_checkpoint(settings: Backbone, *, planning: bool = False) -> Checkpoint
             raise failed(settings.name, source, "its configuration cannot be read", error) from error
         config, at_hand = _published_config(**published), False
     whole, config = config, _text_config(config)
+    if config is whole and config.model_type in ENCODER_ALONE:
+        config.is_encoder_decoder = False
     if whole.is_encoder_decoder or config.is_encoder_decoder:
-        raise ConfigError(f"backbone '{settings.name}' is an encoder-decoder ('{config.model_type}'): not supported")
+        raise ConfigError(
+            f"backbone '{settings.name}' is an encoder-decoder ('{config.model_type}'): not supported",
+            hint=f"of {', '.join(sorted(ENCODER_ALONE))} the encoder alone is taken",
+        )
     family = family_of(config, settings.name)
     set_dropout(config, settings.name, settings.dropout, settings.attention_dropout)
     commit = None

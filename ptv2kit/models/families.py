@@ -21,6 +21,7 @@ _INDEX = {"albert", "bert", "bert-generation", "distilbert", "electra", "ernie",
 _AFTER_PADDING = {
     "camembert",
     "data2vec-text",
+    "mpnet",
     "roberta",
     "roberta-prelayernorm",
     "xlm-roberta",
@@ -28,6 +29,8 @@ _AFTER_PADDING = {
     "xmod",
 }
 _DEBERTA = {"deberta", "deberta-v2"}
+ENCODER_ALONE = frozenset({"mt5", "t5", "umt5"})
+"""Encoder-decoders whose encoder transformers has as a model of its own; nothing else of them is read."""
 
 _DROPOUTS = (
     "hidden_dropout_prob",
@@ -39,6 +42,7 @@ _DROPOUTS = (
     "mlp_dropout",
     "embedding_dropout_prob",
     "output_dropout_prob",
+    "dropout_rate",
 )
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout_prob", "attention_dropout", "attn_pdrop")
 

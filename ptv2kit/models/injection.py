@@ -18,12 +18,19 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import AttentionInterface, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.initialization import no_init_weights
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
 
 from ptv2kit.errors import ConfigError
+from ptv2kit.models.families import ENCODER_ALONE
 from ptv2kit.spec.layers import WITHOUT_ATTENTION
 
 IMPLEMENTATION = "ptv2kit"  # a name with "sdpa" or "flash" in it would trigger checks of transformers' own
@@ -47,7 +54,7 @@ class AttentionLayer:
     Args:
         name: qualified name of the attention module within the backbone.
         kv_heads: heads of keys and values, before they are repeated for grouped queries.
-        head_dim: width of a head.
+        head_dim: width of a head; where keys and values differ (multi-head latent attention) that of the wider ones.
     """
 
     name: str
@@ -102,6 +109,7 @@ def prompted_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     is_causal: bool | None = None,
+    position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention over the module's prompt and its own keys and values.
@@ -110,11 +118,12 @@ def prompted_attention(
         module: attention module with a `PromptSlot`.
         query: `[batch, heads, length, head_dim]`.
         key: `[batch, kv_heads, length, head_dim]`.
-        value: as `key`.
+        value: as `key`, which may be wider.
         attention_mask: boolean `[batch, 1, length, length]`, True = visible, or None = all visible.
         dropout: on the attention weights.
         scaling: of the scores; None: `1/√head_dim`.
         is_causal: whether a token sees only those before it, which the mask must say too; None: as the module has it.
+        position_bias: added to the scores, `[batch or 1, heads, length, length]`; the prompt's columns get 0.
         kwargs: passed on.
 
     Returns:
@@ -127,13 +136,18 @@ def prompted_attention(
     assert attention_mask is None or attention_mask.dtype == torch.bool
     if slot.recording:
         # As attention sees them: rotary positions of the tokens are in the keys already.
-        slot.recorded = (key.detach(), value.detach())
+        widest = max(key.shape[3], value.shape[3])
+        of_key, of_value = (nn.functional.pad(part.detach(), (0, widest - part.shape[3])) for part in (key, value))
+        slot.recorded = (of_key, of_value)
     if slot.prompt is not None:
-        prompt_key, prompt_value = slot.prompt
+        # Of multi-head latent attention values are narrower than keys; the other columns of the prompt go unused.
+        prompt_key, prompt_value = slot.prompt[0][..., : key.shape[3]], slot.prompt[1][..., : value.shape[3]]
         batch_size = key.shape[0]
         # [batch, kv_heads, prompt_length + length, head_dim]; grouped queries repeat the heads only behind this.
         key = torch.cat([prompt_key.to(key.dtype).expand(batch_size, -1, -1, -1), key], dim=2)
         value = torch.cat([prompt_value.to(value.dtype).expand(batch_size, -1, -1, -1), value], dim=2)
+        if position_bias is not None:
+            position_bias = nn.functional.pad(position_bias, (prompt_key.shape[2], 0))
         if slot.visible is not None:
             attention_mask = _mask_beside(slot.visible, attention_mask, query.shape[2])
         elif attention_mask is not None:
@@ -144,6 +158,8 @@ def prompted_attention(
         if dtype == torch.bfloat16 and query.device.type == "cpu" and torch.is_grad_enabled():
             # On a processor torch 2.13 needs 1.3 to 8 times as long for the backward pass in bf16 as in fp32.
             query, key, value = query.float(), key.float(), value.float()
+        if position_bias is not None:
+            kwargs["position_bias"] = position_bias.to(query.dtype)
         context, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=False, **kwargs
         )
@@ -154,6 +170,8 @@ def prompted_attention(
         attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill(~attention_mask, hidden)
     eager = _own_eager_attention(module)
     assert eager is not None
+    if position_bias is not None:
+        kwargs["position_bias"] = position_bias
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     context, _ = eager(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     return context, None
@@ -200,6 +218,11 @@ def register() -> None:
     AttentionMaskInterface.register(BIDIRECTIONAL, bidirectional_mask)
 
 
+def auto_class(config: PretrainedConfig) -> Any:
+    """What makes the model of a configuration: `AutoModel`, or that of an encoder alone."""
+    return AutoModelForTextEncoding if config.model_type in ENCODER_ALONE else AutoModel
+
+
 def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], None] | None = None) -> AttentionPlan:
     """The attention of a model.
 
@@ -220,16 +243,12 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
     def record(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        if key.shape[3] != value.shape[3]:
-            raise ConfigError(f"{kind} has keys and values of different widths, which is not supported")
-        if kwargs.get("position_bias") is not None:
-            raise ConfigError(f"{kind} adds a bias to the scores, which a prompt has none of")
-        layer = AttentionLayer(names[module], int(key.shape[1]), int(key.shape[3]))
+        layer = AttentionLayer(names[module], int(key.shape[1]), int(max(key.shape[3], value.shape[3])))
         beyond_sdpa = any(kwargs.get(name) is not None for name in ("softcap", "s_aux"))
         masked = attention_mask is not None and attention_mask.dtype == torch.bool and attention_mask.dim() == 4
         calls.append(_Call(module, layer, masked, beyond_sdpa))
         # [batch, length, heads, head_dim], as every attention function returns its context
-        return query.new_empty(query.shape).transpose(1, 2), None
+        return query.new_empty(*query.shape[:3], value.shape[3]).transpose(1, 2), None
 
     def mask(*args: Any, mask_function: Callable[..., Any] = causal_mask_function, **kwargs: Any) -> Tensor | None:
         sees_ahead.append(_sees(mask_function, 0, 1))
@@ -242,7 +261,7 @@ def find_attention(config: PretrainedConfig, adapt: Callable[[PreTrainedModel], 
     with no_init_weights(), torch.device("meta"), _NoValues():
         # Experts of mixtures are computed on the meta device in this precision only.
         own = copy.deepcopy(config)
-        model: PreTrainedModel = AutoModel.from_config(
+        model: PreTrainedModel = auto_class(own).from_config(
             own, attn_implementation=_PROBE, dtype=torch.bfloat16, trust_remote_code=False
         )
         if adapt is not None:

@@ -20,11 +20,12 @@ from typing import Any, Literal, final
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.import_utils import is_accelerate_available, is_bitsandbytes_available
 
 from ptv2kit.errors import ConfigError
+from ptv2kit.models.injection import auto_class
 from ptv2kit.models.sharding import parameter_count
 
 Quantization = Literal["int8", "nf4"]
@@ -133,7 +134,7 @@ def check_quantization(name: Quantization, config: PretrainedConfig, device_type
 def quantization_arguments(
     name: Quantization, config: PretrainedConfig, dtype: torch.dtype, device: str = "cpu"
 ) -> dict[str, Any]:
-    """What `AutoModel.from_pretrained` must be given beside its usual arguments; `take_over` is to follow.
+    """What `from_pretrained` must be given beside its usual arguments; `take_over` is to follow.
 
     Only linear layers within the stack of layers are quantized: embeddings, norms, pooler and projections beside the
     stack stay as they are.
@@ -146,7 +147,7 @@ def quantization_arguments(
     """
     bitsandbytes()
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModel.from_config(config)
+        model: PreTrainedModel = auto_class(config).from_config(config)
     outside = [
         path
         for path, module in model.named_modules()

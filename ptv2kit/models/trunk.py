@@ -114,7 +114,8 @@ class Trunk:
             return
         beside = output[1:] if isinstance(output, tuple) else None
         if any(item is not None for item in beside or ()):
-            raise ConfigError(f"layers of {self._kind} give each other more than hidden states")
+            message = f"layers of {self._kind} give each other more than hidden states, so that none can be left out"
+            raise ConfigError(message, hint="set train.cache_trunk to auto or off")
         self._beside[number] = beside
 
     def _handed_on(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

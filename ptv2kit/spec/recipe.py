@@ -56,8 +56,8 @@ class Backbone(Section):
     pooling: Literal["auto", "pooler", "dense", "first", "last", "mean"] = "auto"
     """What a sequence head reads: the model's own frozen pooler; a `dense` layer over the first token (of causal models
     the last) that is trained with the head; the first or the last token; the mean over tokens. `auto`: the pooler if
-    the weights have one; `dense` for DeBERTa and the original GLM; the last token of causal models; else the first.
-    Token heads ignore it."""
+    the weights have one; `dense` for DeBERTa and the original GLM; the last token of causal models; the mean of T5's
+    encoders; else the first. Token heads ignore it."""
 
 
 class Prompt(Section):

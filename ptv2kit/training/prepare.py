@@ -15,7 +15,7 @@ from ptv2kit.data.dataset import EncodedSplit, Progress, encode_split
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import LabelScheme
 from ptv2kit.data.schemes.records import Feature
-from ptv2kit.data.sources import Located, locate_split, read_split
+from ptv2kit.data.sources import Located, locate_split, read_splits
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.verbalizer import check_task_words
 from ptv2kit.errors import ConfigError, DataError, Problem
@@ -249,10 +249,8 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
     if task.head == "verbalizer":
         check_task_words(task, subwords, merge_file(task_path) if is_file(task_path) else None)
         require_language_head(spec)
-    data = {
-        split: read_split(task, split, task_path=task_path, data_root=data_root).limited(*recipe.limit_of(split), task)
-        for split in located
-    }
+    read = read_splits(task, located, task_path=task_path, data_root=data_root)
+    data = {split: rows.limited(*recipe.limit_of(split), task) for split, rows in read.items()}
     scheme = build_scheme(task, subwords, data["train"].rows)
     splits: dict[str, EncodedSplit] = {}
     problems: list[Problem] = []

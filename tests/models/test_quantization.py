@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, PreTr
 from transformers.pytorch_utils import Conv1D
 
 from ptv2kit.errors import ConfigError
-from ptv2kit.models import albert, injection, quantization
+from ptv2kit.models import adapters, injection, quantization
 from ptv2kit.models.injection import Injection, find_attention
 from ptv2kit.models.quantization import (
     Quantization,
@@ -185,7 +185,7 @@ def test_shared_weights_count_once(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path, "albert")
     rounded = load(folder, "int8")
     once = frozen_parameters(rounded)
-    albert.adapt(rounded)
+    adapters.adapt_albert(rounded)
     assert sum(isinstance(module, QuantizedLinear) for module in rounded.modules()) == 3 * 6
     assert frozen_parameters(rounded) == once
 

@@ -131,8 +131,12 @@ def test_kept_outputs_train_as_computed_ones(folders: dict[str, Path], family: s
     """Every family and scheme, loss for loss; the prompt covers the upper two of three layers."""
     plain = prepared_for(folders[family], scheme, cache_trunk="off")
     cached = prepared_for(folders[family], scheme, cache_trunk="memory")
-    expected = losses(plain, kept(plain, parts_of(plain)))
     notes: list[str] = []
+    if family == "t5":  # the first layer's bias by distance goes from layer to layer
+        with pytest.raises(ConfigError, match="give each other more than hidden states"):
+            kept(cached, parts_of(cached), notes)
+        return
+    expected = losses(plain, kept(plain, parts_of(plain)))
     found = losses(cached, kept(cached, parts_of(cached), notes))
     assert len(notes) == 1
     assert notes[0].startswith("the outputs of layer 1 are kept in memory: ")

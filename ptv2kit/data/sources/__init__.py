@@ -13,6 +13,7 @@ from ptv2kit.data.sources.split import (
     read_file,
     read_split,
     read_split_if_here,
+    read_splits,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "read_rows",
     "read_split",
     "read_split_if_here",
+    "read_splits",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import final
@@ -108,11 +108,18 @@ def classes_of(task: TaskBase, rows: Sequence[Row]) -> dict[str, list[int]]:
 
 
 def read_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path | None) -> SplitData:
-    """Read all rows of a split.
+    """Read all rows of a split; arguments and errors as of `read_splits`."""
+    return read_splits(task, [split], task_path=task_path, data_root=data_root)[split]
+
+
+def read_splits(
+    task: TaskBase, splits: Iterable[str], *, task_path: Path, data_root: Path | None
+) -> dict[str, SplitData]:
+    """Read all rows of splits; the file of training rows that several have shares of is read once.
 
     Args:
         task: says what is read and how.
-        split: which split.
+        splits: which splits.
         task_path: the task's file; relative paths are also looked up beside it.
         data_root: the folder in which relative paths and mirrors of hub data sets are looked up first.
 
@@ -121,30 +128,38 @@ def read_split(task: TaskBase, split: str, *, task_path: Path, data_root: Path |
         DataError: a file is missing, unreadable, malformed or empty, or the hub does not deliver. With `data.on_fault:
             skip` malformed rows are left out, and it is an error only if all are.
     """
-    found = OpenSplit.find(task, split, task_path=task_path, data_root=data_root)
-    skipped: list[Problem] = []
-    skips = task.data.on_fault == "skip"
+    shared: _SharedFile | None = None
+    read: dict[str, SplitData] = {}
+    for split in splits:
+        found = OpenSplit.find(task, split, task_path=task_path, data_root=data_root)
+        skipped: list[Problem] = []
+        on_fault = _collect(skipped) if task.data.on_fault == "skip" else raise_fault
+        if found.is_share:
+            shared = shared or _SharedFile.read(found)
+            skipped += shared.skipped
+            plain: Iterable[Row] = [row for row in shared.rows if shared.split_of[row.location] == split]
+        else:
+            plain = found.plain_rows(on_fault)
+        if found.located is None:
+            plain = list(plain)
+        rows = tuple(task_rows(task, plain, on_fault))
+        if not rows:
+            if skipped:
+                raise DataError(skipped[:_SHOWN])
+            hint = "no row has what 'where' asks for" if task.where else ""
+            raise DataError(f"split '{split}' is empty", location=found.source, hint=hint)
+        fingerprint = fingerprint_of_rows(plain) if found.located is None else _fingerprint(found.located, task.data)
+        if found.is_share:
+            # Which rows of the file are meant decides what comes out as much as the file does.
+            drawn = f"{fingerprint} {sorted(task.data.splits.shares().items())} {task.data.splits.seed}"
+            fingerprint = hashlib.sha256(drawn.encode()).hexdigest()
+        left_out = tuple(skipped) if task.data.on_fault == "skip" else None
+        read[split] = SplitData(split, rows, found.source, fingerprint, found.pattern, left_out)
+    return read
 
-    def skip(error: DataError) -> None:
-        skipped.extend(error.problems)
 
-    on_fault = skip if skips else raise_fault
-    if found.located is None:
-        plain = tuple(found.plain_rows(on_fault))
-        rows, fingerprint = tuple(task_rows(task, plain, on_fault)), fingerprint_of_rows(plain)
-    else:
-        rows, fingerprint = tuple(found.rows(on_fault)), _fingerprint(found.located, task.data)
-    if not rows:
-        if skipped:
-            raise DataError(skipped[:_SHOWN])
-        hint = "no row has what 'where' asks for" if task.where else ""
-        raise DataError(f"split '{split}' is empty", location=found.source, hint=hint)
-    splits = task.data.splits
-    if splits.shares() and split in ("train", *splits.shares()):
-        # Which rows of the file are meant decides what comes out as much as the file does.
-        drawn = f"{fingerprint} {sorted(splits.shares().items())} {splits.seed}"
-        fingerprint = hashlib.sha256(drawn.encode()).hexdigest()
-    return SplitData(split, rows, found.source, fingerprint, found.pattern, tuple(skipped) if skips else None)
+def _collect(problems: list[Problem]) -> Fault:
+    return lambda error: problems.extend(error.problems)
 
 
 @final
@@ -191,19 +206,47 @@ class OpenSplit:
     def plain_rows(self, on_fault: Fault) -> Iterator[Row]:
         """The rows as they are in the data; of a share of the training rows, or of what shares leave of them, only
         those."""
-        rows, shares = self._rows_of_file(on_fault), self.task.data.splits.shares()
-        if not shares or self.name not in ("train", *shares):
+        rows = self.rows_of_file(on_fault)
+        if not self.is_share:
             return rows
-        wanted = share_of_each(self.task, self._rows_of_file(lambda _: None))
+        wanted = share_of_each(self.task, self.rows_of_file(lambda _: None))
         return (row for row in rows if wanted[row.location] == self.name)
 
-    def _rows_of_file(self, on_fault: Fault) -> Iterator[Row]:
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share of the training rows, or what shares leave of them."""
+        shares = self.task.data.splits.shares()
+        return bool(shares) and self.name in ("train", *shares)
+
+    def rows_of_file(self, on_fault: Fault) -> Iterator[Row]:
+        """The rows of the files, whatever share of them is meant."""
         data, takes_names = self.task.data, self.task.takes_names
         if self.located is None:
             assert isinstance(data, HubSource)
             name = "train" if self.name in data.splits.shares() else self.name
             return read_hub(data, self.hub_split, data.mirror or self.task.task, name, takes_names)
         return (row for path in self.located.files for row in read_rows(path, data, on_fault, takes_names))
+
+
+@final
+@dataclass(frozen=True)
+class _SharedFile:
+    """The training rows that several splits are shares of.
+
+    Args:
+        split_of: by a row's location.
+        skipped: malformed rows that were left out.
+    """
+
+    rows: tuple[Row, ...]
+    split_of: Mapping[str, str]
+    skipped: tuple[Problem, ...]
+
+    @staticmethod
+    def read(split: OpenSplit) -> _SharedFile:
+        skipped: list[Problem] = []
+        rows = tuple(split.rows_of_file(_collect(skipped) if split.task.data.on_fault == "skip" else raise_fault))
+        return _SharedFile(rows, share_of_each(split.task, rows), tuple(skipped))
 
 
 def read_file(task: TaskBase, path: Path) -> SplitData:

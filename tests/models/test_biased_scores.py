@@ -1,0 +1,141 @@
+"""Scores with a bias by distance (T5's encoders, MPNet), and keys that are wider than values (latent attention)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, MPNetModel
+
+from ptv2kit.errors import ConfigError
+from ptv2kit.models.backbones import find_backbone, load_backbone
+from ptv2kit.models.injection import Injection
+from ptv2kit.models.language_head import language_head
+from ptv2kit.spec.recipe import Backbone
+from tests.projects import Project, project
+from tests.tiny_backbones import FAMILIES, save_random, save_tiny, save_tokenizer
+
+__all__ = ["project"]
+LENGTHS = (9, 4, 6)
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
+    return torch.randint(3, 50, mask.shape, generator=generator) * mask + (1 - mask), mask
+
+
+@pytest.mark.parametrize("kind", ["t5", "mt5", "umt5"])
+def test_the_encoder_is_that_of_the_whole_model(kind: str, tmp_path: Path) -> None:
+    tokenizer = save_tokenizer("ending", tmp_path)
+    config = AutoConfig.for_model(kind, **FAMILIES["t5"][1], vocab_size=len(tokenizer), decoder_start_token_id=1)
+    whole = save_random(AutoModelForSeq2SeqLM, config, tmp_path)
+    spec = find_backbone(Backbone(name=str(tmp_path)))
+    assert spec.attention.kernels == ("sdpa", "eager")
+    assert not spec.causal
+    assert [layer.name for layer in spec.layers] == [f"encoder.block.{n}.layer.0.SelfAttention" for n in range(3)]
+    backbone = load_backbone(spec)
+    assert not any(name.startswith("decoder") for name, _ in backbone.named_parameters())
+    Injection(backbone, spec.layers, spec.kernel).set(None)
+    ids, mask = batch()
+    expected = whole.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+    found = backbone.eval()(input_ids=ids, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(found[mask.bool()], expected[mask.bool()])
+
+
+@pytest.mark.parametrize("pooler", [True, False])
+def test_an_mpnet_is_that_of_transformers(pooler: bool, tmp_path: Path) -> None:
+    save_tiny(tmp_path, "mpnet")
+    whole = MPNetModel.from_pretrained(tmp_path).eval()
+    if not pooler:
+        whole.pooler = None
+        whole.save_pretrained(tmp_path)
+    spec = find_backbone(Backbone(name=str(tmp_path)))
+    backbone = load_backbone(spec).eval()
+    assert (backbone.pooler is not None) is pooler
+    assert list(backbone.state_dict()) == list(whole.state_dict())
+    Injection(backbone, spec.layers, spec.kernel).set(None)
+    ids, mask = batch()
+    expected, found = (model(input_ids=ids, attention_mask=mask).last_hidden_state for model in (whole, backbone))
+    torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
+    positions = spec.family.position_ids(mask, 0)
+    assert positions is not None
+    assert positions[0].tolist() == list(range(2, 11)), "as the model counts itself, from after the padding's"
+
+
+def test_the_head_of_an_mpnet_fills_masks(tmp_path: Path) -> None:
+    save_tiny(tmp_path, "mpnet")
+    whole = save_random(AutoModelForMaskedLM, AutoConfig.from_pretrained(tmp_path), tmp_path)
+    spec = find_backbone(Backbone(name=str(tmp_path)))
+    backbone = load_backbone(spec).eval()
+    Injection(backbone, spec.layers, spec.kernel).set(None)
+    ids, mask = batch()
+    head = language_head(spec, backbone, None)
+    hidden = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(
+        head(hidden[mask.bool()]), whole(input_ids=ids, attention_mask=mask).logits[mask.bool()], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_the_bias_of_prompt_columns_is_zero(tmp_path: Path) -> None:
+    """A layer of T5 by its formula: softmax of `q·k`, the tokens' with their bias, no division by a width."""
+    spec = find_backbone(Backbone(name=str(save_tiny(tmp_path, "t5"))))
+    backbone = load_backbone(spec).eval()
+    attention = backbone.get_submodule(spec.layers[0].name)
+    generator = torch.Generator().manual_seed(2)
+    prompt_key, prompt_value = torch.randn(2, 1, 4, 5, 8, generator=generator)
+    Injection(backbone, spec.layers, spec.kernel).set([(prompt_key, prompt_value), None, None])
+    hidden = torch.randn(1, 7, 32, generator=generator)
+    visible = torch.ones(1, 1, 7, 7, dtype=torch.bool)
+    found = attention(hidden, mask=visible)[0]
+
+    query, key, value = (
+        attention.get_submodule(name)(hidden).view(1, 7, 4, 8).transpose(1, 2) for name in ("q", "k", "v")
+    )
+    of_tokens = query @ key.transpose(2, 3) + attention.compute_bias(7, 7)
+    scores = torch.cat([query @ prompt_key.transpose(2, 3), of_tokens], dim=3)
+    context = scores.softmax(dim=3) @ torch.cat([prompt_value, value], dim=2)
+    torch.testing.assert_close(found, attention.get_submodule("o")(context.transpose(1, 2).flatten(2)))
+
+
+def test_values_may_be_narrower_than_keys(tmp_path: Path) -> None:
+    spec = find_backbone(Backbone(name=str(save_tiny(tmp_path, "deepseek_v3"))))
+    assert {(layer.kv_heads, layer.head_dim) for layer in spec.layers} == {(4, 12)}
+    backbone = load_backbone(spec).eval()
+    injection = Injection(backbone, spec.layers, spec.kernel)
+    ids, mask = batch()
+    with injection.recording() as recorded:
+        backbone(input_ids=ids, attention_mask=mask)
+    assert all(part.shape == (3, 4, 9, 12) for pair in recorded for part in pair)
+    assert all(value[..., 8:].abs().sum() == 0 and key[..., 8:].abs().sum() > 0 for key, value in recorded)
+
+    generator = torch.Generator().manual_seed(3)
+    prompts = [torch.randn(2, 1, 4, 5, 12, generator=generator).requires_grad_() for _ in spec.layers]
+    injection.set([(prompt[0], prompt[1]) for prompt in prompts])
+    backbone(input_ids=ids, attention_mask=mask).last_hidden_state.square().sum().backward()
+    for prompt in prompts:
+        assert prompt.grad is not None
+        assert prompt.grad[0].abs().amin(dim=(0, 1, 2)).max() > 0
+        assert prompt.grad[1, ..., :8].abs().sum() > 0
+        assert prompt.grad[1, ..., 8:].abs().sum() == 0, "there are no such columns of values"
+
+
+@pytest.mark.parametrize("family", ["t5", "mpnet", "deepseek_v3"])
+def test_a_run(family: str, project: Project, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    save_tiny(tmp_path / "model", family)
+    name = f"backbone.name={tmp_path / 'model'}"
+    code, _, err = project.run(name, "train.epochs=1", "prompt.init=tokens")
+    assert code == 0, err
+    code, out, err = project.command("plan", "recipe.yaml", name, "backbone.dtype=bf16")
+    assert code == 0, err
+    assert "frozen" in out
+
+
+def test_what_an_encoder_alone_cannot_do(tmp_path: Path) -> None:
+    save_tiny(tmp_path, "t5")
+    with pytest.raises(ConfigError, match=r"backbone\.attention_dropout is 0.1, but models of type 't5' have none"):
+        find_backbone(Backbone(name=str(tmp_path), attention_dropout=0.1))
+    with pytest.raises(ConfigError, match="'t5' sees all tokens anyway"):
+        find_backbone(Backbone(name=str(tmp_path), bidirectional=True))
