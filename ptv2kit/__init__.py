@@ -55,7 +55,7 @@ def load(run: str | Path, task: str | None = None, device: str = "auto") -> Load
     Args:
         run: its folder, or `hub:user/name`.
         task: which one of several.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
         ConfigError: this is not the folder of a run, or it cannot be used so.
@@ -75,7 +75,7 @@ def load_together(runs: Mapping[str, str | Path], device: str = "auto") -> Loade
     Args:
         runs: folder of each, or `hub:user/name`, by the name that it is to have; of a run with several tasks, each is
             called `name.task`.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
         ConfigError: one is not the folder of a run, or has another backbone than the others.

@@ -65,6 +65,8 @@ def _devices() -> dict[str, str]:
 
     precision = "bf16 by AMX" if faster_in_bf16(gpu=False) else "no fast bf16"
     devices = {"cpu": f"{allowed_cores()} cores, {torch.get_num_threads()} threads of torch, {precision}"}
+    if torch.backends.mps.is_available():
+        devices["mps"] = "a GPU of Apple: train.device: mps, which was never tried"
     if not torch.cuda.is_available():
         build = "this build of torch has no CUDA" if torch.version.cuda is None else "torch finds none"
         return {**devices, "gpu": f"none: {build}"}

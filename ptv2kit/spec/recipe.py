@@ -165,8 +165,9 @@ class Train(Section):
     """Whether the outputs of the layers below the lowest prompt, of linear_probe those of all layers, are computed once
     for each example and kept: in memory, in a scratch file of the run on disk, or not. They are computed without
     dropout, so `auto` keeps them only where the backbone has none, which changes no number, and where they fit."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; `auto` takes a GPU if there is one."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; `auto` takes a GPU of CUDA if there is one, else the CPU. `mps`, Apple's GPU, was never tried:
+    compare a short run with the CPU's first."""
     checkpoint_steps: PositiveInt | None = None
     """Optimizer steps between two checkpoints, from which `--resume` continues; null: one after each epoch."""
     keep_checkpoints: PositiveInt = 2

@@ -31,8 +31,8 @@ def local_processes(recipe: Recipe) -> int:
     import torch
 
     wanted = recipe.distributed
-    on_gpu = recipe.train.device != "cpu" and torch.cuda.is_available()
-    if wanted.strategy == "none":
+    on_gpu = recipe.train.device in ("auto", "cuda") and torch.cuda.is_available()
+    if wanted.strategy == "none" or (recipe.train.device == "mps" and wanted.gpus == "auto"):
         return 1
     gpus = torch.cuda.device_count() if on_gpu else 0
     processes = recipe.processes_on(gpus)

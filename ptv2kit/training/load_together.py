@@ -23,7 +23,7 @@ class LoadedRuns:
     """Prompts by name, all on the same backbone; they can be added and removed at any time.
 
     Args:
-        device: where the backbone goes: `auto`, `cpu` or `cuda`.
+        device: where the backbone goes: `auto`, `cpu`, `cuda` or `mps`.
     """
 
     def __init__(self, device: str = "auto") -> None:

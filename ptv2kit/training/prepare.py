@@ -142,6 +142,13 @@ def choose_device(name: str) -> torch.device:
     Raises:
         ConfigError: a GPU was asked for and there is none, or there are fewer than processes.
     """
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            message = "train.device is mps, but torch finds no GPU of Apple"
+            raise ConfigError(message, hint="set train.device to auto or cpu")
+        if workers() is not None:
+            raise ConfigError("train.device is mps, which several processes cannot share", hint="start one process")
+        return torch.device("mps")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("train.device is cuda, but torch finds no GPU", hint="set train.device to auto or cpu")
     if name == "cpu" or not torch.cuda.is_available():

@@ -170,7 +170,7 @@ class Generators:
 
     Args:
         python: of `random`.
-        torch: of the CPU, then of each GPU.
+        torch: of the CPU, then of each GPU, of CUDA or Apple's.
     """
 
     python: Any
@@ -182,6 +182,7 @@ class Generators:
         """As they are now."""
         kind, keys, position, has_normal, normal = np.random.get_state(legacy=True)
         on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        on_gpu += [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else []
         return Generators(
             python=random.getstate(),
             numpy=[kind, np.asarray(keys).tolist(), position, has_normal, normal],
@@ -197,3 +198,5 @@ class Generators:
         torch.set_rng_state(self.torch[0])
         if len(self.torch) == 1 + torch.cuda.device_count():
             torch.cuda.set_rng_state_all(list(self.torch[1:]))
+        elif torch.backends.mps.is_available() and len(self.torch) == 2:
+            torch.mps.set_rng_state(self.torch[1])

@@ -24,6 +24,7 @@ from ptv2kit.training.launch import local_processes
 from ptv2kit.training.placement import Placement, place
 from ptv2kit.training.prepare import choose_device, prepare_tasks
 from ptv2kit.training.processes import Group, process_group, workers
+from ptv2kit.training.state import Generators
 from tests.projects import Project, project
 
 __all__ = ["project"]
@@ -63,6 +64,28 @@ def test_a_process_that_is_shown_one_gpu_takes_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     start(monkeypatch, rank=3, local_rank=3)
     assert choose_device("auto") == torch.device("cuda", 0)
+
+
+def test_the_gpu_of_apple_is_taken_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"train\.device is mps, but torch finds no GPU of Apple"):
+        choose_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("mps") == torch.device("mps")
+    assert choose_device("auto") == torch.device("cpu"), "nothing was tried there"
+    start(monkeypatch, rank=1, local_rank=1)
+    with pytest.raises(ConfigError, match="which several processes cannot share"):
+        choose_device("mps")
+
+
+def test_its_random_numbers_are_kept_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = torch.arange(4, dtype=torch.uint8)
+    put_back: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: state)
+    monkeypatch.setattr(torch.mps, "set_rng_state", put_back.append)
+    found = Generators.read()
+    found.restore()
+    assert [each.tolist() for each in put_back] == [[0, 1, 2, 3]]
 
 
 @pytest.mark.usefixtures("four_gpus")
