@@ -23,6 +23,7 @@ from ptv2kit.spec.recipe import DEEP_METHODS, Recipe
 
 _IGNORED = "PEFT hands the prompt over as a cache, which this model does not read"
 _MASK = "PEFT's forward fails on it: its mask is longer than what the model makes room for"
+_REFUSED = "PEFT's forward fails on it, or PEFT says that it takes no prefix"
 _WINDOW = "its window of attention slides over PEFT's prompt as if it were tokens, and leaves it behind"
 WRONG_IN_PEFT = {
     "distilbert": _IGNORED,
@@ -32,6 +33,9 @@ WRONG_IN_PEFT = {
     "deberta-v2": _MASK,
     "gemma2": _WINDOW,
     "gemma3_text": _WINDOW,
+    "mpnet": _REFUSED,
+    "t5": _REFUSED,
+    "deepseek_v3": "PEFT's prefix has the shape of plain keys and values, which latent attention does not have",
     "original_glm": "PEFT knows no model of this type",
 }
 """Model types whose forward in PEFT was compared with ours and is not the same, and why."""

@@ -169,6 +169,11 @@ def test_nothing_beside_the_linear_layers_of_the_stack_is_rounded(name: Quantiza
 @pytest.mark.usefixtures("library")
 def test_every_family_is_rounded_as_a_whole(name: Quantization, family: str, tmp_path: Path) -> None:
     folder = save_tiny(tmp_path, family)
+    left = {"t5": "wo' was left", "deepseek_v3": "experts"}  # which bitsandbytes does not round
+    if family in left:
+        with pytest.raises(ConfigError, match=f"models of type '{family}' cannot be quantized: .*{left[family]}"):
+            load(folder, name)
+        return
     exact, rounded = load(folder, None).eval(), load(folder, name).eval()
     for path, module in exact.named_modules():
         if isinstance(module, nn.Linear | Conv1D) and any(part.isdecimal() for part in path.split(".")):
