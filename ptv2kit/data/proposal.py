@@ -38,12 +38,15 @@ from ptv2kit.data.columns import (
 )
 from ptv2kit.data.rows import Row
 from ptv2kit.data.spans import style_of, to_iob2
+from ptv2kit.data.words import fine_places
 from ptv2kit.errors import DataError
 from ptv2kit.spec.yaml import quoted
 
 _NUMBER_NAMES = ("score", "similarity", "similarity_score", "rating", "value", "number", "relatedness")
 _SEVERAL = ("labels", "tags", "topics", "categories", "genres", "emotions", "classes", "subjects", "keywords")
 _MOST_LABELS, _MOST_LISTED = 200, 60
+_MOST_INSIDE = 0.9
+"""Share of spans that must be places of a text, for it to be the text that they are of."""
 FLAGS = "flags"
 """The made column with the names of columns that hold yes."""
 
@@ -197,9 +200,12 @@ def _spans(columns: Columns) -> Proposal | None:
         elif read is not None and found and all(type(tag) is int and 0 <= tag < _MOST_LABELS for tag in found):
             # Most data sets count so, outside first.
             tags = ["O", *(f"{letter}-{number}" for number in range(1, max(found) // 2 + 2) for letter in "BI")]
+            style_keys = "encoding: iob2"
+            if not _is_iob2([[tags[tag] for tag in row] for row in values]):  # a number for each type then
+                tags, style_keys = ["O", *(f"I-{number}" for number in range(1, max(found) + 1))], "encoding: io"
             names = f"{{{', '.join(f'{quoted(str(number))}: {tags[number]}' for number in range(max(found) + 1))}}}"
-            style_keys, comment = "encoding: iob2", "the tag of each number"
-            doubts = ("the tags are numbers: write the right tag of each in 'labels.names', such as B-PER for B-1",)
+            comment = "the tag of each number"
+            doubts = (f"the tags are numbers: write the right tag of each in 'labels.names', such as PER in {tags[1]}",)
         else:
             continue
         inputs = f"{{words: {_key(read)}, max_length: {_longest(map(len, words[read]), pieces=2)}}}"
@@ -244,19 +250,24 @@ def _tags(columns: Columns) -> Proposal | None:
 def _character_spans(columns: Columns) -> Proposal | None:
     """A text, and a list of spans by its characters."""
     texts = text_columns(columns)
-    text = max(texts, key=lambda name: mean_words(texts[name]), default=None)
     for name, values in columns.items():
-        if text is None or not all(isinstance(value, list) for value in values) or not any(values):
+        if not all(isinstance(value, list) for value in values) or not any(values):
             continue
-        found = [read_span(item) for value in values for item in cast(list[Any], value)]
-        types = sorted({span.name for span in found if span is not None})
-        if None in found or not types:
+        rows = [[read_span(item) for item in cast(list[Any], value)] for value in values]
+        spans = [[span for span in of_row if span is not None] for of_row in rows]
+        types = sorted({span.name for of_row in spans for span in of_row})
+        inside = {other: _share_inside(texts[other], spans) for other in texts if other != name}
+        text = max(inside, key=lambda other: (inside[other], mean_words(texts[other])), default=None)
+        if rows != spans or not types or text is None or inside[text] < _MOST_INSIDE:
             continue
         inputs = f"{{text: {_key(text)}, max_length: {_longest(word_counts(texts[text]), pieces=2)}}}"
-        overlap = any(_overlap([span for item in value if (span := read_span(item))]) for value in values)
-        longest = ", overlapping: longest" if overlap else ""
-        labels = f"{{scheme: spans, column: {_key(name)}, names: [{', '.join(map(_key, types))}]{longest}}}"
-        doubts = ("some spans overlap: the longest of them is learned",) if overlap else ()
+        keys, doubts = "", ()
+        if any(map(_overlap, spans)):
+            keys, doubts = ", overlapping: longest", ("some spans overlap: the longest of them is learned",)
+        if not all(map(_of_whole_words, texts[text], spans)):
+            keys += ", misaligned: widen"
+            doubts += ("some spans begin or end within a word: they are widened to it",)
+        labels = f"{{scheme: spans, column: {_key(name)}, names: [{', '.join(map(_key, types))}]{keys}}}"
         return Proposal(
             "spans",
             f"column '{name}' holds spans by characters of column '{text}'",
@@ -535,6 +546,25 @@ def _same_lengths(words: Sequence[Sequence[str]], values: Sequence[Any]) -> bool
         and all(isinstance(tag, str | int) for tag in cast(list[Any], tags))
         for each, tags in zip(words, values, strict=True)
     )
+
+
+def _share_inside(texts: Sequence[str], spans: Sequence[Sequence[CharacterSpan]]) -> float:
+    """The share of spans whose places are within their row's text."""
+    inside = [
+        0 <= span.start < span.end <= len(text) for text, of_row in zip(texts, spans, strict=True) for span in of_row
+    ]
+    return sum(inside) / max(1, len(inside))
+
+
+def _of_whole_words(text: str, spans: Sequence[CharacterSpan]) -> bool:
+    """Whether no span begins or ends within a word; blanks at its edges do not count."""
+    starts, ends = (set(places) for places in zip(*fine_places(text), strict=True)) if text.strip() else (set(), set())
+    for span in spans:
+        given = text[span.start : span.end]
+        start, end = span.start + len(given) - len(given.lstrip()), span.end - len(given) + len(given.rstrip())
+        if not given.strip() or start not in starts or end not in ends:
+            return False
+    return True
 
 
 def _overlap(spans: Sequence[CharacterSpan]) -> bool:

@@ -161,6 +161,15 @@ FILES: dict[str, tuple[str | bytes, str, dict[str, Any], int]] = {
     ),
     "unknown.jsonl": (INFERENCE, "classes", {"source": "jsonl"}, 15),
     "overlap.jsonl": ('{"text": "Bonn am Rhein", "spans": [[0, 4, "A"], [0, 13, "B"]]}\n' * 8, "spans", {}, 8),
+    "inside.jsonl": (
+        '{"comment": "by someone who writes a lot here", "text": "Bonn", "spans": [[0, 4, "A"]]}\n' * 4
+        + '{"comment": "short", "text": "so we went to Bonn", "spans": [[14, 18, "A"]]}\n' * 4,
+        "spans",
+        {},
+        8,
+    ),
+    "within.jsonl": ('{"text": "in Bonner Hof ", "spans": [[3, 7, "A"], [10, 14, "B"]]}\n' * 8, "spans", {}, 8),
+    "types.jsonl": ('{"tokens": ["Bonn", "an", "Rhein"], "ner": [2, 0, 1]}\n' * 8, "iob2", {}, 8),
     "several.csv": ("text,tags\n" + 'go away now,"rude, old"\nhow are you,kind\nfine day,old\n' * 4, "labels", {}, 12),
 }
 
@@ -286,6 +295,41 @@ def test_minus_one_is_a_class_beside_zero_and_one_only(
     task = load_task(Path("x.yaml")).task
     assert task.logits() == ("sequence", kept)
     assert bool(task.where) == (len(labels) == 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "keys"),
+    [
+        ("inside.jsonl", "text", {}),
+        ("within.jsonl", "text", {"misaligned": "widen"}),
+        ("overlap.jsonl", "text", {"overlapping": "longest"}),
+    ],
+)
+def test_what_spans_need_is_proposed(
+    name: str, text: str, keys: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(str(FILES[name][0]))
+    assert main(["new", "task", name, "--to", "task.yaml"]) == 0
+    task = load_task(Path("task.yaml")).task
+    assert task.input_columns() == [text]
+    labels = task.labels.model_dump()
+    assert {"misaligned": labels["misaligned"], "overlapping": labels["overlapping"]} == {
+        "misaligned": "error",
+        "overlapping": "error",
+        **keys,
+    }
+    assert main(["validate", "task.yaml", "--data"]) == 0
+
+
+def test_numbers_that_are_types_are_no_iob2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("types.jsonl").write_text(str(FILES["types.jsonl"][0]))
+    assert main(["new", "task", "types.jsonl"]) == 0
+    labels = load_task(Path("types.yaml")).task.labels.model_dump()
+    assert labels["encoding"] == "io"
+    assert labels["names"] == {"0": "O", "1": "I-1", "2": "I-2"}
+    assert main(["validate", "types.yaml", "--data"]) == 0
 
 
 def test_data_sets_that_the_library_has_saved(

@@ -15,7 +15,7 @@ from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import LabelScheme
 from ptv2kit.data.schemes.records import Feature, Prediction
-from ptv2kit.data.sources import read_split
+from ptv2kit.data.sources import read_rows, read_split, read_splits, split
 from ptv2kit.data.templates import task_rows
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.unlabelled import given_columns, unlabelled_rows
@@ -277,6 +277,27 @@ def test_splits_can_be_shares_of_the_training_rows(tmp_path: Path) -> None:
     changed = read_split(other, "train", task_path=tmp_path / "t.yaml", data_root=None)
     same = read_split(task, "train", task_path=tmp_path / "t.yaml", data_root=None)
     assert changed.fingerprint != same.fingerprint  # a run's key and its resuming depend on it
+
+
+def test_their_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"made": f"row {n}", "label": "rare" if n % 10 == 0 else "often"} for n in range(200)]
+    task = share_task(tmp_path, rows)
+    with (tmp_path / "all.jsonl").open("a") as file:
+        file.write("no row\n")
+    task = task.model_copy(update={"data": task.data.model_copy(update={"on_fault": "skip"})})
+    names = ("train", "validation", "test")
+    alone = {name: read_split(task, name, task_path=tmp_path / "t.yaml", data_root=None) for name in names}
+    calls: list[Path] = []
+
+    def counted(path: Path, *rest: Any) -> Any:
+        calls.append(path)
+        return read_rows(path, *rest)
+
+    monkeypatch.setattr(split, "read_rows", counted)
+    together = read_splits(task, names, task_path=tmp_path / "t.yaml", data_root=None)
+    assert calls == [tmp_path / "all.jsonl"]
+    assert together == alone
+    assert all(len(each.skipped or ()) == 1 for each in together.values())
 
 
 @pytest.mark.parametrize("count", [4, 9, 40])

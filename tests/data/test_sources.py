@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from ptv2kit.data.rows import Row
-from ptv2kit.data.sources import Located, SplitData, locate_split, read_rows, read_split
+from ptv2kit.data.sources import Located, SplitData, locate_split, read_rows, read_split, read_splits
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.spec.sources import DataSource
 from ptv2kit.spec.task_base import TaskBase
@@ -492,6 +492,21 @@ def test_empty_split(tmp_path: Path, data: dict[str, Any], content: str) -> None
     (tmp_path / "train.txt").write_text(content)
     with refused(str(tmp_path / "train.txt"), "split 'train' is empty"):
         read_split(task({**data, "splits": NAMES}), "train", task_path=tmp_path / "t.yaml", data_root=None)
+
+
+def test_a_row_is_too_few_for_shares(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
+    splits = {"train": "rows.jsonl", "validation": "10%"}
+    with pytest.raises(DataError) as raised:
+        read_splits(
+            task({"source": "jsonl", "splits": splits}),
+            ["train", "validation"],
+            task_path=tmp_path / "t.yaml",
+            data_root=None,
+        )
+    [problem] = raised.value.problems
+    assert problem.message == "split 'train' is empty"
+    assert problem.hint == "too few rows (1) for shares of them: give each split a file"
 
 
 def test_derived_columns_are_there(tmp_path: Path) -> None:

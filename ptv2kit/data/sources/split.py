@@ -147,6 +147,8 @@ def read_splits(
             if skipped:
                 raise DataError(skipped[:_SHOWN])
             hint = "no row has what 'where' asks for" if task.where else ""
+            if shared is not None and len(shared.rows) <= len(task.data.splits.shares()):
+                hint = f"too few rows ({len(shared.rows)}) for shares of them: give each split a file"
             raise DataError(f"split '{split}' is empty", location=found.source, hint=hint)
         fingerprint = fingerprint_of_rows(plain) if found.located is None else _fingerprint(found.located, task.data)
         if found.is_share:
