@@ -183,7 +183,9 @@ def test_gradient_checkpointing_changes_nothing(build: Build, unit: str, folder:
 @pytest.mark.slow
 def test_bf16_weights_give_nearly_the_same(build: Build, unit: str) -> None:
     exact, rough = build(), build(dtype="bf16")
-    assert {p.dtype for p in rough.backbone.parameters() if p.dim() > 1} == {torch.bfloat16}
+    weights = {name: p for name, p in rough.backbone.named_parameters() if p.dim() > 1}
+    # transformers 5.24 keeps in fp32 what chooses DeepSeek's experts.
+    assert {p.dtype for name, p in weights.items() if not name.endswith("mlp.gate.weight")} == {torch.bfloat16}
     assert {p.dtype for p in rough.parameters() if p.requires_grad} == {torch.float32}
     one, other = real(exact(*inputs()), unit), real(rough(*inputs()), unit)
     assert other.dtype == torch.float32
