@@ -47,6 +47,8 @@ _SEVERAL = ("labels", "tags", "topics", "categories", "genres", "emotions", "cla
 _MOST_LABELS, _MOST_LISTED = 200, 60
 _MOST_INSIDE = 0.9
 """Share of spans that must be places of a text, for it to be the text that they are of."""
+_VERDICT, _VERDICTS = "answer", {"accept", "reject", "ignore"}
+"""The column in which Prodigy keeps what a person said of a row, and what it can be."""
 FLAGS = "flags"
 """The made column with the names of columns that hold yes."""
 
@@ -120,13 +122,24 @@ def propose(rows: Sequence[Row]) -> Proposal:
         made = make(columns)
         found = None if made is None else _first(made, attempts)
         if found is not None:
-            return found
+            return _accepted_only(found, columns)
     names = ", ".join(columns)
     raise DataError(
         f"no label scheme is recognised in the columns {names}",
         location=rows[0].location.rpartition(":")[0],
         hint="'ptv2kit schema task --markdown' lists the schemes; 'ptv2kit ls tasks' and 'ptv2kit cp' give examples",
     )
+
+
+def _accepted_only(proposal: Proposal, columns: Columns) -> Proposal:
+    """Without rows that a person has rejected or passed over in Prodigy, unless that is what is learned."""
+    verdicts = set(map(str, columns.get(_VERDICT, [])))
+    learned = re.search(rf"\b{_VERDICT}\b", proposal.sections["labels"][0]) or "where" in proposal.sections
+    if learned or "accept" not in verdicts or not {"reject", "ignore"} & verdicts or verdicts - _VERDICTS:
+        return proposal
+    where = {"where": (f"{{{_VERDICT}: [accept]}}", "not what was rejected or passed over")}
+    doubt = f"rows whose '{_VERDICT}' is not accept are left out"
+    return replace(proposal, sections={**where, **proposal.sections}, doubts=(doubt, *proposal.doubts))
 
 
 def _first(made: Made, attempts: Iterable[Callable[[Columns], Proposal | None]]) -> Proposal | None:

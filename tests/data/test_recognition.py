@@ -169,6 +169,22 @@ FILES: dict[str, tuple[str | bytes, str, dict[str, Any], int]] = {
         8,
     ),
     "within.jsonl": ('{"text": "in Bonner Hof ", "spans": [[3, 7, "A"], [10, 14, "B"]]}\n' * 8, "spans", {}, 8),
+    "prodigy.jsonl": (
+        "".join(
+            json.dumps({"text": "Bonn sleeps", "spans": [{"start": 0, "end": 4, "label": "LOC"}], "answer": answer})
+            + "\n"
+            for answer in ("accept", "reject", "accept", "ignore") * 3
+        ),
+        "spans",
+        {},
+        6,
+    ),
+    "verdicts.jsonl": (
+        "".join(json.dumps({"text": f"a joy {n}", "answer": ("accept", "reject")[n % 2]}) + "\n" for n in range(12)),
+        "classes",
+        {},
+        12,
+    ),
     "types.jsonl": ('{"tokens": ["Bonn", "an", "Rhein"], "ner": [2, 0, 1]}\n' * 8, "iob2", {}, 8),
     "several.csv": ("text,tags\n" + 'go away now,"rude, old"\nhow are you,kind\nfine day,old\n' * 4, "labels", {}, 12),
 }
