@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from ptv2kit.cli.output import show
-from ptv2kit.data.proposal import Proposal, propose
-from ptv2kit.data.recognition import find_files, find_split_names, is_data_set, recognise
+from ptv2kit.data.proposals.proposal import Proposal
+from ptv2kit.data.proposals.propose import propose
+from ptv2kit.data.proposals.recognition import find_files, find_split_names, is_data_set, recognise
 from ptv2kit.data.sources import matching_files, read_rows, read_split_if_here
 from ptv2kit.data.sources.hub import read_hub, split_names
 from ptv2kit.errors import ConfigError, DataError, TrainingError

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from ptv2kit.data.columns import LABEL_NAMES, PAIRS, WORD_NAMES, are_numbers, only_counts
+from ptv2kit.data.proposals.columns import LABEL_NAMES, PAIRS, WORD_NAMES, are_numbers, only_counts
 from ptv2kit.data.sources import matching_files
 from ptv2kit.data.sources.lines import CONLL, JSON_LINES, LONGEST_FILE, encoding_of, ending_of, read_lines
 from ptv2kit.data.sources.table import delimiter_of, is_quoted, split_records
