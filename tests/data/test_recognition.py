@@ -300,9 +300,11 @@ def test_documents_have_a_file_each(
         assert "\ufffd" not in str(rows)
 
 
-@pytest.mark.parametrize(("labels", "kept"), [((-1, 0, 1, 2), 3), ((-1, 0, 1), 3), ((0, 1, 2), 3)])
+@pytest.mark.parametrize(
+    ("labels", "kept"), [((-1, 0, 1, 2), 3), ((-1, 0, 1), 3), ((0, 1, 2), 3), (("+", "-", "0"), 3)]
+)
 def test_minus_one_is_a_class_beside_zero_and_one_only(
-    labels: tuple[int, ...], kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    labels: tuple[int | str, ...], kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [{"text": f"it is {n}", "label": labels[n % len(labels)]} for n in range(24)]

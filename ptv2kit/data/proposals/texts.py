@@ -76,8 +76,10 @@ def find_classes(columns: Columns) -> Proposal | None:
 def _without_unknown(names: list[str]) -> tuple[list[str], str]:
     """The classes without what SNLI (`-`) and the hub (`-1`) write where there is none, and that.
 
-    -1, 0 and 1 are classes: many write what is bad, neither, and good so.
+    -1, 0 and 1 are classes, and so is - beside +: many write what is bad, neither, and good so.
     """
+    if "+" in names:
+        return names, ""
     for unknown, fewest in (("-", 2), ("-1", 3)):
         rest = [name for name in names if name != unknown]
         if fewest <= len(rest) < len(names) and (unknown == "-" or all(name.isdecimal() for name in rest)):
