@@ -182,10 +182,11 @@ def test_spans_are_shown_with_their_words(tmp_path: Path) -> None:
 
 def test_of_tags_the_wrong_ones_are_shown_with_their_words(tmp_path: Path) -> None:
     line = {"row": 0, "location": "rows.conll:1", "label": ["PROPN", "NOUN", "ADJ"], "probability": 0.9}
-    line |= {"reference": ["PROPN", "VERB", "ADV"], "input": {"tokens": ["Ada", "runs", "fast"]}}
+    line |= {"reference": ["PROPN", "VERB", "ADV"], "input": {"tokens": ["Ada", "runs", "fast"], "at": 1}}
     write_run(tmp_path / "runs" / "a", {"one": 33.0}, predictions=[line], metric="token_accuracy")
     [table] = [each for each in evidence(section_of(tmp_path / "runs"), "k") if "mistakes" in each.title]
     assert [table.rows[0].cells[index].text for index in (1, 2)] == ["runs/VERB  fast/ADV", "runs/NOUN  fast/ADJ"]
+    assert table.rows[0].cells[4].text == "Ada runs fast"
 
 
 def test_tables_for_other_programs(tmp_path: Path) -> None:

@@ -212,10 +212,9 @@ def _words_of(line: Mapping[str, Any], count: int) -> list[str]:
 
 
 def _text_of(line: Mapping[str, Any]) -> str:
-    """What the model read of a row."""
-    columns = line.get("input", {}).values()
-    parts = [" ".join(map(str, value)) if isinstance(value, list) else str(value) for value in columns]
-    return _cut(" / ".join(parts))
+    """What the model read of a row, without numbers such as the place of a predicate."""
+    columns = [value for value in line.get("input", {}).values() if isinstance(value, str | list)]
+    return _cut(" / ".join(" ".join(map(str, value)) if isinstance(value, list) else value for value in columns))
 
 
 def _cut(shown: str) -> str:
