@@ -65,6 +65,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "t5": ("ending", {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4, "pad_token_id": 1}),
     "gpt2": ("bare", {"n_embd": 32, "n_head": 4, "n_layer": 3, "n_positions": 64}),
+    "bloom": ("bare", {"hidden_size": 32, "n_head": 4, "n_layer": 3}),
     "llama": ("beginning", DECODER),
     "qwen3": ("bare", DECODER),
     "gemma": ("beginning", DECODER),
@@ -101,7 +102,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {"num_layers": 3, "hidden_size": 32, "num_attention_heads": 4, "max_sequence_length": 64},
     ),
 }
-CAUSAL = ("gpt2", "llama", "qwen3", "gemma", "gemma2", "gemma3_text", "mistral", "deepseek_v3", "glm", "glm4")
+CAUSAL = ("gpt2", "bloom", "llama", "qwen3", "gemma", "gemma2", "gemma3_text", "mistral", "deepseek_v3", "glm", "glm4")
 _TEXTS = [" ".join(VOCABULARY[5:]), "ada met alan in paris. yes no The rain in Spain"] * 3
 
 

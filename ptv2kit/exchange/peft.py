@@ -33,6 +33,7 @@ WRONG_IN_PEFT = {
     "deberta-v2": _MASK,
     "gemma2": _WINDOW,
     "gemma3_text": _WINDOW,
+    "bloom": "PEFT gives its prompt places before the tokens, from which BLOOM's attention falls with distance",
     "mpnet": _REFUSED,
     "t5": _REFUSED,
     "deepseek_v3": "PEFT's prefix has the shape of plain keys and values, which latent attention does not have",

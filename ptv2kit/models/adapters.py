@@ -1,8 +1,8 @@
 """What is done to models that do not call transformers' attention interface once for each layer.
 
 ALBERT calls one module again and again. Here each call gets a module of its own over the same parameters, so that each
-has its own prompt slot, also when gradient checkpointing computes the layers again in reverse order. MPNet writes its
-attention out; here each attention module calls the interface instead.
+has its own prompt slot, also when gradient checkpointing computes the layers again in reverse order. MPNet and BLOOM
+write their attention out; here each attention module calls the interface instead.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, final
 from torch import Tensor, nn
 from transformers import AlbertConfig, AlbertModel, AttentionInterface, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.bloom.modeling_bloom import BloomAttention, dropout_add
 from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetSelfAttention
 
 
@@ -58,7 +59,7 @@ class CheckpointedMPNetLayer(GradientCheckpointingLayer, MPNetLayer):
 
 def adapt_mpnet(backbone: PreTrainedModel) -> None:
     """Let each attention module of an MPNet call the attention interface; only its instances are changed."""
-    attend = AttentionInterface()[backbone.config._attn_implementation]  # pyright: ignore[reportPrivateUsage]
+    attend = _attention_of(backbone)
 
     def forward(
         self: MPNetSelfAttention,
@@ -89,3 +90,46 @@ def adapt_mpnet(backbone: PreTrainedModel) -> None:
         elif isinstance(module, MPNetLayer):
             module.__class__ = CheckpointedMPNetLayer  # a layer around it would change the names of its weights
     backbone.supports_gradient_checkpointing = True
+
+
+def adapt_bloom(backbone: PreTrainedModel) -> None:
+    """Let each attention module of a BLOOM call the attention interface; only its instances are changed.
+
+    BLOOM adds a slope times the key's place to each score, which means a distance only because softmax does not see
+    what all keys of a query have in common (ALiBi, arXiv:2108.12409). A prompt has no place, so that here each score
+    gets the distance itself, and the prompt's 0.
+    """
+    attend = _attention_of(backbone)
+
+    def forward(
+        self: BloomAttention,
+        hidden_states: Tensor,
+        residual: Tensor,
+        alibi: Tensor,
+        attention_mask: Tensor | None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        """As transformers' own, for `[batch, length, hidden]` and places times slopes `[batch · heads, 1, length]`."""
+        query, key, value = self._reshape(self.query_key_value(hidden_states))  # pyright: ignore[reportPrivateUsage]
+        places = alibi.float().view(len(hidden_states), self.num_heads, 1, -1)
+        context, _ = attend(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.attention_dropout.p if self.training else 0.0,
+            scaling=self.inv_norm_factor,
+            # The same to both sides, for a model that is made to see both; of causal ones only the past is visible.
+            position_bias=-(places - places.transpose(2, 3)).abs(),
+        )
+        return dropout_add(self.dense(context.flatten(2)), residual, self.hidden_dropout, self.training), None
+
+    for module in backbone.modules():
+        if isinstance(module, BloomAttention):
+            module.forward = MethodType(forward, module)
+
+
+def _attention_of(backbone: PreTrainedModel) -> Any:
+    """The attention function that a backbone was made with."""
+    return AttentionInterface()[backbone.config._attn_implementation]  # pyright: ignore[reportPrivateUsage]

@@ -23,6 +23,7 @@ from ptv2kit.spec.recipe import Backbone
 
 _ADAPTERS: dict[str, Callable[[PreTrainedModel], None]] = {
     "albert": adapters.adapt_albert,
+    "bloom": adapters.adapt_bloom,
     "deberta": deberta.adapt,
     "deberta-v2": deberta.adapt,
     "mpnet": adapters.adapt_mpnet,

@@ -1,4 +1,4 @@
-"""Scores with a bias by distance (T5's encoders, MPNet), and keys that are wider than values (latent attention)."""
+"""Scores with a bias by distance (T5's encoders, MPNet, BLOOM), and keys that are wider than values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, MPNetModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, MPNetModel
 
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import find_backbone, load_backbone
@@ -62,6 +62,46 @@ def test_an_mpnet_is_that_of_transformers(pooler: bool, tmp_path: Path) -> None:
     positions = spec.family.position_ids(mask, 0)
     assert positions is not None
     assert positions[0].tolist() == list(range(2, 11)), "as the model counts itself, from after the padding's"
+
+
+@pytest.mark.parametrize("heads", [4, 6])
+def test_a_bloom_is_that_of_transformers(heads: int, tmp_path: Path) -> None:
+    save_tiny(tmp_path, "bloom", n_head=heads, hidden_size=8 * heads)
+    whole = save_random(AutoModelForCausalLM, AutoConfig.from_pretrained(tmp_path), tmp_path)
+    spec = find_backbone(Backbone(name=str(tmp_path)))
+    assert spec.causal
+    assert spec.attention.kernels == ("sdpa",)
+    backbone = load_backbone(spec).eval()
+    Injection(backbone, spec.layers, spec.kernel).set(None)
+    ids, mask = batch()
+    hidden = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+    expected = whole.transformer(input_ids=ids, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(hidden[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
+    logits = language_head(spec, backbone, None)(hidden[mask.bool()])
+    torch.testing.assert_close(
+        logits, whole(input_ids=ids, attention_mask=mask).logits[mask.bool()], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_a_bloom_sees_a_prompt_without_distance(tmp_path: Path) -> None:
+    """The weights of the prompt's columns do not fall from query to query, as they do behind a cache of keys."""
+    spec = find_backbone(Backbone(name=str(save_tiny(tmp_path, "bloom"))))
+    backbone = load_backbone(spec).eval()
+    attention = backbone.get_submodule(spec.layers[0].name)
+    with torch.no_grad():
+        for projection in ("query_key_value", "dense"):
+            attention.get_submodule(projection).weight.zero_()
+            attention.get_submodule(projection).bias.zero_()
+        attention.get_submodule("dense").weight.copy_(torch.eye(32))
+    key, value = torch.zeros(1, 4, 2, 8), torch.ones(1, 4, 2, 8)  # scores are the biases alone
+    Injection(backbone, spec.layers, spec.kernel).set([(key, value), None, None])
+    slopes = torch.tensor([2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8])
+    alibi = (slopes[:, None, None] * torch.arange(5.0)).contiguous()
+    visible = torch.ones(5, 5, dtype=torch.bool).tril()[None, None]
+    found = attention(torch.zeros(1, 5, 32), torch.zeros(1, 5, 32), alibi, visible)[0].view(5, 4, 8)[..., 0]
+    for query in range(5):
+        of_tokens = torch.exp(slopes[:, None] * -torch.arange(query + 1.0)).sum(dim=1)
+        torch.testing.assert_close(found[query], 2 / (2 + of_tokens))
 
 
 def test_the_head_of_an_mpnet_fills_masks(tmp_path: Path) -> None:
@@ -121,7 +161,7 @@ def test_values_may_be_narrower_than_keys(tmp_path: Path) -> None:
         assert prompt.grad[1, ..., 8:].abs().sum() == 0, "there are no such columns of values"
 
 
-@pytest.mark.parametrize("family", ["t5", "mpnet", "deepseek_v3"])
+@pytest.mark.parametrize("family", ["t5", "mpnet", "bloom", "deepseek_v3"])
 def test_a_run(family: str, project: Project, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     save_tiny(tmp_path / "model", family)

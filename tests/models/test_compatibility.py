@@ -196,6 +196,7 @@ def test_bf16_weights_give_nearly_the_same(build: Build, unit: str) -> None:
 
 
 @pytest.mark.night
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # BLOOM's GELU in transformers
 def test_a_compiled_model_gives_the_same(build: Build, unit: str, family: str) -> None:
     if unit != "token" and family != "bert":
         pytest.skip("heads are compiled alike for every family: one of them shows all")
@@ -221,9 +222,6 @@ def test_a_causal_model_can_be_made_bidirectional(build: Build, unit: str, famil
         first, other = (model.encode(each, mask).hidden[:, 0] for each in (ids, changed))
         assert torch.equal(first, other) is not both_sides
     test_a_padded_batch_equals_its_rows_alone(lambda: model, unit)
-    torch.testing.assert_close(
-        real(model(ids, mask), unit),
-        real(build(bidirectional=True, attention="eager")(ids, mask), unit),
-        atol=1e-5,
-        rtol=1e-5,
-    )
+    if "eager" in find_backbone(Backbone(name=str(folder))).attention.kernels:
+        eager = build(bidirectional=True, attention="eager")
+        torch.testing.assert_close(real(model(ids, mask), unit), real(eager(ids, mask), unit), atol=1e-5, rtol=1e-5)
