@@ -112,7 +112,7 @@ def test_what_peft_computes_for_each_family(tmp_path: Path, family: str) -> None
 
 
 HEADS = [
-    *((family, "token", TokenClassification) for family in sorted(RIGHT_IN_PEFT)),
+    *((family, "token", TokenClassification) for family in sorted(RIGHT_IN_PEFT - {"megatron-bert", "rembert"})),
     *((family, "start_end", AutoModelForQuestionAnswering) for family in ("bert", "electra", "roberta")),
     ("bert", "sequence", AutoModelForSequenceClassification),
 ]

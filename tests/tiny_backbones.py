@@ -38,6 +38,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "wordpiece",
         {"dim": 32, "hidden_dim": 48, "n_heads": 4, "n_layers": 3, "max_position_embeddings": 64},
     ),
+    "megatron-bert": ("wordpiece", ENCODER),
+    "rembert": ("metaspace", {**ENCODER, "input_embedding_size": 16, "output_embedding_size": 16}),
     "albert": ("metaspace", {**ENCODER, "embedding_size": 16}),
     "roberta": ("byte_level", {**ENCODER, "pad_token_id": 1}),
     "mpnet": ("byte_level", {**ENCODER, "pad_token_id": 1}),

@@ -41,7 +41,21 @@ WRONG_IN_PEFT = {
 }
 """Model types whose forward in PEFT was compared with ours and is not the same, and why."""
 RIGHT_IN_PEFT = frozenset(
-    {"bert", "electra", "roberta", "xlm-roberta", "gpt2", "llama", "qwen3", "gemma", "mistral", "glm", "glm4"}
+    {
+        "bert",
+        "electra",
+        "megatron-bert",
+        "rembert",
+        "roberta",
+        "xlm-roberta",
+        "gpt2",
+        "llama",
+        "qwen3",
+        "gemma",
+        "mistral",
+        "glm",
+        "glm4",
+    }
 )
 """Model types whose forward in PEFT was compared with ours and is the same, if tokens count from after the prompt."""
 _TOKEN_HEADS = {

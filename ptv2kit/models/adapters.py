@@ -1,8 +1,8 @@
 """What is done to models that do not call transformers' attention interface once for each layer.
 
 ALBERT calls one module again and again. Here each call gets a module of its own over the same parameters, so that each
-has its own prompt slot, also when gradient checkpointing computes the layers again in reverse order. MPNet and BLOOM
-write their attention out; here each attention module calls the interface instead.
+has its own prompt slot, also when gradient checkpointing computes the layers again in reverse order. Megatron-BERT,
+RemBERT, MPNet and BLOOM write their attention out; here each attention module calls the interface instead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from transformers import AlbertConfig, AlbertModel, AttentionInterface, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.bloom.modeling_bloom import BloomAttention, dropout_add
+from transformers.models.megatron_bert.modeling_megatron_bert import MegatronBertSelfAttention
 from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetSelfAttention
+from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
 
 
 @final
@@ -50,6 +52,35 @@ def adapt_albert(backbone: PreTrainedModel) -> None:
     own.num_hidden_groups = layers
     transformer.config = own
     backbone.supports_gradient_checkpointing = True
+
+
+def adapt_bert_like(backbone: PreTrainedModel) -> None:
+    """Let each attention module of a Megatron-BERT or RemBERT call the attention interface; only its instances are
+    changed."""
+    attend = _attention_of(backbone)
+
+    def forward(
+        self: MegatronBertSelfAttention | RemBertSelfAttention,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        """As transformers' own of an encoder, for `[batch, length, hidden]`."""
+        apart = (*hidden_states.shape[:-1], self.num_attention_heads, self.attention_head_size)
+        query, key, value = (
+            project(hidden_states).view(apart).transpose(1, 2) for project in (self.query, self.key, self.value)
+        )
+        dropout = self.dropout.p if self.training else 0.0
+        scaling = self.attention_head_size**-0.5
+        context, _ = attend(
+            self, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=self.is_decoder
+        )
+        return context.flatten(2), None
+
+    for module in backbone.modules():
+        if isinstance(module, MegatronBertSelfAttention | RemBertSelfAttention):
+            module.forward = MethodType(forward, module)
 
 
 @final

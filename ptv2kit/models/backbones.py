@@ -26,7 +26,9 @@ _ADAPTERS: dict[str, Callable[[PreTrainedModel], None]] = {
     "bloom": adapters.adapt_bloom,
     "deberta": deberta.adapt,
     "deberta-v2": deberta.adapt,
+    "megatron-bert": adapters.adapt_bert_like,
     "mpnet": adapters.adapt_mpnet,
+    "rembert": adapters.adapt_bert_like,
 }
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Precision of frozen weights by the recipe's name of it."""

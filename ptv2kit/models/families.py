@@ -17,7 +17,17 @@ Positions = Literal["index", "after_padding", "rotary", "own"]
 """How tokens are counted: `index` from 0; `after_padding`: pad id + real tokens so far; `rotary`: from 0, and only
 distances matter; `own`: the model sees to it, and takes no shift."""
 
-_INDEX = {"albert", "bert", "bert-generation", "distilbert", "electra", "ernie", "gpt2"}
+_INDEX = {
+    "albert",
+    "bert",
+    "bert-generation",
+    "distilbert",
+    "electra",
+    "ernie",
+    "gpt2",
+    "megatron-bert",
+    "rembert",
+}
 _AFTER_PADDING = {
     "camembert",
     "data2vec-text",

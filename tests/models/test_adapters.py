@@ -1,4 +1,4 @@
-"""Scores with a bias by distance (T5's encoders, MPNet, BLOOM), and keys that are wider than values."""
+"""Models that write their attention out, scores with a bias by distance, and keys that are wider than values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, MPNetModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import find_backbone, load_backbone
@@ -20,10 +20,10 @@ __all__ = ["project"]
 LENGTHS = (9, 4, 6)
 
 
-def batch() -> tuple[torch.Tensor, torch.Tensor]:
+def batch(vocabulary: int = 50) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
-    return torch.randint(3, 50, mask.shape, generator=generator) * mask + (1 - mask), mask
+    return torch.randint(3, vocabulary, mask.shape, generator=generator) * mask + (1 - mask), mask
 
 
 @pytest.mark.parametrize("kind", ["t5", "mt5", "umt5"])
@@ -44,10 +44,11 @@ def test_the_encoder_is_that_of_the_whole_model(kind: str, tmp_path: Path) -> No
     torch.testing.assert_close(found[mask.bool()], expected[mask.bool()])
 
 
+@pytest.mark.parametrize("family", ["mpnet", "megatron-bert", "rembert"])
 @pytest.mark.parametrize("pooler", [True, False])
-def test_an_mpnet_is_that_of_transformers(pooler: bool, tmp_path: Path) -> None:
-    save_tiny(tmp_path, "mpnet")
-    whole = MPNetModel.from_pretrained(tmp_path).eval()
+def test_an_encoder_is_that_of_transformers(family: str, pooler: bool, tmp_path: Path) -> None:
+    save_tiny(tmp_path, family)
+    whole = AutoModel.from_pretrained(tmp_path).eval()
     if not pooler:
         whole.pooler = None
         whole.save_pretrained(tmp_path)
@@ -56,12 +57,14 @@ def test_an_mpnet_is_that_of_transformers(pooler: bool, tmp_path: Path) -> None:
     assert (backbone.pooler is not None) is pooler
     assert list(backbone.state_dict()) == list(whole.state_dict())
     Injection(backbone, spec.layers, spec.kernel).set(None)
-    ids, mask = batch()
+    ids, mask = batch(spec.config.vocab_size)
     expected, found = (model(input_ids=ids, attention_mask=mask).last_hidden_state for model in (whole, backbone))
     torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
     positions = spec.family.position_ids(mask, 0)
-    assert positions is not None
-    assert positions[0].tolist() == list(range(2, 11)), "as the model counts itself, from after the padding's"
+    found = backbone(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state
+    torch.testing.assert_close(
+        found[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5, msg="counted as it does"
+    )
 
 
 @pytest.mark.parametrize("heads", [4, 6])
@@ -104,13 +107,14 @@ def test_a_bloom_sees_a_prompt_without_distance(tmp_path: Path) -> None:
         torch.testing.assert_close(found[query], 2 / (2 + of_tokens))
 
 
-def test_the_head_of_an_mpnet_fills_masks(tmp_path: Path) -> None:
-    save_tiny(tmp_path, "mpnet")
+@pytest.mark.parametrize("family", ["mpnet", "megatron-bert", "rembert"])
+def test_the_head_of_an_encoder_fills_masks(family: str, tmp_path: Path) -> None:
+    save_tiny(tmp_path, family)
     whole = save_random(AutoModelForMaskedLM, AutoConfig.from_pretrained(tmp_path), tmp_path)
     spec = find_backbone(Backbone(name=str(tmp_path)))
     backbone = load_backbone(spec).eval()
     Injection(backbone, spec.layers, spec.kernel).set(None)
-    ids, mask = batch()
+    ids, mask = batch(spec.config.vocab_size)
     head = language_head(spec, backbone, None)
     hidden = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
     torch.testing.assert_close(
