@@ -59,8 +59,7 @@ def new_task(args: argparse.Namespace) -> int:
             _require_file(split, given)
         columns = None if args.columns is None else [column.strip() for column in args.columns.split(",")]
         source, doubts = recognise(Path(splits["train"]), named, columns)
-        train = Path(splits["train"])
-        files = [train] if train.is_file() else matching_files(Path(), str(train))
+        files = matching_files(Path(), splits["train"])
         read = itertools.chain.from_iterable(read_rows(file, source, takes_names=lambda _: True) for file in files)
     rows = list(itertools.islice(read, _LOOKED_AT))
     if not rows:
@@ -89,8 +88,8 @@ def _named_splits(path: Path, config: str | None) -> dict[str, str]:
 
 
 def _require_file(split: str, given: str) -> None:
-    """Raise `DataError` unless a split is a file or a share."""
-    if SHARE.fullmatch(given) is None and not Path(given).is_file() and not matching_files(Path(), given):
+    """Raise `DataError` unless a split is a file, a pattern of some, or a share."""
+    if SHARE.fullmatch(given) is None and not matching_files(Path(), given):
         share = f"--{split} {given}% keeps a share of the rows for it"
         hint = share if re.fullmatch(r"\d+(\.\d+)?", given) else ""
         raise DataError("there is no such file", location=given, hint=hint)

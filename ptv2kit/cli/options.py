@@ -113,6 +113,10 @@ def _verb(
     return parser
 
 
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: auto")
+
+
 def _add_data_root(parser: argparse.ArgumentParser) -> None:
     """Add the option; its default is the environment variable."""
     parser.add_argument(
@@ -229,7 +233,7 @@ def _add_evaluate(verbs: Any) -> None:
     parser.add_argument("--data", type=Path, metavar="FILE", help="instead of a split: a file with labels")
     parser.add_argument("--task", metavar="NAME", help="which task of a run with several")
     parser.add_argument("--batch-size", type=int, metavar="N", help="inputs per forward pass (default: the recipe's)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: auto")
+    _add_device(parser)
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="write each row's prediction, as JSON Lines")
     _add_data_root(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of the table")
@@ -263,7 +267,7 @@ def _add_predict(verbs: Any) -> None:
     )
     parser.add_argument("--task", metavar="NAME", help="which task of a run with several")
     parser.add_argument("--batch-size", type=int, metavar="N", help="inputs per forward pass (default: the recipe's)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: auto")
+    _add_device(parser)
     parser.add_argument("--strict", action="store_true", help="stop at the first row that cannot be read")
     parser.add_argument("--json", action="store_true", help="print a JSON object for each row")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr, only errors")
@@ -298,7 +302,7 @@ def _add_serve(verbs: Any) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="default: auto")
+    _add_device(parser)
     parser.add_argument(
         "--token-file",
         metavar="FILE",

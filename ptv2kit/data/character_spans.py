@@ -16,6 +16,11 @@ class CharacterSpan(NamedTuple):
     end: int
     name: str
 
+    def bare(self, text: str) -> tuple[int, int]:
+        """Start and end without the blanks at its edges; of nothing but blanks the end is before the start."""
+        given = text[self.start : self.end]
+        return self.start + len(given) - len(given.lstrip()), self.end - len(given) + len(given.rstrip())
+
 
 def read_span(item: Any) -> CharacterSpan | None:
     """Read `[start, end, label]`, or a mapping as Doccano, Prodigy, Label Studio and spaCy write it; None for what is

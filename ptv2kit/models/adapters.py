@@ -67,16 +67,8 @@ def adapt_bert_like(backbone: PreTrainedModel) -> None:
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
         """As transformers' own of an encoder, for `[batch, length, hidden]`."""
-        apart = (*hidden_states.shape[:-1], self.num_attention_heads, self.attention_head_size)
-        query, key, value = (
-            project(hidden_states).view(apart).transpose(1, 2) for project in (self.query, self.key, self.value)
-        )
-        dropout = self.dropout.p if self.training else 0.0
-        scaling = self.attention_head_size**-0.5
-        context, _ = attend(
-            self, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=self.is_decoder
-        )
-        return context.flatten(2), None
+        projections = self.query, self.key, self.value
+        return _context(attend, self, projections, hidden_states, attention_mask), None
 
     for module in backbone.modules():
         if isinstance(module, MegatronBertSelfAttention | RemBertSelfAttention):
@@ -100,20 +92,8 @@ def adapt_mpnet(backbone: PreTrainedModel) -> None:
         **kwargs: Any,
     ) -> tuple[Tensor]:
         """As transformers' own, for `[batch, length, hidden]` and a bias `[batch, heads, length, length]`."""
-        apart = (*hidden_states.shape[:-1], self.num_attention_heads, self.attention_head_size)
-        query, key, value = (project(hidden_states).view(apart).transpose(1, 2) for project in (self.q, self.k, self.v))
-        context, _ = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.dropout.p if self.training else 0.0,
-            scaling=self.attention_head_size**-0.5,
-            is_causal=False,
-            position_bias=position_bias,
-        )
-        return (self.o(context.flatten(2)),)
+        projections = self.q, self.k, self.v
+        return (self.o(_context(attend, self, projections, hidden_states, attention_mask, position_bias)),)
 
     for module in backbone.modules():
         if isinstance(module, MPNetSelfAttention):
@@ -121,6 +101,32 @@ def adapt_mpnet(backbone: PreTrainedModel) -> None:
         elif isinstance(module, MPNetLayer):
             module.__class__ = CheckpointedMPNetLayer  # a layer around it would change the names of its weights
     backbone.supports_gradient_checkpointing = True
+
+
+def _context(
+    attend: Any,
+    module: MegatronBertSelfAttention | RemBertSelfAttention | MPNetSelfAttention,
+    projections: tuple[nn.Linear, nn.Linear, nn.Linear],
+    hidden_states: Tensor,
+    attention_mask: Tensor | None,
+    position_bias: Tensor | None = None,
+) -> Tensor:
+    """What an encoder's attention makes of `[batch, length, hidden]`, of the same shape."""
+    apart = (*hidden_states.shape[:-1], module.num_attention_heads, module.attention_head_size)
+    # Each [batch, heads, length, head_dim]
+    query, key, value = (project(hidden_states).view(apart).transpose(1, 2) for project in projections)
+    context, _ = attend(
+        module,
+        query,
+        key,
+        value,
+        attention_mask,
+        dropout=module.dropout.p if module.training else 0.0,
+        scaling=module.attention_head_size**-0.5,
+        is_causal=False,
+        position_bias=position_bias,
+    )
+    return context.flatten(2)
 
 
 def adapt_bloom(backbone: PreTrainedModel) -> None:

@@ -32,7 +32,7 @@ def local_processes(recipe: Recipe) -> int:
 
     wanted = recipe.distributed
     on_gpu = recipe.train.device in ("auto", "cuda") and torch.cuda.is_available()
-    if wanted.strategy == "none" or (recipe.train.device == "mps" and wanted.gpus == "auto"):
+    if wanted.strategy == "none":
         return 1
     gpus = torch.cuda.device_count() if on_gpu else 0
     processes = recipe.processes_on(gpus)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,12 @@ FILES: dict[str, tuple[str | bytes, str, dict[str, Any], int]] = {
         {"source": "fasttext"},
         12,
     ),
+    "labels.txt.gz": (
+        gzip.compress(b"__label__a it is so\n__label__b it is not\n" * 4),
+        "classes",
+        {"source": "fasttext"},
+        8,
+    ),
     "cooking.train": (
         "__label__sauce __label__cheese How much does it take\n__label__food How long\n" * 4,
         "labels",
@@ -165,6 +172,12 @@ FILES: dict[str, tuple[str | bytes, str, dict[str, Any], int]] = {
         '{"comment": "by someone who writes a lot here", "text": "Bonn", "spans": [[0, 4, "A"]]}\n' * 4
         + '{"comment": "short", "text": "so we went to Bonn", "spans": [[14, 18, "A"]]}\n' * 4,
         "spans",
+        {},
+        8,
+    ),
+    "outside.jsonl": (
+        "".join(f'{{"text": "so few", "places": [[0, 40, "A"]], "label": "{"ab"[n % 2]}"}}\n' for n in range(8)),
+        "classes",
         {},
         8,
     ),

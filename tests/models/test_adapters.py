@@ -10,9 +10,11 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import find_backbone, load_backbone
+from ptv2kit.models.build import build_model
+from ptv2kit.models.heads import SequenceHead
 from ptv2kit.models.injection import Injection
 from ptv2kit.models.language_head import language_head
-from ptv2kit.spec.recipe import Backbone
+from ptv2kit.spec.recipe import Backbone, Recipe
 from tests.projects import Project, project
 from tests.tiny_backbones import FAMILIES, save_random, save_tiny, save_tokenizer
 
@@ -60,6 +62,7 @@ def test_an_encoder_is_that_of_transformers(family: str, pooler: bool, tmp_path:
     ids, mask = batch(spec.config.vocab_size)
     expected, found = (model(input_ids=ids, attention_mask=mask).last_hidden_state for model in (whole, backbone))
     torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
+    assert spec.family.positions == ("after_padding" if family == "mpnet" else "index")
     positions = spec.family.position_ids(mask, 0)
     found = backbone(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state
     torch.testing.assert_close(
@@ -86,9 +89,10 @@ def test_a_bloom_is_that_of_transformers(heads: int, tmp_path: Path) -> None:
     )
 
 
-def test_a_bloom_sees_a_prompt_without_distance(tmp_path: Path) -> None:
+@pytest.mark.parametrize("both_sides", [False, True])
+def test_a_bloom_sees_a_prompt_without_distance(both_sides: bool, tmp_path: Path) -> None:
     """The weights of the prompt's columns do not fall from query to query, as they do behind a cache of keys."""
-    spec = find_backbone(Backbone(name=str(save_tiny(tmp_path, "bloom"))))
+    spec = find_backbone(Backbone(name=str(save_tiny(tmp_path, "bloom")), bidirectional=both_sides))
     backbone = load_backbone(spec).eval()
     attention = backbone.get_submodule(spec.layers[0].name)
     with torch.no_grad():
@@ -100,10 +104,12 @@ def test_a_bloom_sees_a_prompt_without_distance(tmp_path: Path) -> None:
     Injection(backbone, spec.layers, spec.kernel).set([(key, value), None, None])
     slopes = torch.tensor([2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8])
     alibi = (slopes[:, None, None] * torch.arange(5.0)).contiguous()
-    visible = torch.ones(5, 5, dtype=torch.bool).tril()[None, None]
+    visible = torch.ones(5, 5, dtype=torch.bool)
+    visible = (visible if both_sides else visible.tril())[None, None]
     found = attention(torch.zeros(1, 5, 32), torch.zeros(1, 5, 32), alibi, visible)[0].view(5, 4, 8)[..., 0]
     for query in range(5):
-        of_tokens = torch.exp(slopes[:, None] * -torch.arange(query + 1.0)).sum(dim=1)
+        seen = torch.arange(5 if both_sides else query + 1)
+        of_tokens = torch.exp(-slopes[:, None] * (seen - query).abs()).sum(dim=1)
         torch.testing.assert_close(found[query], 2 / (2 + of_tokens))
 
 
@@ -181,5 +187,11 @@ def test_what_an_encoder_alone_cannot_do(tmp_path: Path) -> None:
     save_tiny(tmp_path, "t5")
     with pytest.raises(ConfigError, match=r"backbone\.attention_dropout is 0.1, but models of type 't5' have none"):
         find_backbone(Backbone(name=str(tmp_path), attention_dropout=0.1))
+    spec = find_backbone(Backbone(name=str(tmp_path), dropout=0.3))
+    assert spec.config.dropout_rate == 0.3
+    settings = {"backbone": {"name": str(tmp_path)}, "train": {"epochs": 1, "learning_rate": 0.1}}
+    head = build_model(Recipe.model_validate({"recipe": "r", "task": "t", **settings}), "sequence", spec, 3).head
+    assert isinstance(head, SequenceHead)
+    assert head.pooling.source == "mean"
     with pytest.raises(ConfigError, match="'t5' sees all tokens anyway"):
         find_backbone(Backbone(name=str(tmp_path), bidirectional=True))

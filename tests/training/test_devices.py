@@ -125,6 +125,7 @@ def test_deepspeed_takes_the_same_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (["train.batch_size=3", "distributed.gpus=4"], 4),
         (["train.batch_size=32", "distributed.strategy=none"], 1),
         (["train.batch_size=32", "train.device=cpu"], 1),
+        (["train.batch_size=32", "train.device=mps"], 1),
     ],
 )
 def test_no_process_is_started_that_would_only_wait(project: Project, words: list[str], expected: int) -> None:

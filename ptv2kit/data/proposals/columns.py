@@ -163,10 +163,10 @@ def with_annotations(columns: Columns) -> Made | None:
         return None
     if several is None:
         return Made({**given.columns, "annotations.0.result.*.value": spans}, {})
-    one = [value[0] if len(value) == 1 else value for value in several]
-    only_one = all(isinstance(value, str) for value in one)
-    name = f"annotations.0.result.0.value.choices{'.0' if only_one else ''}"
-    return Made({**given.columns, name: one if only_one else several}, {})
+    one = _values(columns, "annotations.0.result.0.value.choices.0")
+    if one is None or any(len(value) > 1 for value in several):
+        return Made({**given.columns, "annotations.0.result.0.value.choices": several}, {})
+    return Made({**given.columns, "annotations.0.result.0.value.choices.0": one}, {})
 
 
 def with_fields(columns: Columns) -> Made | None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from ptv2kit.data.proposals.columns import LABEL_NAMES, PAIRS, WORD_NAMES, are_numbers, only_counts
 from ptv2kit.data.sources import matching_files
-from ptv2kit.data.sources.lines import CONLL, JSON_LINES, LONGEST_FILE, encoding_of, ending_of, read_lines
+from ptv2kit.data.sources.lines import CONLL, JSON_LINES, LONGEST_FILE, encoding_of, ending_of, read_lines, unreadable
 from ptv2kit.data.sources.table import delimiter_of, is_quoted, split_records
 from ptv2kit.data.spans import style_of
 from ptv2kit.errors import ConfigError, DataError
@@ -43,6 +43,7 @@ _CONLLU = {"tokens": 1, "upos": 3, "xpos": 4, "deprels": 7}
 _UNIVERSAL = re.compile("ADJ|ADP|ADV|AUX|CCONJ|DET|INTJ|NOUN|NUM|PART|PRON|PROPN|PUNCT|SCONJ|SYM|VERB|X|_")
 _DOCUMENTS = ("*.ann", "*/*.txt")
 """How the files of a split with a document in each file are called: brat's, and texts in a folder for each class."""
+_LABEL = "__label__"
 _DELIMITERS = (",", "\t", ";", "|")
 _LOOKED_AT = 500
 _MOST = 0.9
@@ -124,7 +125,7 @@ def recognise(path: Path, splits: Splits, columns: Sequence[str] | None = None) 
         ConfigError: the name does not tell a format, or only a table can have `columns`.
         DataError: the file is missing or unreadable, or JSON of another shape.
     """
-    files = [path] if path.is_file() else matching_files(Path(), str(path))
+    files = matching_files(Path(), str(path))
     if not files:
         raise DataError("there is no such file", location=str(path))
     kind = ending_of(path)
@@ -140,12 +141,12 @@ def recognise(path: Path, splits: Splits, columns: Sequence[str] | None = None) 
         return Recognised(_json_source(path, splits) if kind == "json" else _json_lines(splits), ())
     if kind == "parquet":
         return Recognised(ParquetSource(source="parquet", splits=splits), ())
-    encoding = encoding_of(path)
-    if _is_fasttext(path, encoding):
-        return Recognised(FastTextSource(source="fasttext", splits=splits, encoding=encoding), ())
-    if kind in CONLL or kind in _TABLES:
+    if kind in CONLL or kind in _TABLES or _begins_with_label(path):
+        encoding = encoding_of(path)
         lines = [line.rstrip("\r\n") for _, line in itertools.islice(read_lines(path, encoding=encoding), _LOOKED_AT)]
-        if kind in CONLL or (columns is None and _is_conll(lines)):
+        if lines and lines[0].startswith(_LABEL):
+            found = Recognised(FastTextSource(source="fasttext", splits=splits, encoding=encoding), ())
+        elif kind in CONLL or (columns is None and _is_conll(lines)):
             found = _conll_source(lines, splits, encoding)
         else:
             found = _table_source(path, kind, splits, encoding, columns)
@@ -219,14 +220,13 @@ def _is_squad(value: Any) -> bool:
     return bool(items) and isinstance(items[0], Mapping) and "paragraphs" in items[0]
 
 
-def _is_fasttext(path: Path, encoding: str) -> bool:
-    """Whether the first line begins with a label as fastText writes it."""
-    prefix = "__label__".encode(encoding)
+def _begins_with_label(path: Path) -> bool:
+    """Whether a file of any name begins with a label of fastText's, whose files are called `.train` and `.valid`."""
     try:
         with path.open("rb") as file:
-            return file.read(len(prefix)) == prefix
-    except OSError:
-        return False  # the reader says what is wrong
+            return file.read(len(_LABEL)) == _LABEL.encode()
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def _is_conll(lines: Sequence[str]) -> bool:

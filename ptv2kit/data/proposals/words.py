@@ -147,13 +147,10 @@ def _share_inside(texts: Sequence[str], spans: Sequence[Sequence[CharacterSpan]]
 
 def _of_whole_words(text: str, spans: Sequence[CharacterSpan]) -> bool:
     """Whether no span begins or ends within a word; blanks at its edges do not count."""
-    starts, ends = (set(places) for places in zip(*fine_places(text), strict=True)) if text.strip() else (set(), set())
-    for span in spans:
-        given = text[span.start : span.end]
-        start, end = span.start + len(given) - len(given.lstrip()), span.end - len(given) + len(given.rstrip())
-        if not given.strip() or start not in starts or end not in ends:
-            return False
-    return True
+    places = fine_places(text)
+    starts, ends = {start for start, _ in places}, {end for _, end in places}
+    bare = [span.bare(text) for span in spans]
+    return all(start < end and start in starts and end in ends for start, end in bare)
 
 
 def _overlap(spans: Sequence[CharacterSpan]) -> bool:

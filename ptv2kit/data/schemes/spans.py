@@ -52,13 +52,12 @@ class Scheme(SpanScheme):
         tags = [OUTSIDE] * len(words)
         for span in self._apart(row, self._spans_of(row, text), text):
             inside = [index for index, (start, end) in enumerate(places) if start < span.end and end > span.start]
-            given = text[span.start : span.end]
-            bare = span.start + len(given) - len(given.lstrip()), span.end - len(given) + len(given.rstrip())
-            if not inside or (places[inside[0]][0], places[inside[-1]][1]) != bare:
+            if not inside or (places[inside[0]][0], places[inside[-1]][1]) != span.bare(text):
                 if self._task.labels.misaligned == "error":
                     whole = text[places[inside[0]][0] : places[inside[-1]][1]] if inside else ""
                     raise DataError(
-                        f"span {span.start}-{span.end} '{given}' is not made of whole words, which are '{whole}'",
+                        f"span {span.start}-{span.end} '{text[span.start : span.end]}' is not made of whole words, "
+                        f"which are '{whole}'",
                         location=row.location,
                         hint="set labels.misaligned to widen or drop, or data.on_fault: skip to leave such rows out",
                     )

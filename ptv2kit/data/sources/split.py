@@ -348,7 +348,9 @@ def _files_read(located: Located, source: DataSource) -> list[Path]:
 
 
 def matching_files(root: Path, name: str) -> list[Path]:
-    """The files that a pattern matches, sorted; none if it is not a pattern."""
+    """The file of that name, or the files that it matches as a pattern, sorted."""
+    if (root / name).is_file():
+        return [root / name]
     if not _PATTERN & set(name):
         return []
     pattern = Path(name)
