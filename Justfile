@@ -29,9 +29,10 @@ lint:
     ruff check .
     ruff format --check .
 
-# Strict types
+# Strict types; for Windows too, so that nothing is called that it lacks
 types:
     pyright --pythonpath "$(command -v python)"
+    pyright --pythonpath "$(command -v python)" --pythonplatform Windows
 
 # The documentation site, into site/; broken links and anchors are errors
 docs:

@@ -68,7 +68,10 @@ def link_atomically(source: Path, target: Path) -> None:
 
 def _keep_name(folder: Path) -> None:
     """Have the new name of a file survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders, and a folder may be closed to readers: the file itself is whole
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import re
-import signal
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,12 +17,9 @@ from ptv2kit.errors import (
     ConfigError,
     DataError,
     ExpectationMissedError,
-    HungUpRunError,
-    InterruptedRunError,
     OutOfMemoryError,
     Problem,
     ProjectError,
-    TerminatedRunError,
     TrainingError,
 )
 from ptv2kit.files import is_locked
@@ -44,6 +40,7 @@ from ptv2kit.suites.study import require_optuna
 from ptv2kit.suites.worker import SESSION
 from ptv2kit.training.folder import require_writable
 from ptv2kit.training.launch import cell_processes, end_with_parent
+from ptv2kit.training.signals import STOPPED, EndedEarly
 
 _ERRORS: tuple[type[ProjectError], ...] = (ConfigError, DataError, OutOfMemoryError, TrainingError)
 
@@ -96,7 +93,7 @@ def run_suite(args: argparse.Namespace, suite: ResolvedSuite) -> int:
     runner = SuiteRunner(folder, messages, args.data_root, title, whole=not args.only)
     session = os.environ.get(SESSION) or uuid.uuid4().hex
 
-    def crew(processes: int, look: Callable[[], None]) -> signal.Signals | None:
+    def crew(processes: int, look: Callable[[], None]) -> EndedEarly | None:
         words, count = args.command_line, max(1, jobs // processes)
         if args.engine == "ray":
             at_most = None if args.jobs == "auto" else count
@@ -146,8 +143,7 @@ def _report(runner: SuiteRunner, *, as_json: bool, name: str) -> int:
     done = sum(record.status in ("finished", "stopped") for record in runner.records)
     if runner.interrupted:
         message = f"interrupted after {done} of {len(runner.records)} cells; run the same command again to resume"
-        kinds = {signal.SIGTERM: TerminatedRunError, signal.SIGHUP: HungUpRunError}
-        raise kinds.get(runner.stopped_by or signal.SIGINT, InterruptedRunError)(message)
+        raise STOPPED[runner.stopped_by or "interrupted"](message)
     if runner.failed:
         codes = {record.exit_code for record in runner.failed}
         kind = next((kind for kind in _ERRORS if codes == {kind.exit_code}), TrainingError)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from ptv2kit.training.launch import launch, local_processes
 from ptv2kit.training.processes import Workers, workers
 from ptv2kit.training.results import Outcome, first_metric
 from ptv2kit.training.run import Resume, train_recipe
+from ptv2kit.training.signals import ENDINGS, STOPPED, EndedEarly
 from ptv2kit.training.state import Log
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ class Trained:
 
     Args:
         record: of the cell, without its key.
-        stopped: the signal that interrupted it, None if none did.
+        stopped: how it was ended early, None if it was not.
     """
 
     record: CellRecord
-    stopped: signal.Signals | None = None
+    stopped: EndedEarly | None = None
 
 
 def train_cell(
@@ -110,15 +110,17 @@ def train_together(
     if found is None or found.status == "running":
         error = "one of its processes failed; what it printed is shown above or in the worker's log"
         return Trained(with_facts(running, status="failed", error=error, exit_code=code or 1, seconds=0.0))
-    stopped = signal.Signals(code - 128) if code > 128 else signal.SIGTERM  # another may have failed because of it
-    return Trained(found, stopped if found.status == "interrupted" else None)
+    if found.status != "interrupted":
+        return Trained(found)
+    # Another process may have failed because of it, with a code of its own.
+    return Trained(found, ENDINGS.get(code, "terminated"))
 
 
 def train_part(cell: Cell, folder: SuiteFolder, data_root: Path | None, messages: Console) -> int:
     """Train a cell as one of the processes that its worker has started; the first one writes the record.
 
     Returns:
-        The exit code: that of an error, 128 and the signal's number if it was stopped by one.
+        The exit code: that of its error, or of how it was stopped.
     """
     running, found, resumed = folder.record_of(cell.name), workers(), os.environ[_RESUMED]
     assert running is not None
@@ -137,7 +139,7 @@ def train_part(cell: Cell, folder: SuiteFolder, data_root: Path | None, messages
     )
     if found.rank == 0:
         folder.write_record(with_facts(done.record, key=running.key, session=running.session))
-    return done.record.exit_code if done.stopped is None else 128 + done.stopped
+    return done.record.exit_code if done.stopped is None else STOPPED[done.stopped].exit_code
 
 
 def blank_record(cell: Cell, status: CellStatus, key: str = "") -> CellRecord:
@@ -174,7 +176,7 @@ def starting_from(cell: Cell, run: Path) -> Cell:
 
 def _trained(cell: Cell, outcome: Outcome, run: str) -> Trained:
     """Record what came out of a cell; `run` is its run's folder, relative to the suite's."""
-    stopped = {"interrupted": signal.SIGINT, "terminated": signal.SIGTERM, "hung_up": signal.SIGHUP}.get(outcome.status)
+    stopped = None if outcome.status in ("finished", "stopped") else outcome.status
     ended = "stopped" if outcome.status == "stopped" else "finished"
     record = with_facts(
         blank_record(cell, ended if stopped is None else "interrupted"),

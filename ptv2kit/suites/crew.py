@@ -15,7 +15,7 @@ from ptv2kit import __version__
 from ptv2kit.errors import ConfigError, TrainingError
 from ptv2kit.machine import allowed_cores, safe_environment
 from ptv2kit.suites.worker import PROCESSES, SESSION
-from ptv2kit.training.signals import StopSignals
+from ptv2kit.training.signals import EndedEarly, StopSignals, name_of, pass_on
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,7 @@ def local_crew(
     session: str,
     messages: Console,
     look: Callable[[], None],
-) -> signal.Signals | None:
+) -> EndedEarly | None:
     """Run a number of workers on this machine, and wait until all have ended.
 
     Args:
@@ -77,11 +77,11 @@ def local_crew(
         look: called now and then while they work.
 
     Returns:
-        The signal that ended them early, None if none did.
+        How they were ended early, None if they were not.
     """
     gpus = visible_gpus()
     workers: list[subprocess.Popen[bytes]] = []
-    passed: signal.Signals | None = None
+    passed = False
     try:
         with StopSignals() as stop:
             for index in range(count):
@@ -95,12 +95,10 @@ def local_crew(
                 where = f", GPU {environment['CUDA_VISIBLE_DEVICES']}" if own else ""
                 messages.print(f"worker {index + 1}: process {workers[-1].pid}{where}; prints to {log}", soft_wrap=True)
             while any(worker.poll() is None for worker in workers):
-                if stop.received is not None and passed is None:
-                    passed = stop.received
+                if stop.received is not None and not passed:
+                    passed = True
                     messages.print("ending: the workers save what they have; a second Ctrl-C ends them at once")
-                    for worker in workers:
-                        if worker.poll() is None:
-                            worker.send_signal(passed)
+                    pass_on(stop.received, workers)
                 time.sleep(_LOOK)
                 look()
     finally:
@@ -109,9 +107,9 @@ def local_crew(
                 worker.kill()
                 worker.wait()
     for index, worker in enumerate(workers, start=1):
-        if worker.returncode < 0 and passed is None:
-            messages.print(f"worker {index} was ended by {signal.Signals(-worker.returncode).name}")
-    return passed
+        if worker.returncode < 0 and not passed:
+            messages.print(f"worker {index} was ended by {name_of(-worker.returncode)}")
+    return stop.stopped if passed else None
 
 
 def threads_each(processes: int) -> int:
@@ -128,7 +126,7 @@ def ray_crew(
     session: str,
     messages: Console,
     look: Callable[[], None],
-) -> signal.Signals | None:
+) -> EndedEarly | None:
     """Run workers as tasks of a Ray cluster, each with a GPU where the cluster has any, else with a processor.
 
     Args:
@@ -181,7 +179,6 @@ def ray_crew(
                 if stop.received is not None and not stop_file.exists():
                     stop_file.write_text(str(int(stop.received)), encoding="utf-8")
                 look()
-            received = stop.received
     finally:
         for reference in left:
             library.cancel(reference, force=True)
@@ -192,7 +189,7 @@ def ray_crew(
         raise TrainingError(refused[0], hint="all machines need the same ptv2kit and folders that they share")
     for fault in refused:
         messages.print(f"warning: {fault}", soft_wrap=True)
-    return received
+    return stop.stopped
 
 
 def _ended(library: Any, reference: Any) -> str:

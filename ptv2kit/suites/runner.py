@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -17,6 +16,7 @@ from ptv2kit.suites.folder import SuiteFolder, bests_of, missed
 from ptv2kit.suites.preflight import Preflight
 from ptv2kit.suites.worker import Worker
 from ptv2kit.training.launch import cell_processes
+from ptv2kit.training.signals import EndedEarly
 from ptv2kit.training.state import Log
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class SuiteRunner:
         self.missed: list[str] = []
         self.elsewhere = 0
         self.interrupted = False
-        self.stopped_by: signal.Signals | None = None
+        self.stopped_by: EndedEarly | None = None
 
     def run_cells(
         self,
@@ -54,7 +54,7 @@ class SuiteRunner:
         preflight: Preflight,
         session: str,
         words: Sequence[str],
-        crew: Callable[[int, Callable[[], None]], signal.Signals | None] | None,
+        crew: Callable[[int, Callable[[], None]], EndedEarly | None] | None,
     ) -> None:
         """Train the cells that are not finished; a failed one is tried again, and stops none of the others.
 
@@ -109,11 +109,11 @@ class SuiteRunner:
         self.records = worker.records()
         self.write_tables()
 
-    def stopped(self, number: signal.Signals | None) -> None:
-        """Note by which signal the cells were interrupted, if they were."""
-        if number is not None:
+    def stopped(self, how: EndedEarly | None) -> None:
+        """Note how the cells were ended early, if they were."""
+        if how is not None:
             self.interrupted = True
-            self.stopped_by = number
+            self.stopped_by = how
 
     def train(self, cell: Cell, watchers: Sequence[Log] = ()) -> CellRecord:
         """Train one cell in this process; an error of the project is part of its record, any other is raised."""

@@ -7,7 +7,6 @@ more worker. The lock of a cell is held while it is trained; the system frees it
 from __future__ import annotations
 
 import os
-import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from ptv2kit.training.checkpoint import Checkpoints
 from ptv2kit.training.launch import cell_processes
 from ptv2kit.training.resume import is_finished
 from ptv2kit.training.run import Resume
-from ptv2kit.training.signals import StopSignals
+from ptv2kit.training.signals import EndedEarly, StopSignals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,11 +76,11 @@ class Worker:
         self._words = words
         self._processes = int(os.environ.get(PROCESSES, "0"))
 
-    def run(self) -> signal.Signals | None:
+    def run(self) -> EndedEarly | None:
         """Train until nothing is left that this worker could take.
 
         Returns:
-            The signal that ended it early, None if none did.
+            How it was ended early, None if it was not.
         """
         for record in self.records():
             if record.status == "finished":
@@ -100,7 +99,7 @@ class Worker:
                     time.sleep(_LOOK)
                 else:
                     return None
-        return stop.received
+        return stop.stopped
 
     def records(self) -> list[CellRecord]:
         """What is known of every cell now, in their order."""
@@ -185,7 +184,7 @@ class Worker:
             return (cell, lock, before), waits
         return None, waits
 
-    def _train(self, cell: Cell, before: CellRecord | None) -> signal.Signals | None:
+    def _train(self, cell: Cell, before: CellRecord | None) -> EndedEarly | None:
         """Train a cell whose lock is held, and write its record."""
         key = self._keys[cell.name]
         if cell.after is not None:
@@ -208,7 +207,7 @@ class Worker:
                     resume=resume,
                 )
         except KeyboardInterrupt:
-            done = Trained(with_facts(running, status="interrupted", seconds=0.0), signal.SIGINT)
+            done = Trained(with_facts(running, status="interrupted", seconds=0.0), "interrupted")
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001 - a fault of ours in one cell must not cost the others

@@ -17,6 +17,7 @@ from typing import IO, final
 from ptv2kit.errors import ConfigError, ProjectError, TrainingError
 from ptv2kit.machine import allowed_cores, safe_environment
 from ptv2kit.spec.recipe import Recipe
+from ptv2kit.training.signals import TAKEN, name_of, pass_on
 
 _GRACE = 60.0
 """Seconds that processes have to save after SIGTERM."""
@@ -130,8 +131,7 @@ class _Processes:
                 stderr.close()
 
     def wait(self) -> int:
-        passed = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-        before = {number: signal.signal(number, self._pass_on) for number in passed}
+        before = {number: signal.signal(number, self._pass_on) for number in TAKEN}
         try:
             failed = self._first_failure()
             if failed is not None:
@@ -150,7 +150,7 @@ class _Processes:
         code = self._processes[failed].returncode
         if code < 0:
             raise TrainingError(
-                f"process {failed} of {len(self._processes)} was killed by {signal.Signals(-code).name}",
+                f"process {failed} of {len(self._processes)} was killed by {name_of(-code)}",
                 hint="--resume continues from the last checkpoint; SIGKILL may mean that the machine ran out of memory",
             )
         return code
@@ -175,11 +175,9 @@ class _Processes:
             time.sleep(0.05)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        if number != signal.SIGUSR1:
+        if name_of(number) != "SIGUSR1":
             self._received = signal.Signals(number)
-        for process in self._processes:
-            if process.poll() is None:
-                process.send_signal(number)
+        pass_on(number, self._processes)
 
 
 def end_with_parent() -> None:

@@ -206,7 +206,7 @@ def train_recipe(
                 TaskOutcome(each.task, best.epoch, found_scores, each.skipped)
                 for each, best, found_scores in zip(prepared, result.tasks, scores, strict=True)
             ),
-            status=stop.status if interrupted else result.ending,
+            status=stop.stopped or "interrupted" if interrupted else result.ending,
             parameters=parameters,
             best_epoch=result.best_epoch,
             epochs=result.epochs,

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Iterable
 from types import FrameType, MethodType
 from typing import Literal, final
 
 from ptv2kit.errors import HungUpRunError, InterruptedRunError, ProjectError, TerminatedRunError
+
+EndedEarly = Literal["interrupted", "terminated", "hung_up"]
+"""How a run ended that was stopped: by SIGINT, SIGTERM or SIGHUP."""
+
+ENDINGS: dict[int, EndedEarly] = {130: "interrupted", 143: "terminated", 129: "hung_up"}
+"""How a process was ended early, by its exit code: 128 and the signal's number."""
+
+STOPPED: dict[str, type[ProjectError]] = {
+    "interrupted": InterruptedRunError,
+    "terminated": TerminatedRunError,
+    "hung_up": HungUpRunError,
+}
+"""The error of a run that was stopped, by its status."""
+
+TAKEN = tuple(each for each in signal.Signals if each.name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"))
+"""The signals that are dealt with; Windows has the first two alone, so that none is named as an attribute."""
 
 
 @final
@@ -27,8 +46,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+            for number in TAKEN:
+                if name_of(number) == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN:
                     continue
                 before = signal.signal(number, self._take)
                 if isinstance(before, MethodType) and isinstance(before.__self__, StopSignals):
@@ -50,18 +69,12 @@ class StopSignals:
         return wanted
 
     @property
-    def status(self) -> Literal["interrupted", "terminated", "hung_up"]:
-        """How a run ended that was stopped."""
-        match self.received:
-            case signal.SIGTERM:
-                return "terminated"
-            case signal.SIGHUP:
-                return "hung_up"
-            case _:
-                return "interrupted"
+    def stopped(self) -> EndedEarly | None:
+        """How what runs is to end early, None if it is not."""
+        return None if self.received is None else ENDINGS[128 + self.received]
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGUSR1:
+        if name_of(number) == "SIGUSR1":
             self._wants_checkpoint = True
             return
         if self.received is not None and number == signal.SIGINT:
@@ -69,9 +82,13 @@ class StopSignals:
         self.received = signal.Signals(number)
 
 
-STOPPED: dict[str, type[ProjectError]] = {
-    "interrupted": InterruptedRunError,
-    "terminated": TerminatedRunError,
-    "hung_up": HungUpRunError,
-}
-"""The error of a run that was stopped, by its status."""
+def name_of(number: int) -> str:
+    """The name of a signal, such as SIGTERM: names can be compared also where a system has not all of them."""
+    return signal.Signals(number).name
+
+
+def pass_on(number: int, processes: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Send a signal to the processes that still run. On Windows Ctrl-C reaches them without."""
+    for process in processes:
+        if sys.platform != "win32" and process.poll() is None:
+            process.send_signal(number)

@@ -28,7 +28,8 @@ def read_tensors(path: Path, *, checked: bool = True) -> tuple[dict[str, Tensor]
         require_plain_file(path)
         with safe_open(path, framework="pt") as file:
             header: dict[str, str] = file.metadata() or {}
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies: what is mapped from a file keeps Windows from deleting it.
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     # The library tells types that torch does not have, and sizes that it cannot make, in several ways.
     except (OSError, SafetensorError, RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

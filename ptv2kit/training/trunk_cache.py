@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,8 @@ from ptv2kit.training.parts import TaskPart
 _MEMORY_SHARE = 0.25
 _DISK_SHARE = 0.5
 """How much of what is free `auto` takes at most."""
+_ZEROS = 2**24
+"""Bytes of a scratch file that are written at once."""
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 """How far the hidden states of a checked example may be off, as a share of the largest of them."""
 
@@ -245,7 +246,9 @@ def _scratch(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # a page that finds no room later would be a fatal signal
+            for start in range(0, size, _ZEROS):  # a page that finds no room later would be a fatal signal
+                file.write(bytes(min(_ZEROS, size - start)))
+            file.flush()
             numbers = np.memmap(file, dtype=np.uint8, mode="r+", shape=(size,))
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -288,10 +286,7 @@ class TestDisk:
     def test_a_full_disk_is_an_error_that_names_the_folder(
         self, folders: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def full(*_: int) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        monkeypatch.setattr(trunk_cache.os, "posix_fallocate", full)
+        monkeypatch.setattr(trunk_cache.tempfile, "TemporaryFile", lambda dir: Path("/dev/full").open("w+b"))  # noqa: SIM115, A006
         with pytest.raises(TrainingError, match="cannot be kept: No space left on device") as caught:
             self.keep(folders["bert"])
         assert caught.value.problems[0].location == str(cache)
