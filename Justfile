@@ -62,7 +62,7 @@ quickstart-data:
 backbones:
     pytest -n 0 tests/models/test_compatibility.py -m "slow or not slow or night" --deselect tests/models/test_compatibility.py::test_the_page_is_of_these_families --backbones-page docs/backbones.md
 
-# A table or figure of the paper: table=2, 3 or 4; figure=1, 3 or 4. With scale=mini in small. The rest goes to `ptv2kit run`
+# A table or figure of the paper: table=2, 3, 4 or figure=1, 3, 4; scale=mini: in small, scale=study: with all seeds
 [positional-arguments]
 reproduce *arguments:
     #!/usr/bin/env bash
@@ -71,9 +71,10 @@ reproduce *arguments:
     for argument in "$@"; do
         case "$argument" in
             table=[234] | figure=[134]) name=${argument/=/} ;;
-            scale=mini) folder=mini/ ;;
+            scale=mini) folder=mini/ rest+=(--only '*seed=31*') ;;
+            scale=study) folder=mini/ ;;
             scale=full) folder='' ;;
-            table=* | figure=* | scale=*) echo "error: $argument: there are table=2|3|4, figure=1|3|4 and scale=full|mini" >&2; exit 2 ;;
+            table=* | figure=* | scale=*) echo "error: $argument: there are table=2|3|4, figure=1|3|4 and scale=full|mini|study" >&2; exit 2 ;;
             *) rest+=("$argument") ;;
         esac
     done
@@ -84,7 +85,7 @@ reproduce *arguments:
     echo "== $folder$name" >&2
     exec ptv2kit run "$folder$name" ${rest[@]+"${rest[@]}"}
 
-# Every table and figure of the paper, one after the other; a suite that fails stops none of the others. With scale=mini in small
+# Every table and figure of the paper; one that fails does not stop the others. scale=mini: in small, an evening
 [positional-arguments]
 reproduce-all *arguments:
     #!/usr/bin/env bash
