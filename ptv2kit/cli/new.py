@@ -39,7 +39,8 @@ def new_task(args: argparse.Namespace) -> int:
     """
     path: Path = args.file
     file_name = path.name.removesuffix(".gz")
-    name = _name(args.name or (file_name if is_folder(path) else file_name.rpartition(".")[0] or file_name))
+    read_name = file_name if is_folder(path) else file_name.rpartition(".")[0] or file_name
+    name = _name(args.name or (args.to.stem if args.to else read_name))
     target: Path = args.to or Path(f"{name}.yaml")
     _require_new(target)
     in_datasets = is_data_set(path)
@@ -103,7 +104,7 @@ def new_recipe(args: argparse.Namespace) -> int:
     """
     args.task = find_file(args.task, ["task"])
     task = load_task(args.task).task
-    name = _name(args.name or f"{task.task}-{args.backbone.rpartition('/')[2]}")
+    name = _name(args.name or (args.to.stem if args.to else f"{task.task}-{args.backbone.rpartition('/')[2]}"))
     target: Path = args.to or Path(f"{name}.yaml")
     _require_new(target)
     data = read_split_if_here(task, "train", task_path=args.task, data_root=None)

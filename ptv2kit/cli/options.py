@@ -243,7 +243,7 @@ def _add_evaluate(verbs: Any) -> None:
 _PREDICT_EXAMPLES = """examples:
   ptv2kit predict runs/quickstart/20261123-130443-1f2e3d4c sentences.txt
   ptv2kit predict runs/mini-squad/20261123-130443-1f2e3d4c questions.jsonl --json > answers.jsonl
-  ptv2kit predict runs/mini-sst2/20261123-130443-1f2e3d4c reviews.csv --batch-size 64
+  ptv2kit predict runs/mini-sst2/20261123-130443-1f2e3d4c reviews.csv --to answered.csv
   echo '{"sentence": "a joy from start to end"}' | ptv2kit predict runs/mini-sst2/20261123-130443-1f2e3d4c -
 """
 
@@ -269,7 +269,14 @@ def _add_predict(verbs: Any) -> None:
     parser.add_argument("--batch-size", type=int, metavar="N", help="inputs per forward pass (default: the recipe's)")
     _add_device(parser)
     parser.add_argument("--strict", action="store_true", help="stop at the first row that cannot be read")
-    parser.add_argument("--json", action="store_true", help="print a JSON object for each row")
+    out = parser.add_mutually_exclusive_group()
+    out.add_argument("--json", action="store_true", help="print a JSON object for each row")
+    out.add_argument(
+        "--to",
+        type=Path,
+        metavar="FILE",
+        help="write the rows, with columns 'prediction' and 'probability', to a .csv, .tsv or .jsonl file",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr, only errors")
 
 
@@ -531,7 +538,7 @@ def _add_new(verbs: Any) -> None:
         help="what the columns of a table without a header line are called, such as label,text",
     )
     task.add_argument("--test", metavar="FILE|SHARE", help="rows that are scored once, at the end, or a share of FILE")
-    task.add_argument("--name", help="of the task (default: the name of FILE)")
+    task.add_argument("--name", help="of the task (default: that of --to, else of FILE)")
     task.add_argument("--to", type=Path, metavar="FILE", help="what is written (default: NAME.yaml)")
     recipe = _verb(
         kinds,
@@ -543,7 +550,7 @@ def _add_new(verbs: Any) -> None:
     )
     recipe.add_argument("task", type=Path, metavar="TASK", help="a task: a file or a name")
     recipe.add_argument("--backbone", default="mini", metavar="NAME", help="hub id, folder, or mini (default)")
-    recipe.add_argument("--name", help="of the recipe (default: task and backbone)")
+    recipe.add_argument("--name", help="of the recipe (default: that of --to, else task and backbone)")
     recipe.add_argument("--to", type=Path, metavar="FILE", help="what is written (default: NAME.yaml)")
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -16,6 +17,7 @@ from ptv2kit.data.rows import Row
 from ptv2kit.data.unlabelled import read_unlabelled, read_unlabelled_stream
 from ptv2kit.errors import DataError
 from ptv2kit.models.checkpoints import silence_libraries
+from ptv2kit.training.answer_file import answer_file
 from ptv2kit.training.load_run import LoadedRun, load_run
 from ptv2kit.training.predict import Answer
 
@@ -27,30 +29,34 @@ def run(args: argparse.Namespace) -> int:
     """Answer the rows.
 
     Raises:
-        ConfigError: this is not a run, or the rows' format does not fit the task.
+        ConfigError: this is not a run, or the rows' format does not fit the task or `--to`.
         DataError: the file cannot be read, rows failed, or a file of the run is torn.
+        TrainingError: the file of the answers cannot be written.
     """
     size = None if args.batch_size is None else positive("--batch-size", args.batch_size)
     messages = open_console(stderr=True, quiet=args.quiet)
     silence_libraries(quiet=args.quiet)
     if args.file != "-":
         _require_file(Path(args.file))
-    loaded = load_run(args.folder, args.task, args.device)
     faults = _Faults(strict=args.strict)
-    rows: Iterator[Row]
-    if args.file == "-":
-        rows = read_unlabelled_stream(sys.stdin.buffer, args.format, loaded.task, faults.on_row)
-    else:
-        rows = read_unlabelled(Path(args.file), args.format, loaded.task, faults.on_row)
     count, name = 0, "<stdin>" if args.file == "-" else args.file
-    for answer in _watched(loaded, rows, size, 1 if args.file == "-" else 8, messages):
-        if answer.error is not None:
-            faults.on_row(answer.error)
-            if args.json:
-                show(json.dumps(answer.to_json(), ensure_ascii=False))
-            continue
-        count += 1
-        show(json.dumps(answer.to_json(), ensure_ascii=False) if args.json else _line(answer), flush=args.file == "-")
+    with nullcontext() if args.to is None else answer_file(args.to) as file:
+        loaded = load_run(args.folder, args.task, args.device)
+        rows: Iterator[Row]
+        if args.file == "-":
+            rows = read_unlabelled_stream(sys.stdin.buffer, args.format, loaded.task, faults.on_row)
+        else:
+            rows = read_unlabelled(Path(args.file), args.format, loaded.task, faults.on_row)
+        for answer in _watched(loaded, rows, size, 1 if args.file == "-" else 8, messages, to_file=args.to is not None):
+            if answer.error is not None:
+                faults.on_row(answer.error)
+            count += answer.error is None
+            if file is not None:
+                file.write(answer)
+            elif args.json:
+                show(json.dumps(answer.to_json(), ensure_ascii=False), flush=args.file == "-")
+            elif answer.error is None:
+                show(_line(answer), flush=args.file == "-")
     messages.print(f"{count} answered" + (f", {faults.count} failed" if faults.count else ""), soft_wrap=True)
     if faults.count:
         raise DataError(f"{faults.count} of {faults.count + count} rows could not be answered", location=name)
@@ -86,13 +92,13 @@ def _require_file(path: Path) -> None:
 
 
 def _watched(
-    loaded: LoadedRun, rows: Iterator[Row], size: int | None, ahead: int, messages: Console
+    loaded: LoadedRun, rows: Iterator[Row], size: int | None, ahead: int, messages: Console, *, to_file: bool
 ) -> Iterator[Answer]:
     """The answers, with progress where someone looks."""
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.completed} rows"), TimeElapsedColumn())
-    shown = messages.is_terminal and not sys.stdout.isatty()
+    shown = messages.is_terminal and (to_file or not sys.stdout.isatty())
     with Progress(*columns, console=messages, transient=True, disable=not shown) as progress:
         task = progress.add_task("", total=None)
         yield from loaded.predictor(size).answers(rows, lambda done: progress.update(task, completed=done), ahead)

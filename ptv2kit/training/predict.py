@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import torch
@@ -30,12 +30,14 @@ class Answer:
         values: label, probability and what else the scheme tells; None if it failed.
         error: why.
         truncated: whether something that could matter was cut off at `max_length`.
+        columns: of the row as it was given, and what `expand` has added; empty of rows that are served.
     """
 
     location: str
     values: dict[str, Any] | None
     error: DataError | None = None
     truncated: bool = False
+    columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def to_json(self) -> dict[str, Any]:
         """A line of output."""
@@ -89,6 +91,7 @@ class Predictor:
         """The answers of rows that are sorted by length together."""
         read: list[Row] = []
         features: list[Feature] = []
+        given: list[Mapping[str, Any]] = []
         found: list[int | Answer] = []
         for plain in rows:
             try:
@@ -96,9 +99,11 @@ class Predictor:
                     of_row = self._scheme.encode(row, len(read), labelled=False)
                     found.append(len(read))
                     read.append(row)
+                    made = [name for name in row.values if name in self._task.derive and name not in plain.values]
+                    given.append({name: value for name, value in row.values.items() if name not in made})
                     features += of_row
             except DataError as error:
-                found.append(Answer(plain.location, None, error))
+                found.append(Answer(plain.location, None, error, columns=plain.values))
         truncated = {feature.row for feature in features if feature.truncated}
         predictions = {prediction.row: prediction for prediction in self._predict(features)}
         return [
@@ -108,6 +113,7 @@ class Predictor:
                 read[item].location,
                 self._scheme.answer(read[item], predictions[item]),
                 truncated=item in truncated,
+                columns=given[item],
             )
             for item in found
         ]

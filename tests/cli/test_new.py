@@ -50,10 +50,11 @@ def test_what_is_proposed_trains(project: Project, backbone: Path, scheme: str) 
     (project.folder / "data").mkdir()
     for split in ("train", "dev", "test"):
         write(project.folder / "data", f"{split}.jsonl", ROWS[scheme])
-    words = ["--validation", "data/dev.jsonl", "--test", "data/test.jsonl", "--name", "mine", "--to", "tasks/mine.yaml"]
+    words = ["--validation", "data/dev.jsonl", "--test", "data/test.jsonl", "--to", "tasks/mine.yaml"]
     assert main(["new", "task", "data/train.jsonl", *words]) == 0
     assert f"scheme {scheme}" in project.capsys.readouterr().out
     task = load_task(project.folder / "tasks" / "mine.yaml").task
+    assert task.task == "mine"
     assert scheme_of(task) == scheme
     assert set(task.data.splits.by_name()) == {"train", "validation", "test"}
     assert main(["validate", "tasks/mine.yaml", "--data", "--backbone", str(backbone)]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from pathlib import Path
@@ -161,6 +162,74 @@ def test_a_table_is_read_as_the_task_says(project: Project) -> None:
     [answer] = answers(project, run, "new.csv")
     [same] = ptv2kit.load(run).predict([{"who": "ada, left"}])
     assert answer["probabilities"] == same["probabilities"]
+
+
+def test_rows_are_written_with_their_answers(project: Project) -> None:
+    rows = [
+        {"who": who, "kind": kind, "answer": "paris", "rights": ["paris"], "group": 1} for who in "xy" for kind in "ab"
+    ]
+    task = CLASSES.replace(', pair: "{where}"', "")
+    run = write(project, task, rows)
+    given = [{"who": "x", "kind": "a", "note": 'said "no", left', "stars": 4}, {"who": "y"}, {"who": "y", "kind": "b"}]
+    (project.folder / "given.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+
+    assert main(["predict", str(run), "given.jsonl", "--to", "out/found.jsonl"]) == 3
+    captured = project.capsys.readouterr()
+    assert captured.out == ""
+    assert "given.jsonl:2: error: no column 'kind'" in captured.err
+    found = [json.loads(line) for line in (project.folder / "out/found.jsonl").read_text().splitlines()]
+    assert [without([row], "prediction", "error")[0] for row in found] == given
+    assert found[1]["error"] == "no column 'kind'"
+    (project.folder / "good.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (given[0], given[2])))
+    printed = without(answers(project, run, "good.jsonl"), "location")
+    assert [found[0]["prediction"], found[2]["prediction"]] == printed
+
+    assert main(["predict", str(run), "given.jsonl", "--to", "found.csv"]) == 3
+    with (project.folder / "found.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    label, probability = printed[0]["label"], str(printed[0]["probability"])
+    added = {"prediction": label, "probability": probability}
+    assert table[0] == {"who": "x", "kind": "a", "note": given[0]["note"], "stars": "4", **added}
+    assert [table[1][name] for name in ("who", "kind", "prediction", "probability")] == ["y", "", "", ""]
+    assert table[2]["prediction"] == printed[1]["label"]
+
+
+def test_spans_stand_in_a_table_as_json(project: Project) -> None:
+    assert project.run("train.epochs=1")[0] == 0
+    [run] = project.runs
+    (project.folder / "texts.txt").write_text("ada met ada in paris\n")
+    [printed] = answers(project, run, "texts.txt")
+    assert main(["predict", str(run), "texts.txt", "--to", "found.tsv", "--quiet"]) == 0
+    [header, line] = (project.folder / "found.tsv").read_text().splitlines()
+    assert header == "words\tprediction\tprobability"
+    [[text, spans, _]] = csv.reader([line], delimiter="\t")
+    assert text == "ada met ada in paris"
+    assert json.loads(spans) == printed["spans"]
+
+
+def test_a_file_of_answers_is_whole_or_as_it_was(project: Project) -> None:
+    assert project.run("train.epochs=1")[0] == 0
+    [run] = project.runs
+    (project.folder / "found.csv").write_text("before")
+    for lines, message in (
+        (
+            '{"words": ["ada"]}\n{"words": ["ada"], "more": 1}\n',
+            "rows.json:2: error: column 'more' is not in the first row",
+        ),
+        ('{"words": ["ada"], "probability": 1}\n', "rows.json:1: error: the rows have a column 'probability' already"),
+    ):
+        (project.folder / "rows.json").write_text(lines)
+        assert main(["predict", str(run), "rows.json", "--to", "found.csv"]) == 3
+        assert message in project.capsys.readouterr().err
+        assert (project.folder / "found.csv").read_text() == "before"
+    for name, code, message in (
+        ("found.xlsx", 2, "--to 'found.xlsx' does not end in .csv, .tsv or .jsonl"),
+        ("texts.txt/found.csv", 1, "texts.txt/found.csv: error: cannot be written: "),
+    ):
+        (project.folder / "texts.txt").write_text("ada\n")
+        assert main(["predict", str(run), "rows.json", "--to", name]) == code
+        assert message in project.capsys.readouterr().err
+    assert not list(project.folder.glob(".*.tmp"))
 
 
 def test_rows_that_fail_are_named_and_the_rest_goes_on(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
