@@ -14,12 +14,21 @@ from pathlib import Path
 _LOG = logging.getLogger(__name__)
 _HUB_SECONDS = 2.5
 _MEMINFO = Path("/proc/meminfo")
+_CPUINFO = Path("/proc/cpuinfo")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 def allowed_cores() -> int:
     """Processors that this process may use, which a scheduler or container may have limited."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def has_amx() -> bool:
+    """Whether the processor multiplies matrices in bf16 by AMX, as Linux says; torch says it in newer versions only."""
+    try:
+        return " amx_bf16 " in _CPUINFO.read_text(encoding="utf-8").replace("\n", " ")
+    except OSError:
+        return False
 
 
 def free_memory(memory: Path = _MEMINFO, group: Path = _CONTROL_GROUP) -> int | None:

@@ -28,7 +28,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
 from ptv2kit.files import is_folder
-from ptv2kit.machine import reach_hub
+from ptv2kit.machine import has_amx, reach_hub
 from ptv2kit.models.families import ENCODER_ALONE, Family, family_of, set_dropout
 from ptv2kit.models.glm import tokenizer as glm_tokenizer
 from ptv2kit.models.glm.configuration import OriginalGlmConfig, published_config
@@ -167,7 +167,7 @@ def faster_in_bf16(*, gpu: bool) -> bool:
     if gpu:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # With AVX512-BF16 alone the products take 1.6 times as long as in fp32; nothing is known of ARM's.
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return has_amx()
 
 
 def _published_config(model_type: str, **shape: Any) -> PretrainedConfig:

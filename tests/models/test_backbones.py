@@ -113,14 +113,21 @@ def test_words_that_are_split_are_cut_as_within_a_sentence(kind: str, backbone: 
 
 
 @pytest.mark.parametrize(
-    ("able", "expected"),
-    [({"amx_bf16": True, "avx512_bf16": True}, "bf16"), ({"avx512_bf16": True}, "fp32"), ({"avx2": True}, "fp32")],
+    ("flags", "expected"),
+    [
+        ("avx512_bf16 amx_bf16 avx512_fp16", "bf16"),
+        ("avx512_bf16 avx512_fp16", "fp32"),
+        ("avx2", "fp32"),
+        (None, "fp32"),
+    ],
 )
 def test_auto_takes_bf16_where_the_processor_is_faster_with_it(
-    backbone: Path, monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], expected: str
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None, expected: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    monkeypatch.setattr("ptv2kit.machine._CPUINFO", tmp_path / "cpuinfo")
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"model name\t: a processor\nflags\t\t: fpu {flags}\nbugs\t\t:\n")
     settings = Backbone.model_validate({"name": str(backbone), "dtype": "auto"})
     spec = find_backbone(settings)
     assert spec.settings.dtype == expected
@@ -140,7 +147,7 @@ def test_auto_takes_bf16_where_the_processor_is_faster_with_it(
 def test_auto_is_fp32_where_the_backbones_weights_are_trained(
     project: Project, monkeypatch: pytest.MonkeyPatch, words: list[str], expected: str
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    monkeypatch.setattr("ptv2kit.models.checkpoints.has_amx", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     code, _, err = project.run("backbone.dtype=auto", "train.epochs=1", *words)
     assert code == 0, err

@@ -7,7 +7,6 @@ import io
 import pytest
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from rich.console import Console
-from torch._inductor.exc import InductorError
 from transformers import AutoConfig
 
 from ptv2kit.errors import ConfigError
@@ -38,11 +37,12 @@ def test_no_display_is_started_before_there_are_rows() -> None:
 
 
 def test_a_compiler_that_fails_is_an_error_with_a_way_out() -> None:
+    error = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
     with (
         pytest.raises(ConfigError, match="the backbone cannot be compiled: TypeError") as caught,
         torch_errors((), None),
     ):
-        raise InductorError(TypeError("cannot determine truth value"), None)  # pyright: ignore[reportArgumentType]
+        raise error("TypeError: cannot determine truth value")
     assert "set train.compile: false" in str(caught.value)
     with pytest.raises(RuntimeError, match="another"), torch_errors((), None):
         raise RuntimeError("another")
