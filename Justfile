@@ -24,6 +24,12 @@ test-slow:
 test-night:
     pytest -m night
 
+# Quick tests with the oldest versions that pyproject.toml allows; old versions warn of what newer Pythons will not have
+test-lowest:
+    python3 -m venv .venv-lowest && .venv-lowest/bin/pip install -q uv
+    .venv-lowest/bin/uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e '.[dev]'
+    .venv-lowest/bin/pytest -o filterwarnings=default
+
 # Style and formatting
 lint:
     ruff check .

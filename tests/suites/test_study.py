@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def test_in_a_database_each_trial_gives_signs_of_life(tmp_path: Path) -> None:
     def wait(number: int, settings: Mapping[str, Any], watcher: Log) -> TrialOutcome:
         ends = time.monotonic() + 20
         while not found and time.monotonic() < ends:
-            with sqlite3.connect(tmp_path / "shared.db") as database:
+            with closing(sqlite3.connect(tmp_path / "shared.db")) as database:
                 found[:] = [row[0] for row in database.execute("select trial_id from trial_heartbeats")]
         return near_a_hundredth(number, settings, watcher)
 
