@@ -8,6 +8,8 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from ptv2kit.machine import collector_paused
+
 
 def let_threads_sleep() -> None:
     """Let threads of a computation that wait for each other sleep after some microseconds; for a torch that is not
@@ -32,9 +34,8 @@ def without_collections(module: str) -> Generator[None]:
     if module in sys.modules or not gc.isenabled():
         yield
         return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+    with collector_paused():
+        try:
+            yield
+        finally:
+            gc.freeze()

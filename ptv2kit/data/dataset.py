@@ -13,6 +13,7 @@ from ptv2kit.data.schemes.base import LabelScheme
 from ptv2kit.data.schemes.records import Batch, Feature
 from ptv2kit.data.sources import SplitData
 from ptv2kit.errors import DataError, Problem
+from ptv2kit.machine import collector_paused
 
 _SHOWN = 20
 _AT_ONCE = 500
@@ -74,15 +75,16 @@ def encode_split(scheme: LabelScheme, data: SplitData, progress: Progress) -> En
     features: list[Feature] = []
     problems: list[Problem] = []
     kept: list[Row] = []
-    for index, row in enumerate(data.rows):
-        if index % _AT_ONCE == 0:
-            progress(f"encoding {data.name}", index, len(data.rows))
-            scheme.encode_ahead(data.rows[index : index + _AT_ONCE])
-        try:
-            features += scheme.encode(row, len(kept))
-            kept.append(row)
-        except DataError as error:
-            problems += error.problems
+    with collector_paused():
+        for index, row in enumerate(data.rows):
+            if index % _AT_ONCE == 0:
+                progress(f"encoding {data.name}", index, len(data.rows))
+                scheme.encode_ahead(data.rows[index : index + _AT_ONCE])
+            try:
+                features += scheme.encode(row, len(kept))
+                kept.append(row)
+            except DataError as error:
+                problems += error.problems
     progress(f"encoding {data.name}", len(data.rows), len(data.rows))
     if data.skipped is not None and kept:
         data = replace(data, rows=tuple(kept), skipped=(*data.skipped, *problems))

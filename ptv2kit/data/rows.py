@@ -46,6 +46,8 @@ class Row:
         Raises:
             DataError: there is no such column.
         """
+        if column in self.values:
+            return self.values[column]
         try:
             return _descend(self.values, column)
         except KeyError:

@@ -57,6 +57,7 @@ class Subwords:
         self._texts_ahead: dict[tuple[str, str | None, str], Encoding] = {}
         self._windows_ahead: dict[tuple[str, str, int], list[Window]] = {}
         # A split is kept in memory as Python objects, each id 28 bytes for itself; equal ones are kept once.
+        self._has_segments = "token_type_ids" in tokenizer.model_input_names
         self._numbers: dict[int, int] = {}
         self._segments: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._spans: dict[tuple[int, int], tuple[int, int]] = {}
@@ -148,9 +149,8 @@ class Subwords:
         """Texts, or pairs, of one task: either all of them are pairs or none is."""
         truncation = {"longest": "longest_first", "text": "only_first", "pair": "only_second"}[shorten]
         if texts[0][1] is None:
-            return self._encode([[text for text, _ in texts]], truncation="longest_first")
-        sides = [[text + self._joint for text, _ in texts], [pair for _, pair in texts]]
-        return self._encode(sides, truncation=truncation)
+            return self._encode([text for text, _ in texts], truncation="longest_first")
+        return self._encode([(text + self._joint, pair) for text, pair in texts], truncation=truncation)
 
     def encode_words(self, words: Sequence[str]) -> Encoding:
         """Words that are already split."""
@@ -230,30 +230,22 @@ class Subwords:
     def _encode_windows(self, texts: Sequence[tuple[str, str]], stride: int) -> list[list[Window]]:
         """The windows of each question and passage."""
         asked = [(question + self._joint, context) for question, context in texts]
-        encoded = self._tokenizer(
-            *map(list, zip(*asked, strict=True)),
-            max_length=self._max_length,
-            truncation="only_second",
-            stride=stride,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
+        self._tokenizer("", truncation="only_second", max_length=self._max_length, stride=stride)  # as in _encode
+        return [
+            [self._window(pair, window) for window in (first, *first.overflowing)]
+            for pair, first in zip(asked, self._tokenizer.backend_tokenizer.encode_batch(asked), strict=True)
+        ]
+
+    def _window(self, asked: tuple[str, str], encoded: Any) -> Window:
+        """A window from what the tokenizer's backend made."""
+        ids, sides = encoded.ids, encoded.sequence_ids
+        self._require_embeddings(ids)
+        places = self._places(asked, ids, sides, encoded.offsets)
+        spans = tuple(
+            self._spans.setdefault(place, place) if side == 1 else None
+            for side, place in zip(sides, places, strict=True)
         )
-        segments = encoded.get("token_type_ids")
-        windows: list[list[Window]] = [[] for _ in texts]
-        for index, (of_row, ids) in enumerate(
-            zip(encoded["overflow_to_sample_mapping"], encoded["input_ids"], strict=True)
-        ):
-            self._require_embeddings(ids)
-            sides = encoded.sequence_ids(index)
-            places = self._places(asked[of_row], ids, sides, encoded["offset_mapping"][index])
-            spans = tuple(
-                self._spans.setdefault(place, place) if side == 1 else None
-                for side, place in zip(sides, places, strict=True)
-            )
-            windows[of_row].append(
-                Window(self._encoding(ids, None if segments is None else segments[index], (), False), spans)
-            )
-        return windows
+        return Window(self._encoding(ids, encoded.type_ids if self._has_segments else None, (), False), spans)
 
     def _pieces(self, text: str) -> list[int]:
         """The sub-words of a text, without special tokens."""
@@ -271,7 +263,7 @@ class Subwords:
                 self._require_embeddings(ids)
                 segments = None if segment is None else (segment,) * length
                 return Encoding(ids, segments, (*[None] * len(before), *inner, *[None] * len(after)), False)
-        return self._encode([[list(words)]], truncation="longest_first", is_split_into_words=True, max_length=room)[0]
+        return self._encode([list(words)], truncation="longest_first", are_words=True, max_length=room)[0]
 
     @cached_property
     def _frame(self) -> tuple[tuple[int, ...], tuple[int, ...], int | None] | None:
@@ -326,32 +318,33 @@ class Subwords:
         return tuple(places)
 
     def _encode(
-        self, sides: list[list[Any]], truncation: str, max_length: int | None = None, is_split_into_words: bool = False
+        self, texts: Sequence[Any], truncation: str, max_length: int | None = None, are_words: bool = False
     ) -> list[Encoding]:
-        """Inputs from the texts of the first side, and of the second side where there is one."""
+        """Inputs from texts, pairs, or lists of words."""
+        backend = self._tokenizer.backend_tokenizer
         try:
-            encoded = self._tokenizer(
-                *sides,
-                truncation=truncation,
-                max_length=max_length or self._max_length,
-                is_split_into_words=is_split_into_words,
-                return_attention_mask=False,
+            # This call only sets how the backend truncates. One with the texts would also make lists of numbers that
+            # nothing here reads, which takes half as long again.
+            self._tokenizer("", truncation=truncation, max_length=max_length or self._max_length)
+            # The fast way does not follow which word a sub-word is of.
+            encoded = (
+                backend.encode_batch(texts, is_pretokenized=True) if are_words else backend.encode_batch_fast(texts)
             )
         except Exception as error:
             if "Truncation error" not in str(error):
                 raise
             raise ValueError(f"one side of the pair alone fills the {self._max_length} sub-words") from error
-        segments: list[list[int]] | None = encoded.get("token_type_ids")
         encodings: list[Encoding] = []
-        for index, ids in enumerate(encoded["input_ids"]):
+        for each in encoded:
+            ids = each.ids
             if not ids:
                 # An empty text, read by a tokenizer without special tokens of its own, is one token of padding.
                 encodings.append(Encoding((self.pad_id,), None, (None,), False))
                 continue
             self._require_embeddings(ids)
-            words = encoded.word_ids(index) if is_split_into_words else ()
-            cut_off = bool(encoded.encodings[index].overflowing)
-            encodings.append(self._encoding(ids, None if segments is None else segments[index], words, cut_off))
+            segments = each.type_ids if self._has_segments else None
+            words = each.word_ids if are_words else ()
+            encodings.append(self._encoding(ids, segments, words, bool(each.overflowing)))
         return encodings
 
     def _encoding(

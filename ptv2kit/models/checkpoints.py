@@ -369,7 +369,9 @@ def _source(name: str) -> str:
 
 def silence_libraries(*, quiet: bool = False) -> None:
     """Keep other libraries' notes off the terminal, and their progress bars; those of downloads only if `quiet`."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # unset, tokenizers would warn when a process is started
+    if "OMP_NUM_THREADS" in os.environ:
+        os.environ.setdefault("RAYON_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
     if not torch.cuda.is_available():
         # Else DeepSpeed, which transformers imports where it is installed, says on stdout that it looked for a GPU.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerBase
 
 from ptv2kit.cli.main import main
+from ptv2kit.data.tokens import Subwords
 
 DATA = "data: {source: jsonl, splits: {train: train.jsonl, validation: validation.jsonl}}\n"
 TAGS = f"task: tags\n{DATA}input: {{words: w, max_length: 8}}\nlabels: {{scheme: iob2, column: t}}\n"
@@ -57,14 +57,13 @@ def test_counts_lengths_labels_and_what_two_splits_share(check: Any) -> None:
 
 def test_texts_are_cut_in_batches(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    one_call = PreTrainedTokenizerBase.__call__
+    one_call = Subwords._encode
 
-    def counted(tokenizer: Any, *sides: Any, **options: Any) -> Any:
-        if "max_length" in options and isinstance(sides[0], list):
-            sizes.append(len(sides[0]))
-        return one_call(tokenizer, *sides, **options)
+    def counted(subwords: Subwords, texts: list[Any], **options: Any) -> Any:
+        sizes.append(len(texts))
+        return one_call(subwords, texts, **options)
 
-    monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", counted)
+    monkeypatch.setattr(Subwords, "_encode", counted)
     task = f'task: texts\n{DATA}input: {{text: "{{x}}", max_length: 8}}\nlabels: {{scheme: classes, column: y}}\n'
     rows = [{"x": "ada met " * number, "y": "ab"[number % 2]} for number in range(1, 9)]
     code, out, _ = check(task, rows, rows[:3], "--json")

@@ -56,15 +56,15 @@ def test_long_texts_are_cut_in_groups(kind: str, tokenizers: dict[str, Path], mo
     whole = build_scheme(task, subwords_of(tokenizers["bert"], max_length=task.input.max_length), ())
     expected = encode_split(whole, data, unseen).features
     sizes: list[int] = []
-    one_call = PreTrainedTokenizerBase.__call__
+    name = "_encode_windows" if kind == "start_end" else "_encode_texts"
+    one_call = getattr(Subwords, name)
 
-    def counted(tokenizer: Any, *sides: list[Any], **options: Any) -> Any:
-        if "max_length" in options:
-            sizes.append(len(sides[0]))
-        return one_call(tokenizer, *sides, **options)
+    def counted(subwords: Subwords, texts: list[Any], given: Any) -> Any:
+        sizes.append(len(texts))
+        return one_call(subwords, texts, given)
 
     monkeypatch.setattr(tokens, "_MOST_CHARACTERS", 150)
-    monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", counted)
+    monkeypatch.setattr(Subwords, name, counted)
     scheme = build_scheme(task, subwords_of(tokenizers["bert"], max_length=task.input.max_length), ())
     assert encode_split(scheme, data, unseen).features == expected
     assert sum(sizes) == len(ROWS)
@@ -111,6 +111,41 @@ def test_real_tokenizers_agree(shared: Path) -> None:
         together.encode_windows_ahead(short, 4)
         for question, text in short:
             assert together.encode_windows(question, text, 4) == alone.encode_windows(question, text, 4)
+
+
+def assert_as_transformers(tokenizer: Any, length: int) -> None:
+    """Inputs are those of the tokenizer's own call, which makes lists of more than is read here."""
+    subwords = Subwords(tokenizer, length)
+    texts = [text for text in TEXTS if text.strip()]
+    for text, pair in [*((text, None) for text in texts), *((text, pair) for text in texts for pair in texts)]:
+        sides = [text] if pair is None else [text + subwords._joint, pair]
+        expected = tokenizer(*sides, truncation="longest_first", max_length=length)
+        found = subwords.encode_texts(text, pair, "longest")
+        assert list(found.ids) == expected["input_ids"]
+        assert (found.segments and list(found.segments)) == expected.get("token_type_ids")
+        assert found.truncated == bool(expected.encodings[0].overflowing)
+    for text in texts:
+        options = {"truncation": "only_second", "stride": 2, "return_overflowing_tokens": True}
+        expected = tokenizer("met" + subwords._joint, text, max_length=length, return_offsets_mapping=True, **options)
+        windows = subwords.encode_windows("met", text, 2)
+        assert [list(window.encoding.ids) for window in windows] == expected["input_ids"]
+        segments = [window.encoding.segments and list(window.encoding.segments) for window in windows]
+        assert segments == expected.get("token_type_ids", [None] * len(windows))
+        for index, window in enumerate(windows):
+            assert [span is not None for span in window.spans] == [side == 1 for side in expected.sequence_ids(index)]
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "glm"])
+def test_inputs_are_those_of_transformers(family: str, tokenizers: dict[str, Path]) -> None:
+    for length in (12, 24, 400):
+        assert_as_transformers(subwords_of(tokenizers[family])._tokenizer, length)
+
+
+def test_inputs_of_real_tokenizers_are_those_of_transformers(shared: Path) -> None:
+    folder = shared / "tokenizers" / "roberta-large"
+    for length in (12, 24, 400):
+        assert_as_transformers(BertTokenizer(str(shared / "tokenizers" / "bert-large-uncased" / "vocab.txt")), length)
+        assert_as_transformers(RobertaTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")), length)
 
 
 def test_equal_numbers_are_kept_in_memory_once(shared: Path) -> None:

@@ -199,20 +199,21 @@ def name_index(row: Row, column: str, value: int, names: Sequence[str]) -> int:
     Raises:
         DataError: there is no such place, or some of the names are numbers, so that a place could be meant for a name.
     """
+    are_numbers = any(name.strip().lstrip("-").isdecimal() for name in names)
+    if 0 <= value < len(names) and not are_numbers:
+        return int(value)
     hint = "map the values of the data to names: {" + ", ".join(f'"{i}": {name}' for i, name in enumerate(names)) + "}"
-    if any(name.strip().lstrip("-").isdecimal() for name in names):
+    if are_numbers:
         raise DataError(
             f"column '{column}' holds {int(value)}, which is not in 'labels.names', whose names are numbers",
             location=row.location,
             hint=hint,
         )
-    if not 0 <= value < len(names):
-        raise DataError(
-            f"column '{column}' holds {int(value)}, but 'labels.names' has classes 0 to {len(names) - 1}",
-            location=row.location,
-            hint=f"integers count from 0; {hint if value != len(names) else _counted_from_one(names)}",
-        )
-    return int(value)
+    raise DataError(
+        f"column '{column}' holds {int(value)}, but 'labels.names' has classes 0 to {len(names) - 1}",
+        location=row.location,
+        hint=f"integers count from 0; {hint if value != len(names) else _counted_from_one(names)}",
+    )
 
 
 def _counted_from_one(names: Sequence[str]) -> str:
