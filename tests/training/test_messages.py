@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -25,6 +26,22 @@ def test_downloads_show_their_progress_unless_all_is_quiet(quiet: bool) -> None:
         assert are_progress_bars_disabled() is quiet
     finally:
         (disable_progress_bars if before else enable_progress_bars)()
+
+
+@pytest.mark.parametrize("given", [{}, {"OMP_NUM_THREADS": "3"}, {"OMP_NUM_THREADS": "3", "RAYON_NUM_THREADS": "2"}])
+def test_a_tokenizer_has_the_threads_that_the_user_allows(
+    given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TOKENIZERS_PARALLELISM", "OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    silence_libraries()
+    threads = os.environ.get("RAYON_NUM_THREADS")
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+    assert threads == given.get("RAYON_NUM_THREADS", given.get("OMP_NUM_THREADS"))
 
 
 def test_no_display_is_started_before_there_are_rows() -> None:
