@@ -73,13 +73,14 @@ backbones:
 reproduce *arguments:
     #!/usr/bin/env bash
     set -uo pipefail
-    folder='' name='' rest=()
+    folder='' name='' chosen='' rest=() only=()
     for argument in "$@"; do
         case "$argument" in
             table=[234] | figure=[134]) name=${argument/=/} ;;
-            scale=mini) folder=mini/ rest+=(--only '*seed=31*') ;;
-            scale=study) folder=mini/ ;;
-            scale=full) folder='' ;;
+            scale=mini) folder=mini/ only=(--only '*seed=31*') ;;
+            scale=study) folder=mini/ only=() ;;
+            scale=full) folder='' only=() ;;
+            --only | --only=*) chosen=yes; rest+=("$argument") ;;
             table=* | figure=* | scale=*) echo "error: $argument: there are table=2|3|4, figure=1|3|4 and scale=full|mini|study" >&2; exit 2 ;;
             *) rest+=("$argument") ;;
         esac
@@ -89,7 +90,8 @@ reproduce *arguments:
         exit 2
     fi
     echo "== $folder$name" >&2
-    exec ptv2kit run "$folder$name" ${rest[@]+"${rest[@]}"}
+    [ -z "$chosen" ] || only=()
+    exec ptv2kit run "$folder$name" ${only[@]+"${only[@]}"} ${rest[@]+"${rest[@]}"}
 
 # Every table and figure of the paper; one that fails does not stop the others. scale=mini: in small, an evening
 [positional-arguments]

@@ -1,4 +1,5 @@
-"""What this machine lets a process have: processors, memory, disk, the hub; and the environment of its children."""
+"""What this machine lets a process have: processors, memory, disk, the hub; the environment of its children, and a
+pause of Python's garbage collector."""
 
 from __future__ import annotations
 

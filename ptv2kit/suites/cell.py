@@ -176,7 +176,7 @@ def starting_from(cell: Cell, run: Path) -> Cell:
 
 def _trained(cell: Cell, outcome: Outcome, run: str) -> Trained:
     """Record what came out of a cell; `run` is its run's folder, relative to the suite's."""
-    stopped = None if outcome.status in ("finished", "stopped") else outcome.status
+    stopped = outcome.status if outcome.status in STOPPED else None
     ended = "stopped" if outcome.status == "stopped" else "finished"
     record = with_facts(
         blank_record(cell, ended if stopped is None else "interrupted"),

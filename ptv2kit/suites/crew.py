@@ -15,7 +15,7 @@ from ptv2kit import __version__
 from ptv2kit.errors import ConfigError, TrainingError
 from ptv2kit.machine import allowed_cores, safe_environment
 from ptv2kit.suites.worker import PROCESSES, SESSION
-from ptv2kit.training.signals import EndedEarly, StopSignals, name_of, pass_on
+from ptv2kit.training.signals import EndedEarly, StopSignals, forward_signal, signal_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +98,7 @@ def local_crew(
                 if stop.received is not None and not passed:
                     passed = True
                     messages.print("ending: the workers save what they have; a second Ctrl-C ends them at once")
-                    pass_on(stop.received, workers)
+                    forward_signal(stop.received, workers)
                 time.sleep(_LOOK)
                 look()
     finally:
@@ -108,7 +108,7 @@ def local_crew(
                 worker.wait()
     for index, worker in enumerate(workers, start=1):
         if worker.returncode < 0 and not passed:
-            messages.print(f"worker {index} was ended by {name_of(-worker.returncode)}")
+            messages.print(f"worker {index} was ended by {signal_name(-worker.returncode)}")
     return stop.stopped if passed else None
 
 

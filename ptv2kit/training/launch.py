@@ -17,7 +17,7 @@ from typing import IO, final
 from ptv2kit.errors import ConfigError, ProjectError, TrainingError
 from ptv2kit.machine import allowed_cores, safe_environment
 from ptv2kit.spec.recipe import Recipe
-from ptv2kit.training.signals import TAKEN, name_of, pass_on
+from ptv2kit.training.signals import HANDLED, forward_signal, signal_name
 
 _GRACE = 60.0
 """Seconds that processes have to save after SIGTERM."""
@@ -131,7 +131,7 @@ class _Processes:
                 stderr.close()
 
     def wait(self) -> int:
-        before = {number: signal.signal(number, self._pass_on) for number in TAKEN}
+        before = {number: signal.signal(number, self._pass_on) for number in HANDLED}
         try:
             failed = self._first_failure()
             if failed is not None:
@@ -150,7 +150,7 @@ class _Processes:
         code = self._processes[failed].returncode
         if code < 0:
             raise TrainingError(
-                f"process {failed} of {len(self._processes)} was killed by {name_of(-code)}",
+                f"process {failed} of {len(self._processes)} was killed by {signal_name(-code)}",
                 hint="--resume continues from the last checkpoint; SIGKILL may mean that the machine ran out of memory",
             )
         return code
@@ -175,9 +175,9 @@ class _Processes:
             time.sleep(0.05)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        if name_of(number) != "SIGUSR1":
+        if signal_name(number) != "SIGUSR1":
             self._received = signal.Signals(number)
-        pass_on(number, self._processes)
+        forward_signal(number, self._processes)
 
 
 def end_with_parent() -> None:

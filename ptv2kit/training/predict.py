@@ -99,8 +99,8 @@ class Predictor:
                     of_row = self._scheme.encode(row, len(read), labelled=False)
                     found.append(len(read))
                     read.append(row)
-                    made = [name for name in row.values if name in self._task.derive and name not in plain.values]
-                    given.append({name: value for name, value in row.values.items() if name not in made})
+                    derived = self._task.derive.keys() - plain.values.keys()
+                    given.append({name: value for name, value in row.values.items() if name not in derived})
                     features += of_row
             except DataError as error:
                 found.append(Answer(plain.location, None, error, columns=plain.values))

@@ -15,17 +15,17 @@ from ptv2kit.errors import HungUpRunError, InterruptedRunError, ProjectError, Te
 EndedEarly = Literal["interrupted", "terminated", "hung_up"]
 """How a run ended that was stopped: by SIGINT, SIGTERM or SIGHUP."""
 
-ENDINGS: dict[int, EndedEarly] = {130: "interrupted", 143: "terminated", 129: "hung_up"}
-"""How a process was ended early, by its exit code: 128 and the signal's number."""
-
-STOPPED: dict[str, type[ProjectError]] = {
+STOPPED: dict[EndedEarly, type[ProjectError]] = {
     "interrupted": InterruptedRunError,
     "terminated": TerminatedRunError,
     "hung_up": HungUpRunError,
 }
 """The error of a run that was stopped, by its status."""
 
-TAKEN = tuple(each for each in signal.Signals if each.name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"))
+ENDINGS: dict[int, EndedEarly] = {error.exit_code: how for how, error in STOPPED.items()}
+"""How a process was ended early, by its exit code: 128 and the signal's number."""
+
+HANDLED = tuple(each for each in signal.Signals if each.name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"))
 """The signals that are dealt with; Windows has the first two alone, so that none is named as an attribute."""
 
 
@@ -46,8 +46,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in TAKEN:
-                if name_of(number) == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN:
+            for number in HANDLED:
+                if signal_name(number) == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN:
                     continue
                 before = signal.signal(number, self._take)
                 if isinstance(before, MethodType) and isinstance(before.__self__, StopSignals):
@@ -74,7 +74,7 @@ class StopSignals:
         return None if self.received is None else ENDINGS[128 + self.received]
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if name_of(number) == "SIGUSR1":
+        if signal_name(number) == "SIGUSR1":
             self._wants_checkpoint = True
             return
         if self.received is not None and number == signal.SIGINT:
@@ -82,12 +82,12 @@ class StopSignals:
         self.received = signal.Signals(number)
 
 
-def name_of(number: int) -> str:
+def signal_name(number: int) -> str:
     """The name of a signal, such as SIGTERM: names can be compared also where a system has not all of them."""
     return signal.Signals(number).name
 
 
-def pass_on(number: int, processes: Iterable[subprocess.Popen[bytes]]) -> None:
+def forward_signal(number: int, processes: Iterable[subprocess.Popen[bytes]]) -> None:
     """Send a signal to the processes that still run. On Windows Ctrl-C reaches them without."""
     for process in processes:
         if sys.platform != "win32" and process.poll() is None:
