@@ -29,8 +29,9 @@ many heads a check passed.
 
 Other model types are tried when a recipe names them: the configuration alone, on the meta device, shows whether each
 layer calls the interface and gets a mask; if not, they are refused by name before weights are read. DeBERTa, which
-does not call the interface, has an adapter; Megatron-BERT (GatorTron), RemBERT, MPNet and BLOOM are made to call it;
-the original GLM (2B, 10B) is [native](glm.md). BLOOM's attention falls with distance; from a prompt there is none.
+does not call the interface, has an adapter; Megatron-BERT (GatorTron), RemBERT, RoFormer, MPNet, BLOOM, MPT, Falcon,
+GPT-Neo, GPT-J, CodeGen and XGLM are made to call it; the original GLM (2B, 10B) is [native](glm.md). The attention of
+BLOOM, MPT and some Falcons falls with distance; from a prompt there is none.
 
 **Encoder-decoders** are refused but for T5, mT5 and UMT5 (FLAN-T5 is a T5), of which the encoder alone is read. Its
 scores have a learned bias by distance; a prompt has no place, and its columns get none. `pooling: auto` is the mean.
@@ -97,10 +98,10 @@ Text models of these, with hidden states equal to those of the whole model, save
 
 These are refused by name, each with the reason:
 
-> big_bird, convbert, ibert, mamba, mpt, mra, nystromformer, roformer, squeezebert, tapas, xglm, yoso (their attention
-> is their own); diffllama (layers share an attention module); layoutlm, markuplm (padding is masked in a way of their
-> own); canine, codegen, falcon, flaubert, gpt_neo, gptj, longcat_flash, longformer, xlm, xmod (the model cannot be
-> made or run on the meta device); bart, t5gemma (encoder-decoders)
+> big_bird, convbert, ibert, mamba, mra, nystromformer, squeezebert, tapas, yoso (their attention is their own);
+> diffllama (layers share an attention module); layoutlm, markuplm (padding is masked in a way of their own); canine,
+> flaubert, longcat_flash, longformer, xlm, xmod (the model cannot be made or run on the meta device); bart, t5gemma
+> (encoder-decoders)
 """
 
 

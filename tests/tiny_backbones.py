@@ -39,6 +39,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {"dim": 32, "hidden_dim": 48, "n_heads": 4, "n_layers": 3, "max_position_embeddings": 64},
     ),
     "megatron-bert": ("wordpiece", ENCODER),
+    "roformer": ("wordpiece", {**ENCODER, "embedding_size": 16}),
     "rembert": ("metaspace", {**ENCODER, "input_embedding_size": 16, "output_embedding_size": 16}),
     "albert": ("metaspace", {**ENCODER, "embedding_size": 16}),
     "roberta": ("byte_level", {**ENCODER, "pad_token_id": 1}),
@@ -68,6 +69,22 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "t5": ("ending", {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4, "pad_token_id": 1}),
     "gpt2": ("bare", {"n_embd": 32, "n_head": 4, "n_layer": 3, "n_positions": 64}),
     "bloom": ("bare", {"hidden_size": 32, "n_head": 4, "n_layer": 3}),
+    "mpt": ("bare", {"d_model": 32, "n_heads": 4, "n_layers": 3, "max_seq_len": 64}),
+    "falcon": ("bare", {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 3}),
+    "gpt_neo": (
+        "bare",
+        {
+            "hidden_size": 32,
+            "num_heads": 4,
+            "num_layers": 3,
+            "attention_types": [[["global", "local"], 1], [["local"], 1]],
+            "window_size": 8,
+            "max_position_embeddings": 64,
+        },
+    ),
+    "gptj": ("bare", {"n_embd": 32, "n_head": 4, "n_layer": 3, "n_positions": 64, "rotary_dim": 4}),
+    "codegen": ("bare", {"n_embd": 32, "n_head": 4, "n_layer": 3, "n_positions": 64, "rotary_dim": 4}),
+    "xglm": ("beginning", {"d_model": 32, "attention_heads": 4, "num_layers": 3, "ffn_dim": 48}),
     "llama": ("beginning", DECODER),
     "qwen3": ("bare", DECODER),
     "gemma": ("beginning", DECODER),
@@ -104,7 +121,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {"num_layers": 3, "hidden_size": 32, "num_attention_heads": 4, "max_sequence_length": 64},
     ),
 }
-CAUSAL = ("gpt2", "bloom", "llama", "qwen3", "gemma", "gemma2", "gemma3_text", "mistral", "deepseek_v3", "glm", "glm4")
+CAUSAL = tuple(family for family in list(FAMILIES)[list(FAMILIES).index("gpt2") :] if family != "original_glm")
 _TEXTS = [" ".join(VOCABULARY[5:]), "ada met alan in paris. yes no The rain in Spain"] * 3
 
 

@@ -25,6 +25,7 @@ _IGNORED = "PEFT hands the prompt over as a cache, which this model does not rea
 _MASK = "PEFT's forward fails on it: its mask is longer than what the model makes room for"
 _REFUSED = "PEFT's forward fails on it, or PEFT says that it takes no prefix"
 _WINDOW = "its window of attention slides over PEFT's prompt as if it were tokens, and leaves it behind"
+_DISTANCE = "PEFT gives its prompt places before the tokens, from which attention falls with distance"
 WRONG_IN_PEFT = {
     "distilbert": _IGNORED,
     "albert": _IGNORED,
@@ -33,8 +34,11 @@ WRONG_IN_PEFT = {
     "deberta-v2": _MASK,
     "gemma2": _WINDOW,
     "gemma3_text": _WINDOW,
-    "bloom": "PEFT gives its prompt places before the tokens, from which BLOOM's attention falls with distance",
+    "bloom": _DISTANCE,
+    "gpt_neo": _WINDOW,
+    "mpt": _DISTANCE,
     "mpnet": _REFUSED,
+    "roformer": _REFUSED,
     "t5": _REFUSED,
     "deepseek_v3": "PEFT's prefix has the shape of plain keys and values, which latent attention does not have",
     "original_glm": "PEFT knows no model of this type",
@@ -55,6 +59,10 @@ RIGHT_IN_PEFT = frozenset(
         "mistral",
         "glm",
         "glm4",
+        "falcon",
+        "codegen",
+        "gptj",
+        "xglm",
     }
 )
 """Model types whose forward in PEFT was compared with ours and is the same, if tokens count from after the prompt."""
@@ -64,6 +72,7 @@ _TOKEN_HEADS = {
     "roberta": "classifier",
     "xlm-roberta": "classifier",
     "gpt2": "classifier",
+    "falcon": "classifier",
     "llama": "score",
     "qwen3": "score",
     "gemma": "score",
@@ -161,6 +170,8 @@ def _why_not(recipe: Recipe, spec: BackboneSpec) -> tuple[str, str]:
     window: Any = getattr(spec.config, "sliding_window", None)
     if kind == "mistral" and window is not None:
         return f"models of type '{kind}' with a sliding window: {_WINDOW}", ""
+    if kind == "falcon" and spec.config.alibi:
+        return f"models of type '{kind}' with alibi: {_DISTANCE}", ""
     if len({(layer.kv_heads, layer.head_dim) for layer in spec.layers}) > 1:
         return "its layers have keys of different shapes", ""
     if not shifts_positions(recipe, spec):

@@ -1,23 +1,24 @@
-"""What is done to models that do not call transformers' attention interface once for each layer.
+"""What is done to encoders that do not call transformers' attention interface once for each layer.
 
 ALBERT calls one module again and again. Here each call gets a module of its own over the same parameters, so that each
 has its own prompt slot, also when gradient checkpointing computes the layers again in reverse order. Megatron-BERT,
-RemBERT, MPNet and BLOOM write their attention out; here each attention module calls the interface instead.
+RemBERT, MPNet and RoFormer write their attention out; here each attention module calls the interface instead.
 """
 
 from __future__ import annotations
 
 import copy
-from types import MethodType
+from collections.abc import Callable
+from types import MethodType, UnionType
 from typing import Any, final
 
 from torch import Tensor, nn
 from transformers import AlbertConfig, AlbertModel, AttentionInterface, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.bloom.modeling_bloom import BloomAttention, dropout_add
 from transformers.models.megatron_bert.modeling_megatron_bert import MegatronBertSelfAttention
 from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetSelfAttention
 from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
+from transformers.models.roformer.modeling_roformer import RoFormerSelfAttention
 
 
 @final
@@ -57,7 +58,7 @@ def adapt_albert(backbone: PreTrainedModel) -> None:
 def adapt_bert_like(backbone: PreTrainedModel) -> None:
     """Let each attention module of a Megatron-BERT or RemBERT call the attention interface; only its instances are
     changed."""
-    attend = _attention_of(backbone)
+    attend = attention_of(backbone)
 
     def forward(
         self: MegatronBertSelfAttention | RemBertSelfAttention,
@@ -70,9 +71,32 @@ def adapt_bert_like(backbone: PreTrainedModel) -> None:
         projections = self.query, self.key, self.value
         return _context(attend, self, projections, hidden_states, attention_mask), None
 
-    for module in backbone.modules():
-        if isinstance(module, MegatronBertSelfAttention | RemBertSelfAttention):
-            module.forward = MethodType(forward, module)
+    replace(backbone, MegatronBertSelfAttention | RemBertSelfAttention, forward)
+
+
+def adapt_roformer(backbone: PreTrainedModel) -> None:
+    """Let each attention module of a RoFormer call the attention interface; only its instances are changed."""
+    attend = attention_of(backbone)
+
+    def forward(
+        self: RoFormerSelfAttention,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None,
+        sinusoidal_pos: Tensor,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        """As transformers' own of an encoder, for `[batch, length, hidden]` and angles `[1, 1, length, head_dim]`."""
+
+        def rotate(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            query, key = self.apply_rotary_position_embeddings(sinusoidal_pos, query, key)[:2]
+            if self.rotary_value:
+                value = self.apply_rotary_position_embeddings(sinusoidal_pos, value, value)[0]
+            return query, key, value
+
+        projections = self.query, self.key, self.value
+        return _context(attend, self, projections, hidden_states, attention_mask, rotate=rotate), None
+
+    replace(backbone, RoFormerSelfAttention, forward)
 
 
 @final
@@ -82,7 +106,7 @@ class CheckpointedMPNetLayer(GradientCheckpointingLayer, MPNetLayer):
 
 def adapt_mpnet(backbone: PreTrainedModel) -> None:
     """Let each attention module of an MPNet call the attention interface; only its instances are changed."""
-    attend = _attention_of(backbone)
+    attend = attention_of(backbone)
 
     def forward(
         self: MPNetSelfAttention,
@@ -95,26 +119,28 @@ def adapt_mpnet(backbone: PreTrainedModel) -> None:
         projections = self.q, self.k, self.v
         return (self.o(_context(attend, self, projections, hidden_states, attention_mask, position_bias)),)
 
+    replace(backbone, MPNetSelfAttention, forward)
     for module in backbone.modules():
-        if isinstance(module, MPNetSelfAttention):
-            module.forward = MethodType(forward, module)
-        elif isinstance(module, MPNetLayer):
+        if isinstance(module, MPNetLayer):
             module.__class__ = CheckpointedMPNetLayer  # a layer around it would change the names of its weights
     backbone.supports_gradient_checkpointing = True
 
 
 def _context(
     attend: Any,
-    module: MegatronBertSelfAttention | RemBertSelfAttention | MPNetSelfAttention,
+    module: MegatronBertSelfAttention | RemBertSelfAttention | MPNetSelfAttention | RoFormerSelfAttention,
     projections: tuple[nn.Linear, nn.Linear, nn.Linear],
     hidden_states: Tensor,
     attention_mask: Tensor | None,
     position_bias: Tensor | None = None,
+    rotate: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None,
 ) -> Tensor:
     """What an encoder's attention makes of `[batch, length, hidden]`, of the same shape."""
     apart = (*hidden_states.shape[:-1], module.num_attention_heads, module.attention_head_size)
     # Each [batch, heads, length, head_dim]
     query, key, value = (project(hidden_states).view(apart).transpose(1, 2) for project in projections)
+    if rotate is not None:
+        query, key, value = rotate(query, key, value)
     context, _ = attend(
         module,
         query,
@@ -129,44 +155,13 @@ def _context(
     return context.flatten(2)
 
 
-def adapt_bloom(backbone: PreTrainedModel) -> None:
-    """Let each attention module of a BLOOM call the attention interface; only its instances are changed.
-
-    BLOOM adds a slope times the key's place to each score, which means a distance only because softmax does not see
-    what all keys of a query have in common (ALiBi, arXiv:2108.12409). A prompt has no place, so that here each score
-    gets the distance itself, and the prompt's 0.
-    """
-    attend = _attention_of(backbone)
-
-    def forward(
-        self: BloomAttention,
-        hidden_states: Tensor,
-        residual: Tensor,
-        alibi: Tensor,
-        attention_mask: Tensor | None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, None]:
-        """As transformers' own, for `[batch, length, hidden]` and places times slopes `[batch · heads, 1, length]`."""
-        query, key, value = self._reshape(self.query_key_value(hidden_states))  # pyright: ignore[reportPrivateUsage]
-        places = alibi.float().view(len(hidden_states), self.num_heads, 1, -1)
-        context, _ = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.attention_dropout.p if self.training else 0.0,
-            scaling=self.inv_norm_factor,
-            # The same to both sides, for a model that is made to see both; of causal ones only the past is visible.
-            position_bias=-(places - places.transpose(2, 3)).abs(),
-        )
-        return dropout_add(self.dense(context.flatten(2)), residual, self.hidden_dropout, self.training), None
-
-    for module in backbone.modules():
-        if isinstance(module, BloomAttention):
-            module.forward = MethodType(forward, module)
-
-
-def _attention_of(backbone: PreTrainedModel) -> Any:
+def attention_of(backbone: PreTrainedModel) -> Any:
     """The attention function that a backbone was made with."""
     return AttentionInterface()[backbone.config._attn_implementation]  # pyright: ignore[reportPrivateUsage]
+
+
+def replace(backbone: PreTrainedModel, kind: type[nn.Module] | UnionType, method: Callable[..., Any]) -> None:
+    """Give each module of a kind, but not its class, another method of that name."""
+    for module in backbone.modules():
+        if isinstance(module, kind):
+            setattr(module, method.__name__, MethodType(method, module))

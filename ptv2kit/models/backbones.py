@@ -14,7 +14,7 @@ from transformers.initialization import no_init_weights
 
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.files import weights_fault
-from ptv2kit.models import adapters, deberta, glm, injection, quantization
+from ptv2kit.models import adapters, deberta, decoder_adapters, glm, injection, quantization
 from ptv2kit.models.checkpoints import UNREADABLE, Checkpoint, failed, find_checkpoint
 from ptv2kit.models.glm.configuration import OriginalGlmConfig
 from ptv2kit.models.glm.modeling import attention_plan
@@ -23,12 +23,19 @@ from ptv2kit.spec.recipe import Backbone
 
 _ADAPTERS: dict[str, Callable[[PreTrainedModel], None]] = {
     "albert": adapters.adapt_albert,
-    "bloom": adapters.adapt_bloom,
+    "bloom": decoder_adapters.adapt_bloom,
+    "codegen": decoder_adapters.adapt_gptj_like,
     "deberta": deberta.adapt,
     "deberta-v2": deberta.adapt,
+    "falcon": decoder_adapters.adapt_falcon,
+    "gpt_neo": decoder_adapters.adapt_gpt_neo,
+    "gptj": decoder_adapters.adapt_gptj_like,
     "megatron-bert": adapters.adapt_bert_like,
     "mpnet": adapters.adapt_mpnet,
+    "mpt": decoder_adapters.adapt_mpt,
     "rembert": adapters.adapt_bert_like,
+    "roformer": adapters.adapt_roformer,
+    "xglm": decoder_adapters.adapt_xglm,
 }
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Precision of frozen weights by the recipe's name of it."""
@@ -90,6 +97,7 @@ def find_backbone(settings: Backbone, *, planning: bool = False) -> BackboneSpec
         ConfigError: also if the model type is not supported.
     """
     glm.register()
+    decoder_adapters.register()
     found = find_checkpoint(settings, planning=planning)
     attention = _find_attention(found.config, settings)
     if attention.causal:

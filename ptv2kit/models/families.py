@@ -25,8 +25,10 @@ _INDEX = {
     "electra",
     "ernie",
     "gpt2",
+    "gpt_neo",
     "megatron-bert",
     "rembert",
+    "xglm",
 }
 _AFTER_PADDING = {
     "camembert",
@@ -38,6 +40,8 @@ _AFTER_PADDING = {
     "xlm-roberta-xl",
     "xmod",
 }
+_ROTARY = {"codegen", "gptj"}
+"""Of those whose configuration does not say so."""
 _DEBERTA = {"deberta", "deberta-v2"}
 ENCODER_ALONE = frozenset({"mt5", "t5", "umt5"})
 """Encoder-decoders whose encoder transformers has as a model of its own; nothing else of them is read."""
@@ -137,7 +141,7 @@ def family_of(config: PretrainedConfig, name: str) -> Family:
     elif config.model_type in _INDEX:
         positions = "index"
     else:
-        positions = "rotary" if settings.get("rope_parameters") else "own"
+        positions = "rotary" if settings.get("rope_parameters") or config.model_type in _ROTARY else "own"
     trained = "gelu" if config.model_type in _DEBERTA else "tanh" if config.model_type == "original_glm" else None
     return Family(config.model_type, positions, limit, pad_position, trained)
 

@@ -37,6 +37,8 @@ IMPLEMENTATION = "ptv2kit"  # a name with "sdpa" or "flash" in it would trigger 
 BIDIRECTIONAL = "ptv2kit_bidirectional"
 """The same attention under a mask that lets every token of a causal model see all others."""
 _PROBE = "ptv2kit_probe"
+IMPLEMENTATIONS = (IMPLEMENTATION, BIDIRECTIONAL, _PROBE)
+"""Every name that a model may be made with."""
 _SLOT = "prompt_slot"
 
 LayerPrompt = tuple[Tensor, Tensor]

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    DynamicCache,
+)
 
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import find_backbone, load_backbone
@@ -70,9 +79,38 @@ def test_an_encoder_is_that_of_transformers(family: str, pooler: bool, tmp_path:
     )
 
 
-@pytest.mark.parametrize("heads", [4, 6])
-def test_a_bloom_is_that_of_transformers(heads: int, tmp_path: Path) -> None:
-    save_tiny(tmp_path, "bloom", n_head=heads, hidden_size=8 * heads)
+@pytest.mark.parametrize("settings", [{}, {"rotary_value": True}])
+def test_a_roformer_is_that_of_transformers(settings: dict[str, Any], tmp_path: Path) -> None:
+    save_tiny(tmp_path, "roformer", **settings)
+    whole = AutoModel.from_pretrained(tmp_path).eval()
+    spec = find_backbone(Backbone(name=str(tmp_path)))
+    assert (spec.causal, spec.family.positions) == (False, "own")
+    backbone = load_backbone(spec).eval()
+    Injection(backbone, spec.layers, spec.kernel).set(None)
+    ids, mask = batch(spec.config.vocab_size)
+    expected, found = (model(input_ids=ids, attention_mask=mask).last_hidden_state for model in (whole, backbone))
+    torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("bloom", {}),
+        ("bloom", {"n_head": 6, "hidden_size": 48}),
+        ("codegen", {"n_embd": 64, "n_head": 8}),
+        ("falcon", {}),
+        ("falcon", {"multi_query": False, "parallel_attn": False, "bias": True}),
+        ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+        ("falcon", {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True}),
+        ("gpt_neo", {"window_size": 3}),
+        ("gptj", {}),
+        ("mpt", {}),
+        ("mpt", {"n_heads": 6, "d_model": 48, "attn_config": {"clip_qkv": 0.5, "softmax_scale": 0.2}}),
+        ("xglm", {}),
+    ],
+)
+def test_a_decoder_is_that_of_transformers(family: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    save_tiny(tmp_path, family, **settings)
     whole = save_random(AutoModelForCausalLM, AutoConfig.from_pretrained(tmp_path), tmp_path)
     spec = find_backbone(Backbone(name=str(tmp_path)))
     assert spec.causal
@@ -80,8 +118,9 @@ def test_a_bloom_is_that_of_transformers(heads: int, tmp_path: Path) -> None:
     backbone = load_backbone(spec).eval()
     Injection(backbone, spec.layers, spec.kernel).set(None)
     ids, mask = batch()
+    assert list(backbone.state_dict()) == list(whole.base_model.state_dict())
     hidden = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
-    expected = whole.transformer(input_ids=ids, attention_mask=mask).last_hidden_state
+    expected = whole.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
     torch.testing.assert_close(hidden[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
     logits = language_head(spec, backbone, None)(hidden[mask.bool()])
     torch.testing.assert_close(
@@ -89,31 +128,94 @@ def test_a_bloom_is_that_of_transformers(heads: int, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("codegen", {}),
+        ("falcon", {}),
+        ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+        ("gpt_neo", {"attention_types": [[["global"], 3]]}),
+        ("gptj", {}),
+        ("xglm", {}),
+    ],
+)
+def test_a_prompt_is_what_transformers_keeps_of_past_tokens(
+    family: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """As keys and values of transformers' cache, where they do not depend on the distance."""
+    whole = AutoModel.from_pretrained(save_tiny(tmp_path, family, **settings)).eval()
+    spec = find_backbone(Backbone(name=str(tmp_path)))
+    backbone = load_backbone(spec).eval()
+    generator = torch.Generator().manual_seed(4)
+    prompts = [torch.randn(2, 1, layer.kv_heads, 5, layer.head_dim, generator=generator) for layer in spec.layers]
+    Injection(backbone, spec.layers, spec.kernel).set([(prompt[0], prompt[1]) for prompt in prompts])
+    ids, mask = batch()
+    positions = torch.arange(9).expand_as(ids)
+    found = backbone(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state
+
+    cache = DynamicCache()
+    for layer, prompt in enumerate(prompts):
+        cache.update(*prompt.expand(-1, len(ids), -1, -1, -1), layer)
+    seen = torch.cat([torch.ones(len(ids), 5, dtype=torch.long), mask], dim=1)
+    expected = whole(input_ids=ids, attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True)
+    torch.testing.assert_close(found[mask.bool()], expected.last_hidden_state[mask.bool()], atol=1e-5, rtol=1e-5)
+
+
+def test_a_local_layer_sees_the_whole_prompt(tmp_path: Path) -> None:
+    """GPT-Neo's window of 3 is one of tokens: by the formula of a layer, the last token sees two others, and all of
+    the prompt."""
+    spec = find_backbone(Backbone(name=str(save_tiny(tmp_path, "gpt_neo", window_size=3))))
+    backbone = load_backbone(spec).eval()
+    attention = backbone.get_submodule(spec.layers[1].name)
+    generator = torch.Generator().manual_seed(5)
+    prompt_key, prompt_value = torch.randn(2, 1, 4, 2, 8, generator=generator)
+    Injection(backbone, spec.layers, spec.kernel).set([None, (prompt_key, prompt_value), None])
+    hidden = torch.randn(1, 6, 32, generator=generator)
+    found = attention(hidden, attention_mask=torch.ones(6, 6).tril().bool()[None, None])[0]
+
+    names = ("q_proj", "k_proj", "v_proj")
+    query, key, value = (attention.get_submodule(name)(hidden).view(1, 6, 4, 8).transpose(1, 2) for name in names)
+    keys, values = torch.cat([prompt_key, key[:, :, 3:]], dim=2), torch.cat([prompt_value, value[:, :, 3:]], dim=2)
+    context = (query[:, :, -1:] @ keys.transpose(2, 3)).softmax(dim=3) @ values
+    expected = attention.get_submodule("out_proj")(context.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(found[:, -1:], expected)
+
+
 @pytest.mark.parametrize("both_sides", [False, True])
-def test_a_bloom_sees_a_prompt_without_distance(both_sides: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["bloom", "mpt", "falcon"])
+def test_a_prompt_has_no_distance(family: str, both_sides: bool, tmp_path: Path) -> None:
     """The weights of the prompt's columns do not fall from query to query, as they do behind a cache of keys."""
-    spec = find_backbone(Backbone(name=str(save_tiny(tmp_path, "bloom")), bidirectional=both_sides))
+    save_tiny(tmp_path, family, **({"alibi": True, "multi_query": False} if family == "falcon" else {}))
+    spec = find_backbone(Backbone(name=str(tmp_path), bidirectional=both_sides))
     backbone = load_backbone(spec).eval()
     attention = backbone.get_submodule(spec.layers[0].name)
     with torch.no_grad():
-        for projection in ("query_key_value", "dense"):
-            attention.get_submodule(projection).weight.zero_()
-            attention.get_submodule(projection).bias.zero_()
-        attention.get_submodule("dense").weight.copy_(torch.eye(32))
+        for parameter in attention.parameters():
+            parameter.zero_()
+        attention.get_submodule("out_proj" if family == "mpt" else "dense").weight.copy_(torch.eye(32))
     key, value = torch.zeros(1, 4, 2, 8), torch.ones(1, 4, 2, 8)  # scores are the biases alone
     Injection(backbone, spec.layers, spec.kernel).set([(key, value), None, None])
     slopes = torch.tensor([2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8])
     alibi = (slopes[:, None, None] * torch.arange(5.0)).contiguous()
     visible = torch.ones(5, 5, dtype=torch.bool)
     visible = (visible if both_sides else visible.tril())[None, None]
-    found = attention(torch.zeros(1, 5, 32), torch.zeros(1, 5, 32), alibi, visible)[0].view(5, 4, 8)[..., 0]
+    hidden = torch.zeros(1, 5, 32)
+    match family:
+        case "bloom":
+            found = attention(hidden, hidden, alibi, visible)[0]
+        case "mpt":  # its bias is as long as the longest input
+            found = attention(hidden, nn.functional.pad(alibi, (3, 0)), visible)[0]
+        case _:  # its model has merged places and mask, and scales both
+            hides = torch.where(visible, 0.0, torch.finfo(torch.float32).min)
+            found = attention(hidden, alibi[None] * 8**0.5, hides.expand(1, 4, 5, 5), (hidden, hidden))[0]
+    found = found.view(5, 4, 8)[..., 0]
     for query in range(5):
         seen = torch.arange(5 if both_sides else query + 1)
         of_tokens = torch.exp(-slopes[:, None] * (seen - query).abs()).sum(dim=1)
         torch.testing.assert_close(found[query], 2 / (2 + of_tokens))
 
 
-@pytest.mark.parametrize("family", ["mpnet", "megatron-bert", "rembert"])
+@pytest.mark.parametrize("family", ["mpnet", "megatron-bert", "rembert", "roformer"])
 def test_the_head_of_an_encoder_fills_masks(family: str, tmp_path: Path) -> None:
     save_tiny(tmp_path, family)
     whole = save_random(AutoModelForMaskedLM, AutoConfig.from_pretrained(tmp_path), tmp_path)
@@ -171,7 +273,9 @@ def test_values_may_be_narrower_than_keys(tmp_path: Path) -> None:
         assert prompt.grad[1, ..., 8:].abs().sum() == 0, "there are no such columns of values"
 
 
-@pytest.mark.parametrize("family", ["t5", "mpnet", "bloom", "deepseek_v3"])
+@pytest.mark.parametrize(
+    "family", ["t5", "mpnet", "bloom", "deepseek_v3", "roformer", "mpt", "falcon", "gpt_neo", "gptj", "codegen", "xglm"]
+)
 def test_a_run(family: str, project: Project, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     save_tiny(tmp_path / "model", family)

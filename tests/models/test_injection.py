@@ -206,7 +206,7 @@ def test_a_model_type_that_is_not_supported_is_refused_by_name_before_weights_ar
 @pytest.mark.parametrize(
     ("model_type", "settings", "message"),
     [
-        ("mpt", {}, "'mpt' does not use transformers' attention interface"),
+        ("nystromformer", {}, "'nystromformer' does not use transformers' attention interface"),
         ("falcon_mamba", {}, "'falcon_mamba' does not use transformers' attention interface"),
         ("layoutlm", {}, "'layoutlm' masks padding in a way of its own"),
         ("dpr", {}, "'dpr' gives no last hidden state"),

@@ -169,7 +169,8 @@ def test_nothing_beside_the_linear_layers_of_the_stack_is_rounded(name: Quantiza
 @pytest.mark.usefixtures("library")
 def test_every_family_is_rounded_as_a_whole(name: Quantization, family: str, tmp_path: Path) -> None:
     folder = save_tiny(tmp_path, family)
-    left = {"t5": "wo' was left", "deepseek_v3": "experts"}  # which bitsandbytes does not round
+    # What transformers does not have rounded
+    left = {"t5": "wo' was left", "deepseek_v3": "experts", "falcon": "query_key_value' was left"}
     if family in left:
         with pytest.raises(ConfigError, match=f"models of type '{family}' cannot be quantized: .*{left[family]}"):
             load(folder, name)
