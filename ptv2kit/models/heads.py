@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -44,6 +45,14 @@ class BackboneOutput:
 class Head(nn.Module, ABC):
     """Turns hidden states into logits, and logits into a loss."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._weights: Tensor | None = None
+
+    def weigh(self, weights: Sequence[float]) -> None:
+        """Let each class, or of several labels each that is right, count so much in the loss; empty: all count 1."""
+        self._weights = torch.tensor(weights) if weights else None
+
     @property
     def reads_padding(self) -> bool:
         """Whether the hidden states of padding change the loss."""
@@ -54,17 +63,23 @@ class Head(nn.Module, ABC):
         """Logits; their shape is the head's own."""
 
     def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy summed over the scored positions, a scalar.
+        """Cross-entropy summed over the scored positions, each by the weight of its class, a scalar.
 
         Args:
             logits: `[..., classes]`.
             labels: `[...]`, `IGNORED` where a position is not scored.
         """
-        return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+        weights = None if self._weights is None else self._weights.to(logits)
+        return F.cross_entropy(
+            logits.flatten(0, -2), labels.flatten(), weight=weights, ignore_index=IGNORED, reduction="sum"
+        )
 
-    def target_count(self, labels: Tensor) -> int:
-        """How many positions `loss_sum` adds up."""
-        return int((labels != IGNORED).sum())
+    def target_count(self, labels: Tensor) -> float:
+        """How many positions `loss_sum` adds up, each by the weight of its class."""
+        scored = labels != IGNORED
+        if self._weights is None:
+            return int(scored.sum())
+        return float(self._weights.to(labels.device)[labels[scored]].sum())
 
 
 @final
@@ -128,14 +143,15 @@ class LabelsHead(SequenceHead):
     """A sequence head with a logit for each label, each of which is right or wrong by itself."""
 
     def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Binary cross-entropy, the mean over an input's labels, summed over the inputs.
+        """Binary cross-entropy, right labels by their weight, the mean over an input's labels, summed over the inputs.
 
         Args:
             logits: `[batch, labels]`.
             labels: float `[batch, labels]`, 1 where a label is right; NaN where an input is not scored.
         """
         # NaN has to go before the loss: NaN times the zero of a mask is NaN again.
-        losses = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num().to(logits.dtype), reduction="none")
+        marks, weights = labels.nan_to_num().to(logits), None if self._weights is None else self._weights.to(logits)
+        losses = F.binary_cross_entropy_with_logits(logits, marks, reduction="none", pos_weight=weights)
         return losses.mean(-1).masked_fill(labels[:, 0].isnan(), 0.0).sum()
 
     def target_count(self, labels: Tensor) -> int:

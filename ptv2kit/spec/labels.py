@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
+from ptv2kit.errors import did_you_mean
 from ptv2kit.spec.base import Fault, Section
 from ptv2kit.spec.rows import Column
 from ptv2kit.spec.template import TemplateText
@@ -17,6 +18,27 @@ ClassNames = (
     | Annotated[tuple[str, ...], Field(strict=False, min_length=2)]
     | Annotated[dict[str, str], Field(min_length=2)]
 )
+
+Weights = (
+    Literal["balanced"]
+    | Annotated[dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]], Field(min_length=1)]
+)
+
+"""What each class counts in the loss, or `balanced`."""
+
+
+def weight_faults(weights: Weights | None, names: Sequence[str] | None) -> Iterator[Fault]:
+    """Weights of classes that do not exist.
+
+    Args:
+        names: of the classes; None if only the training rows tell them.
+    """
+    if not isinstance(weights, dict) or names is None:
+        return
+    for name in weights:
+        if name not in names:
+            hint = did_you_mean(name, list(names))
+            yield Fault(("labels", "weights", name), f"'labels.weights' has '{name}', which is not a class", hint, True)
 
 
 class LabelsBase(Section):
@@ -59,6 +81,9 @@ class ClassesLabels(LabelsBase):
     negative: str | None = None
     """A class that means none of the others, such as `no_relation`; `micro_f1`, `macro_f1` and `weighted_f1` are over
     the others."""
+    weights: Weights | None = None
+    """How much a training row counts in the loss, by its class, such as `{spam: 5}`; classes that are left out count 1.
+    `balanced`: as if all classes were equally frequent. Scores count every row once."""
     group: Grouping | None = None
     """Rows that are scored together; the last of `names` then means that a row's answer is right."""
 
@@ -75,6 +100,9 @@ class LabelsLabels(LabelsBase):
     occur there, sorted."""
     separator: Annotated[str, Field(min_length=1)] | None = None
     """What stands between two labels where `column` holds a text, such as `","`; null: it holds a list."""
+    weights: Weights | None = None
+    """How much a label counts in the loss where it is right, such as `{toxic: 10}`, beside 1 where it is wrong; labels
+    that are left out count 1. `balanced`: both sides of each label count the same over the training rows."""
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["best"] = 0.5
     """The probability from which a label is given; `best`: the one with the highest first metric on the validation
     split, of the steps 0.05, 0.10, … 0.95, kept with the run."""

@@ -27,6 +27,7 @@ from ptv2kit.spec.labels import (
     SpansLabels,
     StartEndLabels,
     TagsLabels,
+    weight_faults,
 )
 from ptv2kit.spec.task_base import Head, TaskBase, Unit, columns_in, repeated
 from ptv2kit.spec.template import MASK, OPTION, no_column, parse_template
@@ -168,6 +169,7 @@ class ClassesTask(TextTask):
         for key, named in (("positive", positive), ("negative", self.labels.negative)):
             if named is not None and known is not None and named not in known:
                 yield Fault(("labels", key), f"'labels.{key}' is '{named}', which is not a class")
+        yield from weight_faults(self.labels.weights, known)
         for index, metric in enumerate(self.metrics):
             if metric in ("f1", "precision", "recall") and positive is None:
                 hint = "set labels.positive to the class it is of; macro_f1, micro_f1 and weighted_f1 are of all"
@@ -238,6 +240,11 @@ class LabelsTask(TextTask):
     def logits(self) -> tuple[Unit, int | None]:
         """One for each label."""
         return "labels", _count(self.listed_names())
+
+    def faults(self) -> Iterator[Fault]:
+        """See `TaskBase.faults`."""
+        yield from super().faults()
+        yield from weight_faults(self.labels.weights, self.listed_names())
 
     def takes_names(self, names: Sequence[str]) -> bool:
         """See `ClassesTask.takes_names`."""

@@ -44,6 +44,7 @@ class Prepared:
         recipe: how it is trained.
         device: where to compute.
         splits: encoded, by name; tests only if the task has any.
+        weights: what each class counts in the loss; empty: all count the same.
         first_words: tokens that the prompt starts from; empty unless the recipe says `prompt.init: labels` or `words`.
     """
 
@@ -53,6 +54,7 @@ class Prepared:
     spec: BackboneSpec
     scheme: LabelScheme
     splits: Mapping[str, EncodedSplit]
+    weights: tuple[float, ...] = ()
     first_words: tuple[int, ...] = ()
 
     @property
@@ -69,6 +71,7 @@ class Prepared:
         scheme, size = self.scheme, len(self.scheme.names)
         model = build_model(self.recipe, scheme.unit, self.spec, size, self.device, sharding, scheme.words)
         model.to(self.device)
+        model.head.weigh(self.weights)
         if self.first_words and model.prompt is not None:
             ids = torch.tensor([self.first_words[: model.prompt.length]], device=self.device)
             model.start_prompt_from_tokens(ids, torch.ones_like(ids))
@@ -204,7 +207,9 @@ def build_models(prepared: Sequence[Prepared], sharding: Sharding | None = None)
         build_head(each.recipe, each.scheme.unit, each.spec, len(each.scheme.names), first.backbone, each.scheme.words)
         for each in prepared[1:]
     ]
-    return [first, *(first.with_head(head.to(prepared[0].device)) for head in heads)]
+    for each, head in zip(prepared[1:], heads, strict=True):
+        head.to(each.device).weigh(each.weights)
+    return [first, *map(first.with_head, heads)]
 
 
 def _check_batch_tokens(recipe: Recipe, split: EncodedSplit) -> None:
@@ -271,4 +276,6 @@ def prepare(recipe: Recipe, task: AnyTask, task_path: Path, data_root: Path | No
     _check_batch_tokens(recipe, splits["train"])
     if scheme.unit == "answers":
         check_language_model(spec, several_tokens=True)
-    return Prepared(spec.resolved(recipe), task, device, spec, scheme, splits, first_words(recipe, scheme, subwords))
+    weights = scheme.loss_weights(splits["train"].features)
+    words = first_words(recipe, scheme, subwords)
+    return Prepared(spec.resolved(recipe), task, device, spec, scheme, splits, weights, words)

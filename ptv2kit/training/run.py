@@ -327,6 +327,9 @@ def split_notes(prepared: Prepared, *, several: bool) -> list[str]:
             lacking = [kind for kind in prepared.scheme.kinds if kind not in seen]
             if lacking:
                 notes.append(f"{what}: no row has {', '.join(map(repr, lacking))}, which labels.names lists")
+            if prepared.weights:
+                weights = zip(prepared.scheme.names, prepared.weights, strict=True)
+                notes.append(f"{what}: weights in the loss: " + ", ".join(f"{name} {w:.3g}" for name, w in weights))
         if split.data.skipped:
             first = split.data.skipped[0]
             notes.append(

@@ -297,7 +297,7 @@ class Trainer:
         # The sum over all targets is divided by their number on all processes: the gradient does not depend on how a
         # batch is cut into micro-batches or divided among processes.
         targets = sum(count for count, weight in zip(counts, weights, strict=True) if weight)
-        all_targets = max(1.0, processes.total(targets))
+        all_targets = processes.total(targets) or 1.0  # 0 where no row of the batch is scored
         total = 0.0
         for number, (batch, weight) in enumerate(zip(batches, weights, strict=True), 1):
             on_device = batch.to(self._device)

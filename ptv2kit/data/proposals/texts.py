@@ -28,6 +28,8 @@ from ptv2kit.spec.yaml import quoted
 _NUMBER_NAMES = ("score", "similarity", "similarity_score", "rating", "value", "number", "relatedness")
 _SEVERAL = ("labels", "tags", "topics", "categories", "genres", "emotions", "classes", "subjects", "keywords")
 _MOST_LISTED = 60
+_FREQUENT = 0.7
+_RARE = "; weights: balanced lets the others count as much in the loss"
 FLAGS = "flags"
 """The made column with the names of columns that hold yes."""
 
@@ -65,9 +67,12 @@ def find_classes(columns: Columns) -> Proposal | None:
             "input": (inputs, "max_length counts sub-words"),
             "labels": (
                 f"{{scheme: classes, column: {key(label)}, names: {shown}}}",
-                f"the most frequent class is {most:.0%} of the rows",
+                f"the most frequent class is {most:.0%} of the rows{_RARE if most > _FREQUENT else ''}",
             ),
-            "metrics": ("[accuracy, macro_f1]" if most > 0.7 else "[accuracy]", "the first one chooses the best epoch"),
+            "metrics": (
+                "[accuracy, macro_f1]" if most > _FREQUENT else "[accuracy]",
+                "the first one chooses the best epoch",
+            ),
         },
         doubts,
     )

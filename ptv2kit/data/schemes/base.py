@@ -18,6 +18,7 @@ from ptv2kit.data.templates import render
 from ptv2kit.data.tokens import Subwords, UnusableTokenError, Words
 from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.spec.inputs import TextInput
+from ptv2kit.spec.labels import weight_faults
 from ptv2kit.spec.task_base import Unit
 from ptv2kit.spec.template import parse_template
 
@@ -44,6 +45,17 @@ class LabelScheme(ABC):
     def words(self) -> Words:
         """The words of each class that a language-model head compares; empty without a verbalizer, and where answers
         differ from row to row."""
+        return ()
+
+    def loss_weights(self, features: Sequence[Feature]) -> tuple[float, ...]:
+        """What each class counts in the loss; empty: all count the same.
+
+        Args:
+            features: of the training split.
+
+        Raises:
+            ConfigError: `labels.weights` names a class that there is not.
+        """
         return ()
 
     @abstractmethod
@@ -219,6 +231,17 @@ def name_index(row: Row, column: str, value: int, names: Sequence[str]) -> int:
 def _counted_from_one(names: Sequence[str]) -> str:
     numbered = ", ".join(f'"{i}": {name}' for i, name in enumerate(names, start=1))
     return f"if the data counts from 1, map its values to names: {{{numbered}}}"
+
+
+def named_weights(weights: Mapping[str, float], names: Sequence[str]) -> tuple[float, ...]:
+    """The weight of each class, 1 where none is given.
+
+    Raises:
+        ConfigError: there is one for a class that is not among `names`.
+    """
+    for fault in weight_faults(dict(weights), names):
+        raise ConfigError(fault.message, hint=fault.hint)
+    return tuple(weights.get(name, 1.0) for name in names)
 
 
 def label_and_probabilities(names: Sequence[str], prediction: Prediction) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -22,6 +23,7 @@ from ptv2kit.data.schemes.base import (
     input_error,
     label_and_probabilities,
     name_index,
+    named_weights,
     pad_inputs,
     type_scores,
 )
@@ -92,6 +94,19 @@ class Scheme(LabelScheme):
     def names(self) -> tuple[str, ...]:
         """The classes."""
         return self._names
+
+    def loss_weights(self, features: Sequence[Feature]) -> tuple[float, ...]:
+        """See `LabelScheme.loss_weights`; balanced ones as scikit-learn's `compute_class_weight`, whose mean over the
+        training rows is 1."""
+        weights = self._task.labels.weights
+        if weights != "balanced":
+            return () if weights is None else named_weights(weights, self._names)
+        counts = Counter(feature.labels for feature in features)
+        # A class without a training row has no loss, whatever it counts.
+        return tuple(
+            len(features) / (len(counts) * counts[index]) if index in counts else 1.0
+            for index in range(len(self._names))
+        )
 
     def encode(self, row: Row, index: int, *, labelled: bool = True) -> list[Feature]:
         """The rendered texts as sub-words; see `LabelScheme.encode`."""

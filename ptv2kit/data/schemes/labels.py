@@ -18,6 +18,7 @@ from ptv2kit.data.schemes.base import (
     gather,
     listed,
     name_index,
+    named_weights,
     pad_inputs,
 )
 from ptv2kit.data.schemes.records import Batch, Feature, Label, Prediction, Scores, TypeScore, rounded
@@ -53,6 +54,15 @@ class Scheme(LabelScheme):
     def names(self) -> tuple[str, ...]:
         """The labels."""
         return self._names
+
+    def loss_weights(self, features: Sequence[Feature]) -> tuple[float, ...]:
+        """See `LabelScheme.loss_weights`; balanced ones are wrong rows for each right one."""
+        weights = self._task.labels.weights
+        if weights != "balanced":
+            return () if weights is None else named_weights(weights, self._names)
+        rows, right = len(features), torch.tensor([feature.labels for feature in features]).sum(0).tolist()
+        # A label that no training row has, or that all of them have, stays as it is.
+        return tuple((rows - count) / count if 0 < count < rows else 1.0 for count in right)
 
     @property
     def _threshold(self) -> float:
