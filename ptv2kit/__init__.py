@@ -30,8 +30,8 @@ def train(
     Args:
         recipe: a file, or the name of a shipped one.
         rows: instead of the task's files, by split: `train`, and `validation` (else a tenth of `train`) and `test`;
-            such as `{"train": table.to_dict("records")}` of pandas, or a split of `datasets`. They are kept below
-            `runs_dir`, so that the run can be resumed and scored again.
+            such as a list of mappings, a pandas table, or a split of `datasets`. They are kept below `runs_dir`, so
+            that the run can be resumed and scored again.
         data_root: folder in which data files are looked up first.
         runs_dir: gets the folder of the run.
         resume: continue the recipe's newest unfinished run instead of starting a new one.

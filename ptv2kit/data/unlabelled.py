@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from ptv2kit.data.rows import Fault, Row
 from ptv2kit.data.sources.conll import read_conll
@@ -13,7 +16,7 @@ from ptv2kit.data.sources.lines import CONLL, JSON_LINES, decoded_lines, encodin
 from ptv2kit.data.sources.parquet import read_parquet
 from ptv2kit.data.sources.table import read_table
 from ptv2kit.data.templates import Before, expanded_rows, with_defaults, with_derived
-from ptv2kit.errors import ConfigError
+from ptv2kit.errors import ConfigError, DataError
 from ptv2kit.spec.rows import (
     Derivation,
     Flags,
@@ -116,6 +119,50 @@ def read_unlabelled_stream(stream: BinaryIO, kind: str | None, task: AnyTask, on
             return _text_rows(decoded_lines(stream, name), str(name), text_column(task))
         case other:
             raise ConfigError(f"standard input cannot be read as {other}", hint="give a file, or JSON Lines")
+
+
+def rows_in_memory(rows: Iterable[Any]) -> Iterable[Any]:
+    """Rows as a program has them: those of a pandas table, an empty cell as nothing; all else as it is.
+
+    Raises:
+        ConfigError: it is one row, whose characters or columns would be taken for rows.
+    """
+    pandas: Any = sys.modules.get("pandas")  # who has a table of it has imported it
+    if pandas is not None and isinstance(rows, pandas.DataFrame):
+        table: Any = rows
+        records: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")
+        # pandas reads the lists of a Parquet file as arrays.
+        return [
+            {name: cell.tolist() if isinstance(cell, np.ndarray | np.generic) else cell for name, cell in row.items()}
+            for row in records
+        ]
+    if isinstance(rows, str | bytes | Mapping):
+        raise ConfigError("expected a list of rows. Got a single one", hint="put it into a list: [row]")
+    return rows
+
+
+def row_in_memory(task: AnyTask, row: Mapping[str, Any] | str, location: str, reader: str | None = None) -> Row:
+    """A row as a program has it: its columns, or the text if the task reads one column only.
+
+    Args:
+        reader: what reads it, for errors; None: the task.
+
+    Raises:
+        ConfigError: it is a text, but the task reads several columns.
+        DataError: it is neither.
+    """
+    if isinstance(row, Mapping):
+        return Row(row, location)
+    if not isinstance(row, str):  # pyright: ignore[reportUnnecessaryIsInstance] - programs give anything
+        raise DataError(f"expected a mapping of columns, or a text. Got {type(row).__name__}", location=location)
+    columns = given_columns(task)
+    if len(columns) > 1:
+        reader = f"task '{task.task}'" if reader is None else reader
+        raise ConfigError(
+            f"{location}: a text is one column, but {reader} reads {', '.join(columns)}",
+            hint="give these columns by name",
+        )
+    return Row({columns[0]: row}, location)
 
 
 def text_column(task: AnyTask) -> str:

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 
 from ptv2kit import __version__
-from ptv2kit.data.unlabelled import given_columns
+from ptv2kit.data.unlabelled import given_columns, row_in_memory
 from ptv2kit.errors import ConfigError, DataError, ProjectError
 from ptv2kit.files import is_file
 from ptv2kit.serve.batcher import Batcher, QueueFullError, StoppingError
@@ -34,7 +34,7 @@ from ptv2kit.serve.bodies import (
 from ptv2kit.serve.guard import INTERNAL, Guard
 from ptv2kit.serve.meters import CONTENT_TYPE, Meters
 from ptv2kit.serve.settings import Settings
-from ptv2kit.training.load_together import LoadedRuns, as_row
+from ptv2kit.training.load_together import LoadedRuns
 from ptv2kit.training.mixed import Prompted
 from ptv2kit.training.predict import Answer
 
@@ -174,7 +174,10 @@ class Endpoints:
             if (length := characters(row)) > self._settings.max_characters:
                 limit = self._settings.max_characters
                 raise HTTPException(422, f"row {number}: it has {length} characters. Expected at most {limit}")
-        rows = [(prompted, as_row(prompted, row, f"row {number}")) for number, (prompted, row) in enumerate(asked)]
+        rows = [
+            (prompted, row_in_memory(prompted.task, row, f"row {number}", f"prompt '{prompted.name}'"))
+            for number, (prompted, row) in enumerate(asked)
+        ]
         assert self.batcher is not None
         try:
             found = await asyncio.wait_for(self.batcher.ask(rows), self._settings.timeout)

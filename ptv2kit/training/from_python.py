@@ -13,6 +13,7 @@ from typing import Any, final
 
 from rich.console import Console
 
+from ptv2kit.data.unlabelled import rows_in_memory
 from ptv2kit.errors import ConfigError, DataError, TrainingError
 from ptv2kit.files import write_atomically
 from ptv2kit.models.checkpoints import silence_libraries
@@ -155,11 +156,14 @@ def _with_rows(
 
 def _lines(split: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """A line of JSON for each row."""
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(rows_in_memory(rows), start=1):
+        location = f"{split}: row {number}"
+        if not isinstance(row, Mapping):
+            raise DataError(f"expected a mapping of columns. Got {type(row).__name__}", location=location)
         try:
             yield json.dumps(dict(row), ensure_ascii=False, allow_nan=False) + "\n"
         except (TypeError, ValueError) as error:
-            raise DataError(f"not a mapping of what JSON has: {error}", location=f"{split}: row {number}") from error
+            raise DataError(f"not a mapping of what JSON has: {error}", location=location) from error
 
 
 def _plain(value: Any) -> Any:

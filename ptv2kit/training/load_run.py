@@ -10,11 +10,10 @@ from typing import Any, final
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ptv2kit.data.rows import Row
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import LabelScheme
 from ptv2kit.data.tokens import Subwords
-from ptv2kit.data.unlabelled import text_column
+from ptv2kit.data.unlabelled import row_in_memory, rows_in_memory
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
 from ptv2kit.files import is_file
 from ptv2kit.models.backbones import BackboneSpec
@@ -63,16 +62,15 @@ class LoadedRun:
 
         Args:
             rows: the columns of each, as in the task's data but without labels; or the text, if the task reads one
-                column only.
+                column only; or a pandas table.
             batch_size: inputs per forward pass; None: as many as the run was evaluated with.
 
         Raises:
-            ConfigError: a row is a text, but the task reads several columns.
+            ConfigError: a row is a text, but the task reads several columns; or this is one row, not a list.
             DataError: rows lack a column, or one is of the wrong kind; all of them are named.
         """
         given = [
-            Row({text_column(self.task): row} if isinstance(row, str) else row, f"row {number}")
-            for number, row in enumerate(rows, start=1)
+            row_in_memory(self.task, row, f"row {number}") for number, row in enumerate(rows_in_memory(rows), start=1)
         ]
         answers = list(self.predictor(batch_size).answers(given))
         problems = [problem for answer in answers if answer.error is not None for problem in answer.error.problems]

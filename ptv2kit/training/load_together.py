@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from ptv2kit.data.rows import Row
-from ptv2kit.data.unlabelled import given_columns
+from ptv2kit.data.unlabelled import row_in_memory
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
 from ptv2kit.models.mixed import MixedModel
 from ptv2kit.spec.task import AnyTask
@@ -136,7 +135,7 @@ class LoadedRuns:
         for number, (name, row) in enumerate(rows, start=1):
             prompted = self.prompted(name)
             try:
-                questions += encode(prompted, as_row(prompted, row, f"row {number}"))
+                questions += encode(prompted, row_in_memory(prompted.task, row, f"row {number}", f"prompt '{name}'"))
             except DataError as error:
                 problems += error.problems
         answers = [] if problems else self.predictor(batch_tokens).answers(questions)
@@ -144,23 +143,6 @@ class LoadedRuns:
         if problems:
             raise DataError(problems)
         return [answer.values for answer in answers if answer.values is not None]
-
-
-def as_row(prompted: Prompted, row: Mapping[str, Any] | str, location: str) -> Row:
-    """What was asked, as a row.
-
-    Raises:
-        ConfigError: it is a text, but the task reads several columns.
-    """
-    if not isinstance(row, str):
-        return Row(row, location)
-    columns = given_columns(prompted.task)
-    if len(columns) > 1:
-        raise ConfigError(
-            f"{location}: a text is one column, but prompt '{prompted.name}' reads {', '.join(columns)}",
-            hint="give these columns by name",
-        )
-    return Row({columns[0]: row}, location)
 
 
 def load_together(runs: Mapping[str, Path], device: str = "auto") -> LoadedRuns:

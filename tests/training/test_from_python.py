@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import ptv2kit
@@ -120,13 +122,41 @@ def test_rows_in_memory_take_the_place_of_files(project: Project) -> None:
     assert kept == ["test.jsonl", "train.jsonl", "train.jsonl", "validation.jsonl"]
 
 
+def test_a_pandas_table_is_its_rows(project: Project) -> None:
+    """Also lists that are arrays, as pandas reads them of Parquet, and empty cells."""
+    rows = [json.loads(line) for line in (project.folder / "rows.jsonl").read_text().splitlines()]
+    arrays = [{**row, "words": np.array(row["words"], dtype=object), "note": float("nan")} for row in rows]
+    table = pd.DataFrame(arrays)
+    settings = {"train.epochs": 1}
+    run = ptv2kit.train("recipe.yaml", rows={"train": table, "validation": table}, **settings)
+    same = [{"words": row["words"], "tags": row["tags"], "note": None} for row in rows]
+    expected = ptv2kit.train("recipe.yaml", rows={"train": same, "validation": same}, **settings)
+    assert (run.scores, key(run.folder)) == (expected.scores, key(expected.folder))
+    assert run.predict(table[["words"]]) == run.predict(rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        ("ada", ConfigError, r"expected a list of rows. Got a single one\n  hint: put it into a list: \[row\]"),
+        ({"words": ["ada"]}, ConfigError, "expected a list of rows"),
+        ([7], DataError, "row 1: error: expected a mapping of columns, or a text. Got int"),
+    ],
+)
+def test_one_row_is_not_taken_for_many(project: Project, rows: Any, error: type[Exception], message: str) -> None:
+    run = ptv2kit.train("recipe.yaml", **{"train.epochs": 1})
+    with pytest.raises(error, match=message):
+        run.predict(rows)
+
+
 @pytest.mark.parametrize(
     ("rows", "error", "message"),
     [
         ({"validation": []}, ConfigError, "rows has validation"),
         ({"train": [], "dev": []}, ConfigError, "rows has train, dev"),
         ({"train": [{"words": ["a"], "tags": {1}}]}, DataError, "train: row 1: error: not a mapping of what JSON has"),
-        ({"train": [{"words": ["a"]}, 7]}, DataError, "train: row 2: error: not a mapping"),
+        ({"train": [{"words": ["a"]}, 7]}, DataError, "train: row 2: error: expected a mapping of columns. Got int"),
+        ({"train": {"words": ["a"]}}, ConfigError, "expected a list of rows"),
         ({"train": []}, DataError, "is empty"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.records import IGNORED
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.models.heads import LabelsHead, Pooling, SequenceHead
+from ptv2kit.training.prepare import build_models
 from tests.data.small_tasks import task_of
 from tests.projects import Project, project, read_json
+from tests.training.tiny import prepare_with
 
 __all__ = ["project"]
 TASK = """task: kinds
@@ -100,6 +103,16 @@ def test_what_is_refused(project: Project, labels: str, code: int, message: str)
     found, _, err = project.run()
     assert (found, message in err) == (code, True), err
     assert "spma" not in message or "did you mean 'spam'?" in err
+
+
+def test_each_of_several_tasks_has_its_own(backbone: Path, task_file: Path) -> None:
+    prepared = prepare_with(backbone, task_file)
+    size = len(prepared.scheme.names)
+    weighted = replace(prepared, weights=(3.0,) * size)
+    plain, other, last = build_models([prepared, weighted, replace(prepared, weights=(2.0,) * size)])
+    labels = torch.tensor([0, 1, IGNORED])
+    assert [model.head.target_count(labels) for model in (plain, other, last)] == [2, 6.0, 4.0]
+    assert build_models([weighted])[0].head.target_count(labels) == 6.0
 
 
 def losses(run: Path) -> list[float]:
