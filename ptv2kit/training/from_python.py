@@ -76,6 +76,10 @@ class TrainedRun:
         """
         return self._loaded.predict(rows, batch_size)
 
+    def evaluate(self, rows: Iterable[Mapping[str, Any]], batch_size: int | None = None) -> dict[str, float]:
+        """Score rows with labels with the best prompt; see `LoadedRun.evaluate`. Errors as of `predict`."""
+        return self._loaded.evaluate(rows, batch_size)
+
 
 def train(
     recipe: str | Path,

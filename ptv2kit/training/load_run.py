@@ -10,8 +10,11 @@ from typing import Any, final
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ptv2kit.data.dataset import encode_split
 from ptv2kit.data.schemes import build_scheme
 from ptv2kit.data.schemes.base import LabelScheme
+from ptv2kit.data.sources.split import SplitData
+from ptv2kit.data.templates import task_rows
 from ptv2kit.data.tokens import Subwords
 from ptv2kit.data.unlabelled import row_in_memory, rows_in_memory
 from ptv2kit.errors import ConfigError, DataError, did_you_mean
@@ -23,6 +26,7 @@ from ptv2kit.models.model import PromptedModel
 from ptv2kit.spec.load import ResolvedRecipe, load_recipe
 from ptv2kit.spec.recipe import Recipe
 from ptv2kit.spec.task import AnyTask
+from ptv2kit.training.evaluate import evaluate
 from ptv2kit.training.predict import Predictor
 from ptv2kit.training.prepare import check_backbone, choose_device
 from ptv2kit.training.prompt_file import load_prompt, require_facts
@@ -31,7 +35,7 @@ from ptv2kit.training.prompt_file import load_prompt, require_facts
 @final
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run that can predict.
+    """A run that can predict, and score rows with labels.
 
     Args:
         folder: that it was read from.
@@ -77,6 +81,32 @@ class LoadedRun:
         if problems:
             raise DataError(problems)
         return [answer.values for answer in answers if answer.values is not None]
+
+    def evaluate(self, rows: Iterable[Mapping[str, Any]], batch_size: int | None = None) -> dict[str, float]:
+        """The task's metrics over rows with labels, such as `{"span_f1": 84.9}`; as `ptv2kit evaluate --data FILE`.
+
+        Args:
+            rows: the columns of each, as in the task's data; or a pandas table.
+            batch_size: inputs per forward pass; None: as many as the run was evaluated with.
+
+        Raises:
+            ConfigError: this is one row, not a list.
+            DataError: there is no row, or rows lack a column or have a wrong one; all of them are named.
+        """
+        given = (
+            row_in_memory(self.task, row, f"row {number}") for number, row in enumerate(rows_in_memory(rows), start=1)
+        )
+        made = tuple(task_rows(self.task, given))
+        if not made:
+            raise DataError("there is no row to score")
+        split = encode_split(self.scheme, SplitData("rows", made, "rows in memory", ""), _unseen)
+        size = self.recipe.train.eval_batch_size if batch_size is None else batch_size
+        found = evaluate(self.model, self.scheme, split, size, self.device, _unseen)
+        return dict(found.scores.values)
+
+
+def _unseen(*_: object) -> None:
+    """Show no progress."""
 
 
 def load_run(folder: Path, task: str | None = None, device: str = "auto", beside: LoadedRun | None = None) -> LoadedRun:

@@ -133,6 +133,7 @@ def test_a_pandas_table_is_its_rows(project: Project) -> None:
     expected = ptv2kit.train("recipe.yaml", rows={"train": same, "validation": same}, **settings)
     assert (run.scores, key(run.folder)) == (expected.scores, key(expected.folder))
     assert run.predict(table[["words"]]) == run.predict(rows)
+    assert run.evaluate(table) == run.scores["validation"]
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,31 @@ def test_one_row_is_not_taken_for_many(project: Project, rows: Any, error: type[
     run = ptv2kit.train("recipe.yaml", **{"train.epochs": 1})
     with pytest.raises(error, match=message):
         run.predict(rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "there is no row to score"),
+        ([{"words": ["ada"]}, {"words": ["ada"], "tags": ["X"]}], r"row 1.*no column 'tags'(.|\n)*row 2"),
+    ],
+)
+def test_rows_that_cannot_be_scored(project: Project, rows: Any, message: str) -> None:
+    run = ptv2kit.train("recipe.yaml", **{"train.epochs": 1})
+    with pytest.raises(DataError, match=message):
+        run.evaluate(rows)
+
+
+def test_rows_are_scored_after_what_the_task_makes_of_them(project: Project) -> None:
+    derived = 'derive: {parts: {column: text, split: " "}}\ninput: {words: parts'
+    project.change("tiny.yaml", "input: {words: words", derived)
+    rows = [json.loads(line) for line in (project.folder / "rows.jsonl").read_text().splitlines()]
+    texts = [{"text": " ".join(row["words"]), "tags": row["tags"]} for row in rows]
+    (project.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    run = ptv2kit.train("recipe.yaml", **{"train.epochs": 1})
+    assert run.evaluate(texts) == run.scores["validation"]
+    assert main(["evaluate", str(run.folder), "--data", "rows.jsonl", "--json"]) == 0
+    assert json.loads(project.capsys.readouterr().out)["metrics"] == run.evaluate(iter(texts), batch_size=1)
 
 
 @pytest.mark.parametrize(
