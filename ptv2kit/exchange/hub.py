@@ -99,7 +99,8 @@ def _local_run(path: Path) -> Path:
             raise ConfigError(
                 f"no run in '{folder}' is finished", hint=f"name one of its folders, such as '{runs[-1]}'"
             )
-    known = sorted(each.name for each in Path("runs").iterdir()) if is_folder(Path("runs")) else []
+    there = sorted(each.name for each in Path("runs").iterdir()) if is_folder(Path("runs")) else []
+    known = [name for name in there if not name.startswith(".")]
     raise ConfigError(
         f"'{path}' is not the folder of a run, and there are no runs of this name in 'runs'",
         hint=did_you_mean(str(path), known) or "'ptv2kit run' prints a run's folder",

@@ -32,7 +32,7 @@ _ROWS = ".rows"
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainedRun:
     """A run that `ptv2kit.train` has finished.
 
@@ -43,6 +43,9 @@ class TrainedRun:
 
     folder: Path
     outcome: Outcome
+
+    def __repr__(self) -> str:
+        return f"TrainedRun({str(self.folder)!r}, {self.scores})"
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:

@@ -33,7 +33,7 @@ from ptv2kit.training.prompt_file import load_prompt, require_facts
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadedRun:
     """A run that can predict, and score rows with labels.
 
@@ -56,10 +56,24 @@ class LoadedRun:
     facts: dict[str, Any]
     device: torch.device
 
+    def __repr__(self) -> str:
+        # That of a dataclass would print every layer of the model.
+        return f"LoadedRun({str(self.folder)!r}, task {self.task.task!r}, backbone {self.recipe.backbone.name!r})"
+
     def predictor(self, batch_size: int | None = None) -> Predictor:
-        """What answers rows, `batch_size` inputs at a time; None: as many as the run was evaluated with."""
-        size = self.recipe.train.eval_batch_size if batch_size is None else batch_size
-        return Predictor(self.task, self.scheme, self.model, self.device, size)
+        """What answers rows, `batch_size` inputs at a time; None: as many as the run was evaluated with.
+
+        Raises:
+            ConfigError: `batch_size` is below 1.
+        """
+        return Predictor(self.task, self.scheme, self.model, self.device, self._inputs_at_once(batch_size))
+
+    def _inputs_at_once(self, batch_size: int | None) -> int:
+        if batch_size is None:
+            return self.recipe.train.eval_batch_size
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1. Got {batch_size}")
+        return batch_size
 
     def predict(self, rows: Iterable[Mapping[str, Any] | str], batch_size: int | None = None) -> list[dict[str, Any]]:
         """The answer to each row: `label`, `probability` and what the task's scheme tells besides, such as `spans`.
@@ -70,7 +84,8 @@ class LoadedRun:
             batch_size: inputs per forward pass; None: as many as the run was evaluated with.
 
         Raises:
-            ConfigError: a row is a text, but the task reads several columns; or this is one row, not a list.
+            ConfigError: a row is a text, but the task reads several columns; this is one row, not a list; or
+                `batch_size` is below 1.
             DataError: rows lack a column, or one is of the wrong kind; all of them are named.
         """
         given = [
@@ -90,7 +105,7 @@ class LoadedRun:
             batch_size: inputs per forward pass; None: as many as the run was evaluated with.
 
         Raises:
-            ConfigError: this is one row, not a list.
+            ConfigError: this is one row, not a list, or `batch_size` is below 1.
             DataError: there is no row, or rows lack a column or have a wrong one; all of them are named.
         """
         given = (
@@ -100,7 +115,7 @@ class LoadedRun:
         if not made:
             raise DataError("there is no row to score")
         split = encode_split(self.scheme, SplitData("rows", made, "rows in memory", ""), _unseen)
-        size = self.recipe.train.eval_batch_size if batch_size is None else batch_size
+        size = self._inputs_at_once(batch_size)
         found = evaluate(self.model, self.scheme, split, size, self.device, _unseen)
         return dict(found.scores.values)
 

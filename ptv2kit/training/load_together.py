@@ -127,12 +127,17 @@ class LoadedRuns:
             batch_tokens: tokens per forward pass, padding included.
 
         Raises:
-            ConfigError: there is no such prompt, or a row is a text, but its task reads several columns.
+            ConfigError: a row has no name, there is no such prompt, or a row is a text, but its task reads several
+                columns.
             DataError: rows cannot be answered; all of them are named.
         """
         questions = []
         problems = []
-        for number, (name, row) in enumerate(rows, start=1):
+        for number, asked in enumerate(rows, start=1):
+            if not isinstance(asked, tuple | list) or len(asked) != 2:  # pyright: ignore[reportUnnecessaryIsInstance]
+                message = "expected a pair: the name of a prompt, and a row"
+                raise ConfigError(f"row {number}: {message}", hint='such as ("mood", "a joy from start to end")')
+            name, row = asked
             prompted = self.prompted(name)
             try:
                 questions += encode(prompted, row_in_memory(prompted.task, row, f"row {number}", f"prompt '{name}'"))

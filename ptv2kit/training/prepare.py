@@ -143,8 +143,11 @@ def choose_device(name: str) -> torch.device:
     """The device of `train.device`; of several processes on a machine each has a GPU of its own.
 
     Raises:
-        ConfigError: a GPU was asked for and there is none, or there are fewer than processes.
+        ConfigError: a GPU was asked for and there is none, there are fewer than processes, or there is no such device.
     """
+    if name not in ("auto", "cpu", "cuda", "mps"):
+        hint = "auto, cpu, cuda or mps; CUDA_VISIBLE_DEVICES chooses one of several GPUs"
+        raise ConfigError(f"there is no device '{name}'", hint=hint)
     if name == "mps":
         if not torch.backends.mps.is_available():
             message = "train.device is mps, but torch finds no GPU of Apple"

@@ -64,6 +64,12 @@ def test_a_number_that_is_no_name_beside_names_that_are_numbers_is_refused(bert:
     assert 'map the values of the data to names: {"0": 1, "1": 2}' in str(info.value)
 
 
+def test_a_value_that_a_mapping_of_names_lacks(bert: Subwords) -> None:
+    scheme = classes(bert, {"0": "no", "1": "yes"})
+    with pytest.raises(DataError, match=r"label '7' in column 'label' is not in 'labels.names'\n  hint: known: 0, 1$"):
+        scheme.encode(row(text="ada", label=7), 0)
+
+
 @pytest.mark.parametrize("value", [2, "2"])
 def test_a_choices_name_that_is_a_number_is_that_choice(bert: Subwords, value: Any) -> None:
     section = {

@@ -150,6 +150,26 @@ def test_one_row_is_not_taken_for_many(project: Project, rows: Any, error: type[
         run.predict(rows)
 
 
+def test_what_a_loaded_run_refuses_and_shows(project: Project) -> None:
+    run = ptv2kit.train("recipe.yaml", **{"train.epochs": 1})
+    loaded = run.load()
+    rows = [{"words": ["ada"], "tags": ["O"]}]
+    for ask in (loaded.predict, loaded.evaluate):
+        with pytest.raises(ConfigError, match="batch_size must be at least 1"):
+            ask(rows, batch_size=0)
+    with pytest.raises(ConfigError, match="there is no device 'cuda:1'\n  hint: auto, cpu, cuda or mps"):
+        ptv2kit.load(run.folder, device="cuda:1")
+    ptv2kit.train("recipe.yaml", rows={"train": rows * 20})  # makes the folder runs/.rows
+    with pytest.raises(ConfigError, match=r"hint: known: tiny$"):
+        ptv2kit.load("others")
+    assert repr(run) == f"TrainedRun({str(run.folder)!r}, {run.scores})"
+    assert repr(loaded).startswith(f"LoadedRun({str(run.folder)!r}, task 'tiny', backbone ")
+    together = ptv2kit.load_together({"a": run.folder})
+    for asked in ("a", ["ada"], [("a", rows[0], 3)]):
+        with pytest.raises(ConfigError, match="row 1: expected a pair: the name of a prompt, and a row"):
+            together.predict(asked)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -241,7 +241,8 @@ class Scheme(LabelScheme):
         if isinstance(names, dict):
             key = _plain(row, value)
             if key not in names:
-                raise self._unknown(row, key, list(names))
+                hint = did_you_mean(key, list(names)) or "add it to the mapping, or leave such rows out with 'where'"
+                raise self._unknown(row, key, hint)
             return names[key]
         if isinstance(names, str):
             return _plain(row, value)
@@ -250,17 +251,15 @@ class Scheme(LabelScheme):
         if isinstance(value, int):
             return _plain(row, value)
         if value not in names:
-            raise self._unknown(row, _plain(row, value), list(names))
+            found = _plain(row, value)
+            numbered = ", ".join(f'"{index}": {name}' for index, name in enumerate(names))
+            hint = f"map the values of the data to names: {{{numbered}}}"
+            raise self._unknown(row, found, hint if found.isdigit() else did_you_mean(found, list(names)))
         return str(value)
 
-    def _unknown(self, row: Row, found: str, known: list[str]) -> DataError:
-        return DataError(
-            f"label '{found}' in column '{self._task.labels.column}' is not in 'labels.names'",
-            location=row.location,
-            hint="map the values of the data to names: {" + ", ".join(f'"{i}": {n}' for i, n in enumerate(known)) + "}"
-            if found.isdigit()
-            else did_you_mean(found, known),
-        )
+    def _unknown(self, row: Row, found: str, hint: str) -> DataError:
+        message = f"label '{found}' in column '{self._task.labels.column}' is not in 'labels.names'"
+        return DataError(message, location=row.location, hint=hint)
 
 
 def _member(group: Grouping, row: Row) -> _Member:
