@@ -3,6 +3,8 @@
 ALBERT calls one module again and again. Here each call gets a module of its own over the same parameters, so that each
 has its own prompt slot, also when gradient checkpointing computes the layers again in reverse order. Megatron-BERT,
 RemBERT, MPNet and RoFormer write their attention out; here each attention module calls the interface instead.
+
+What belongs to transformers' modules is named where it is used: a release that renames it affects that family alone.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from typing import Any, final
 from torch import Tensor, nn
 from transformers import AlbertConfig, AlbertModel, AttentionInterface, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.megatron_bert.modeling_megatron_bert import MegatronBertSelfAttention
-from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetSelfAttention
-from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
-from transformers.models.roformer.modeling_roformer import RoFormerSelfAttention
+from transformers.models.megatron_bert import modeling_megatron_bert
+from transformers.models.mpnet import modeling_mpnet
+from transformers.models.rembert import modeling_rembert
+from transformers.models.roformer import modeling_roformer
 
 
 @final
@@ -61,7 +63,7 @@ def adapt_bert_like(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def forward(
-        self: MegatronBertSelfAttention | RemBertSelfAttention,
+        self: modeling_megatron_bert.MegatronBertSelfAttention | modeling_rembert.RemBertSelfAttention,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         *args: Any,
@@ -71,7 +73,7 @@ def adapt_bert_like(backbone: PreTrainedModel) -> None:
         projections = self.query, self.key, self.value
         return _context(attend, self, projections, hidden_states, attention_mask), None
 
-    replace(backbone, MegatronBertSelfAttention | RemBertSelfAttention, forward)
+    replace(backbone, modeling_megatron_bert.MegatronBertSelfAttention | modeling_rembert.RemBertSelfAttention, forward)
 
 
 def adapt_roformer(backbone: PreTrainedModel) -> None:
@@ -79,7 +81,7 @@ def adapt_roformer(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def forward(
-        self: RoFormerSelfAttention,
+        self: modeling_roformer.RoFormerSelfAttention,
         hidden_states: Tensor,
         attention_mask: Tensor | None,
         sinusoidal_pos: Tensor,
@@ -96,12 +98,7 @@ def adapt_roformer(backbone: PreTrainedModel) -> None:
         projections = self.query, self.key, self.value
         return _context(attend, self, projections, hidden_states, attention_mask, rotate=rotate), None
 
-    replace(backbone, RoFormerSelfAttention, forward)
-
-
-@final
-class CheckpointedMPNetLayer(GradientCheckpointingLayer, MPNetLayer):
-    """A layer that gradient checkpointing knows."""
+    replace(backbone, modeling_roformer.RoFormerSelfAttention, forward)
 
 
 def adapt_mpnet(backbone: PreTrainedModel) -> None:
@@ -109,7 +106,7 @@ def adapt_mpnet(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def forward(
-        self: MPNetSelfAttention,
+        self: modeling_mpnet.MPNetSelfAttention,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         position_bias: Tensor | None = None,
@@ -119,23 +116,25 @@ def adapt_mpnet(backbone: PreTrainedModel) -> None:
         projections = self.q, self.k, self.v
         return (self.o(_context(attend, self, projections, hidden_states, attention_mask, position_bias)),)
 
-    replace(backbone, MPNetSelfAttention, forward)
+    replace(backbone, modeling_mpnet.MPNetSelfAttention, forward)
+    # A layer around each, which gradient checkpointing knows, would change the names of its weights.
+    checkpointed = type("CheckpointedMPNetLayer", (GradientCheckpointingLayer, modeling_mpnet.MPNetLayer), {})
     for module in backbone.modules():
-        if isinstance(module, MPNetLayer):
-            module.__class__ = CheckpointedMPNetLayer  # a layer around it would change the names of its weights
+        if isinstance(module, modeling_mpnet.MPNetLayer):
+            module.__class__ = checkpointed
     backbone.supports_gradient_checkpointing = True
 
 
 def _context(
     attend: Any,
-    module: MegatronBertSelfAttention | RemBertSelfAttention | MPNetSelfAttention | RoFormerSelfAttention,
+    module: Any,
     projections: tuple[nn.Linear, nn.Linear, nn.Linear],
     hidden_states: Tensor,
     attention_mask: Tensor | None,
     position_bias: Tensor | None = None,
     rotate: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None,
 ) -> Tensor:
-    """What an encoder's attention makes of `[batch, length, hidden]`, of the same shape."""
+    """What the attention `module` of an encoder makes of `[batch, length, hidden]`, of the same shape."""
     apart = (*hidden_states.shape[:-1], module.num_attention_heads, module.attention_head_size)
     # Each [batch, heads, length, head_dim]
     query, key, value = (project(hidden_states).view(apart).transpose(1, 2) for project in projections)

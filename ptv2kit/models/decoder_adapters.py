@@ -12,16 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.models.bloom.modeling_bloom import BloomAttention, dropout_add
-from transformers.models.codegen.modeling_codegen import CodeGenAttention
-from transformers.models.falcon.modeling_falcon import FALCON_ATTENTION_CLASSES, FalconAttention, apply_rotary_pos_emb
-from transformers.models.gpt_neo.modeling_gpt_neo import GPT_NEO_ATTENTION_CLASSES, GPTNeoSelfAttention
-from transformers.models.gptj.modeling_gptj import GPTJ_ATTENTION_CLASSES, GPTJAttention
-from transformers.models.mpt.modeling_mpt import MptAttention
-from transformers.models.xglm.modeling_xglm import XGLMAttention
+from transformers.models.bloom import modeling_bloom
+from transformers.models.codegen import modeling_codegen
+from transformers.models.falcon import modeling_falcon
+from transformers.models.gpt_neo import modeling_gpt_neo
+from transformers.models.gptj import modeling_gptj
+from transformers.models.mpt import modeling_mpt
+from transformers.models.xglm import modeling_xglm
 
 from ptv2kit.models.adapters import attention_of, replace
 from ptv2kit.models.injection import IMPLEMENTATIONS
+
+_BY_NAME = {
+    modeling_falcon: "FALCON_ATTENTION_CLASSES",
+    modeling_gpt_neo: "GPT_NEO_ATTENTION_CLASSES",
+    modeling_gptj: "GPTJ_ATTENTION_CLASSES",
+}
+"""Where attention classes are looked up by the name of the implementation."""
 
 
 def register() -> None:
@@ -29,18 +36,21 @@ def register() -> None:
 
     They get the class that writes attention out, which is adapted then; may be called again.
     """
-    for name in IMPLEMENTATIONS:
-        FALCON_ATTENTION_CLASSES[name] = FalconAttention
-        GPTJ_ATTENTION_CLASSES[name] = GPTJAttention
-        GPT_NEO_ATTENTION_CLASSES[name] = GPTNeoSelfAttention
+    for module, table in _BY_NAME.items():
+        classes = vars(module).get(table)
+        if classes is not None:  # GPT-J has none since transformers 5.24, where it calls the interface itself
+            classes.update(dict.fromkeys(IMPLEMENTATIONS, classes["eager"]))
 
 
 def adapt_gptj_like(backbone: PreTrainedModel) -> None:
-    """Let GPT-J and CodeGen compute scores and context through the attention interface."""
+    """Let GPT-J and CodeGen compute scores and context through the attention interface.
+
+    Since transformers 5.24 they do so themselves, and nothing calls `_attn`.
+    """
     attend = attention_of(backbone)
 
     def _attn(
-        self: GPTJAttention | CodeGenAttention,
+        self: modeling_gptj.GPTJAttention | modeling_codegen.CodeGenAttention,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -53,7 +63,7 @@ def adapt_gptj_like(backbone: PreTrainedModel) -> None:
         context, _ = attend(self, query, key, value, attention_mask, dropout=dropout)
         return context.transpose(1, 2), None
 
-    replace(backbone, GPTJAttention | CodeGenAttention, _attn)
+    replace(backbone, modeling_gptj.GPTJAttention | modeling_codegen.CodeGenAttention, _attn)
 
 
 def adapt_gpt_neo(backbone: PreTrainedModel) -> None:
@@ -61,7 +71,7 @@ def adapt_gpt_neo(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def _attn(
-        self: GPTNeoSelfAttention, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor
+        self: modeling_gpt_neo.GPTNeoSelfAttention, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor
     ) -> tuple[Tensor, None]:
         """As transformers' own, whose scores are not scaled; context `[batch, heads, length, head_dim]`."""
         if self.attention_type == "local":
@@ -71,7 +81,7 @@ def adapt_gpt_neo(backbone: PreTrainedModel) -> None:
         context, _ = attend(self, query, key, value, attention_mask, dropout=dropout, scaling=1.0)
         return context.transpose(1, 2), None
 
-    replace(backbone, GPTNeoSelfAttention, _attn)
+    replace(backbone, modeling_gpt_neo.GPTNeoSelfAttention, _attn)
 
 
 def adapt_xglm(backbone: PreTrainedModel) -> None:
@@ -79,7 +89,7 @@ def adapt_xglm(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def forward(
-        self: XGLMAttention, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+        self: modeling_xglm.XGLMAttention, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, None]:
         """As transformers' own of self-attention, for `[batch, length, hidden]`."""
         apart = (*hidden_states.shape[:-1], self.num_heads, self.head_dim)
@@ -89,7 +99,7 @@ def adapt_xglm(backbone: PreTrainedModel) -> None:
         context, _ = attend(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling)
         return self.out_proj(context.flatten(2)), None
 
-    replace(backbone, XGLMAttention, forward)
+    replace(backbone, modeling_xglm.XGLMAttention, forward)
 
 
 def adapt_bloom(backbone: PreTrainedModel) -> None:
@@ -97,7 +107,7 @@ def adapt_bloom(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def forward(
-        self: BloomAttention,
+        self: modeling_bloom.BloomAttention,
         hidden_states: Tensor,
         residual: Tensor,
         alibi: Tensor,
@@ -116,9 +126,11 @@ def adapt_bloom(backbone: PreTrainedModel) -> None:
             scaling=self.inv_norm_factor,
             position_bias=_distances(alibi.float().view(len(hidden_states), self.num_heads, 1, -1)),
         )
-        return dropout_add(self.dense(context.flatten(2)), residual, self.hidden_dropout, self.training), None
+        return modeling_bloom.dropout_add(
+            self.dense(context.flatten(2)), residual, self.hidden_dropout, self.training
+        ), None
 
-    replace(backbone, BloomAttention, forward)
+    replace(backbone, modeling_bloom.BloomAttention, forward)
 
 
 def adapt_mpt(backbone: PreTrainedModel) -> None:
@@ -126,7 +138,7 @@ def adapt_mpt(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def forward(
-        self: MptAttention,
+        self: modeling_mpt.MptAttention,
         hidden_states: Tensor,
         position_bias: Tensor,
         attention_mask: Tensor | None = None,
@@ -150,7 +162,7 @@ def adapt_mpt(backbone: PreTrainedModel) -> None:
         )
         return self.out_proj(context.flatten(2)), None
 
-    replace(backbone, MptAttention, forward)
+    replace(backbone, modeling_mpt.MptAttention, forward)
 
 
 def adapt_falcon(backbone: PreTrainedModel) -> None:
@@ -158,7 +170,7 @@ def adapt_falcon(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def forward(
-        self: FalconAttention,
+        self: modeling_falcon.FalconAttention,
         hidden_states: Tensor,
         alibi: Tensor | None,
         attention_mask: Tensor,
@@ -172,7 +184,7 @@ def adapt_falcon(backbone: PreTrainedModel) -> None:
         query, key, value = (part.transpose(1, 2) for part in (query, key, value))
         position_bias, dropout = None, 0.0
         if alibi is None:
-            query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+            query, key = modeling_falcon.apply_rotary_pos_emb(query, key, *position_embeddings)
         else:
             position_bias = _distances(alibi.float() * self.inv_norm_factor)
             dropout = self.attention_dropout.p if self.training else 0.0
@@ -181,9 +193,9 @@ def adapt_falcon(backbone: PreTrainedModel) -> None:
         context, _ = attend(self, query, key, value, attention_mask, dropout=dropout, position_bias=position_bias)
         return self.dense(context.flatten(2)), None
 
-    replace(backbone, FalconAttention, forward)
+    replace(backbone, modeling_falcon.FalconAttention, forward)
     for module in backbone.modules():
-        if isinstance(module, FalconAttention) and not module.new_decoder_architecture:
+        if isinstance(module, modeling_falcon.FalconAttention) and not module.new_decoder_architecture:
             # The first Falcons have one head of keys and values for all heads of queries; the later ones repeat theirs.
             setattr(module, "num_key_value_groups", module.num_heads // int(module.num_kv_heads or 1))  # noqa: B010
 

@@ -114,7 +114,7 @@ def test_a_decoder_is_that_of_transformers(family: str, settings: dict[str, Any]
     whole = save_random(AutoModelForCausalLM, AutoConfig.from_pretrained(tmp_path), tmp_path)
     spec = find_backbone(Backbone(name=str(tmp_path)))
     assert spec.causal
-    assert spec.attention.kernels == ("sdpa",)
+    assert spec.kernel == "sdpa"
     backbone = load_backbone(spec).eval()
     Injection(backbone, spec.layers, spec.kernel).set(None)
     ids, mask = batch()
