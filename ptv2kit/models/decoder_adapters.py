@@ -116,19 +116,13 @@ def adapt_bloom(backbone: PreTrainedModel) -> None:
     ) -> tuple[Tensor, None]:
         """As transformers' own, for `[batch, length, hidden]` and places times slopes `[batch · heads, 1, length]`."""
         query, key, value = self._reshape(self.query_key_value(hidden_states))  # pyright: ignore[reportPrivateUsage]
+        bias = _distances(alibi.float().view(len(hidden_states), self.num_heads, 1, -1))
+        dropout, scaling = self.attention_dropout.p if self.training else 0.0, self.inv_norm_factor
         context, _ = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.attention_dropout.p if self.training else 0.0,
-            scaling=self.inv_norm_factor,
-            position_bias=_distances(alibi.float().view(len(hidden_states), self.num_heads, 1, -1)),
+            self, query, key, value, attention_mask, dropout=dropout, scaling=scaling, position_bias=bias
         )
-        return modeling_bloom.dropout_add(
-            self.dense(context.flatten(2)), residual, self.hidden_dropout, self.training
-        ), None
+        output = self.dense(context.flatten(2))
+        return modeling_bloom.dropout_add(output, residual, self.hidden_dropout, self.training), None
 
     replace(backbone, modeling_bloom.BloomAttention, forward)
 
@@ -150,15 +144,10 @@ def adapt_mpt(backbone: PreTrainedModel) -> None:
             mixed = mixed.clamp(-self.clip_qkv, self.clip_qkv)
         apart = (*hidden_states.shape[:-1], self.n_heads, self.head_dim)
         query, key, value = (part.reshape(apart).transpose(1, 2) for part in mixed.chunk(3, dim=2))
+        bias = _distances(position_bias[None, :, :, -hidden_states.shape[1] :])
+        dropout, scaling = self.attn_dropout_p if self.training else 0.0, self.softmax_scale
         context, _ = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.attn_dropout_p if self.training else 0.0,
-            scaling=self.softmax_scale,
-            position_bias=_distances(position_bias[None, :, :, -hidden_states.shape[1] :]),
+            self, query, key, value, attention_mask, dropout=dropout, scaling=scaling, position_bias=bias
         )
         return self.out_proj(context.flatten(2)), None
 
@@ -195,9 +184,11 @@ def adapt_falcon(backbone: PreTrainedModel) -> None:
 
     replace(backbone, modeling_falcon.FalconAttention, forward)
     for module in backbone.modules():
+        attention: Any = module
         if isinstance(module, modeling_falcon.FalconAttention) and not module.new_decoder_architecture:
-            # The first Falcons have one head of keys and values for all heads of queries; the later ones repeat theirs.
-            setattr(module, "num_key_value_groups", module.num_heads // int(module.num_kv_heads or 1))  # noqa: B010
+            # The first Falcons have one head of keys and values for all heads of queries; torch's fused kernels on GPUs
+            # want it repeated, as the later Falcons do by themselves.
+            attention.num_key_value_groups = attention.num_heads // attention.num_kv_heads
 
 
 def _distances(places: Tensor) -> Tensor:

@@ -127,7 +127,8 @@ def family_of(config: PretrainedConfig, name: str) -> Family:
         ConfigError: the model counts from the padding's id and the configuration has none.
     """
     settings = config.to_dict()
-    limit: int | None = getattr(config, "max_position_embeddings", None)  # an alias in many configurations
+    # An alias in many configurations, but not in MPT's, whose biases are made for that many places
+    limit: int | None = getattr(config, "max_position_embeddings", settings.get("max_seq_len"))
     positions: Positions
     pad_position = 0
     if config.model_type in _AFTER_PADDING:

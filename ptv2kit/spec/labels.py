@@ -19,11 +19,8 @@ ClassNames = (
     | Annotated[dict[str, str], Field(min_length=2)]
 )
 
-Weights = (
-    Literal["balanced"]
-    | Annotated[dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]], Field(min_length=1)]
-)
-
+Weight = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Weights = Literal["balanced"] | Annotated[dict[str, Weight], Field(min_length=1)]
 """What each class counts in the loss, or `balanced`."""
 
 

@@ -114,13 +114,13 @@ class LoadedRun:
         made = tuple(task_rows(self.task, given))
         if not made:
             raise DataError("there is no row to score")
-        split = encode_split(self.scheme, SplitData("rows", made, "rows in memory", ""), _unseen)
+        split = encode_split(self.scheme, SplitData("rows", made, "rows in memory", ""), _no_progress)
         size = self._inputs_at_once(batch_size)
-        found = evaluate(self.model, self.scheme, split, size, self.device, _unseen)
+        found = evaluate(self.model, self.scheme, split, size, self.device, _no_progress)
         return dict(found.scores.values)
 
 
-def _unseen(*_: object) -> None:
+def _no_progress(*_: object) -> None:
     """Show no progress."""
 
 

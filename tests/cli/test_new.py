@@ -243,3 +243,17 @@ def test_a_second_file_is_not_expected(capsys: pytest.CaptureFixture[str]) -> No
     err = capsys.readouterr().err
     assert "error: unrecognized arguments: dev.csv" in err
     assert "'ptv2kit VERB --help' shows what may be given" in err
+
+
+@pytest.mark.parametrize(("rare", "said"), [(1, True), (5, False)])
+def test_a_class_that_is_rare_may_count_more(
+    rare: int, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"a text of {number},{'rare' if number < rare else 'usual'}\n" for number in range(12)]
+    (tmp_path / "mails.csv").write_text("text,kind\n" + "".join(rows))
+    assert main(["new", "task", "mails.csv"]) == 0
+    text = (tmp_path / "mails.yaml").read_text()
+    assert ("; weights: balanced lets the others count as much in the loss" in text) is said
+    (tmp_path / "mails.yaml").write_text(text.replace("column: kind", "column: kind, weights: balanced"))
+    assert main(["validate", "mails.yaml"]) == 0

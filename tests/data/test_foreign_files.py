@@ -68,6 +68,9 @@ def test_a_value_that_a_mapping_of_names_lacks(bert: Subwords) -> None:
     scheme = classes(bert, {"0": "no", "1": "yes"})
     with pytest.raises(DataError, match=r"label '7' in column 'label' is not in 'labels.names'\n  hint: known: 0, 1$"):
         scheme.encode(row(text="ada", label=7), 0)
+    many = classes(bert, {f"kind-{number}": f"k{number}" for number in range(30)})
+    with pytest.raises(DataError, match="hint: add it to the mapping, or leave such rows out with 'where'"):
+        many.encode(row(text="ada", label="other"), 0)
 
 
 @pytest.mark.parametrize("value", [2, "2"])

@@ -19,7 +19,7 @@ from transformers import (
 
 from ptv2kit.errors import ConfigError
 from ptv2kit.models.backbones import find_backbone, load_backbone
-from ptv2kit.models.build import build_model
+from ptv2kit.models.build import build_model, check_model
 from ptv2kit.models.heads import SequenceHead
 from ptv2kit.models.injection import Injection
 from ptv2kit.models.language_head import language_head
@@ -115,10 +115,14 @@ def test_a_decoder_is_that_of_transformers(family: str, settings: dict[str, Any]
     spec = find_backbone(Backbone(name=str(tmp_path)))
     assert spec.causal
     assert spec.kernel == "sdpa"
+    counted = {"bloom": "own", "mpt": "own", "gpt_neo": "index", "xglm": "index"}
+    assert spec.family.positions == counted.get(family, "rotary")
     backbone = load_backbone(spec).eval()
     Injection(backbone, spec.layers, spec.kernel).set(None)
     ids, mask = batch()
     assert list(backbone.state_dict()) == list(whole.base_model.state_dict())
+    if family == "falcon" and not settings:
+        assert backbone.get_submodule(spec.layers[0].name).num_key_value_groups == 4
     hidden = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
     expected = whole.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
     torch.testing.assert_close(hidden[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
@@ -159,6 +163,19 @@ def test_a_prompt_is_what_transformers_keeps_of_past_tokens(
     seen = torch.cat([torch.ones(len(ids), 5, dtype=torch.long), mask], dim=1)
     expected = whole(input_ids=ids, attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True)
     torch.testing.assert_close(found[mask.bool()], expected.last_hidden_state[mask.bool()], atol=1e-5, rtol=1e-5)
+
+
+def test_no_input_is_longer_than_mpts_biases(tmp_path: Path) -> None:
+    spec = find_backbone(Backbone(name=str(save_tiny(tmp_path, "mpt", max_seq_len=48))))
+    assert spec.family.longest_input == 48
+    recipe = {
+        "recipe": "r",
+        "task": "t",
+        "backbone": {"name": str(tmp_path)},
+        "train": {"epochs": 1, "learning_rate": 1},
+    }
+    with pytest.raises(ConfigError, match=r"max_length 49 \+ prompt length 0 exceed the 48 positions"):
+        check_model(Recipe.model_validate(recipe), spec, 49)
 
 
 def test_a_local_layer_sees_the_whole_prompt(tmp_path: Path) -> None:

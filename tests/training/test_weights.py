@@ -120,6 +120,16 @@ def losses(run: Path) -> list[float]:
     return [row["loss"] for row in rows if "loss" in row]
 
 
+def test_equal_weights_are_none(project: Project) -> None:
+    """However small: the loss is divided by the weights of a batch, which may add up to less than one row."""
+    kinds(project.folder)
+    assert project.run(*STILL)[0] == 0
+    kinds(project.folder, ", weights: {ham: 0.001, spam: 0.001, ad: 0.001}")
+    assert project.run(*STILL)[0] == 0
+    plain, weighted = sorted(project.runs, key=lambda run: run.stat().st_mtime_ns)
+    assert losses(weighted) == pytest.approx(losses(plain), rel=1e-5)
+
+
 @pytest.mark.parametrize("scheme", ["classes", "labels"])
 def test_a_run(project: Project, scheme: str) -> None:
     """Weights change the training, not what is scored; a row that counts more has the same loss in micro-batches."""
