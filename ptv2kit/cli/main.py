@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import io
 import logging
@@ -38,17 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         show(parser.format_help(), end="")
         return 0
-    args, rest = parser.parse_known_args(argv)
+    args, rest = parser.parse_known_args(words)
     if rest and (not args.trailing or any(word.startswith("-") for word in rest)):
         show(f"error: unrecognized arguments: {' '.join(rest)}", file=sys.stderr)
-        show(f"  hint: {_option_hint(rest, args.trailing)}", file=sys.stderr)
+        show(f"  hint: {_option_hint(rest, args.trailing, words)}", file=sys.stderr)
         return ConfigError.exit_code
     if rest:  # argparse gives up on words that stand behind an option, such as `run FILE --dry-run key=value`
         setattr(args, args.trailing, [*getattr(args, args.trailing), *rest])
     notes = logging.getLogger("ptv2kit")
     if not notes.handlers:
         notes.addHandler(_Notes(logging.WARNING))
-    args.command_line = list(sys.argv[1:] if argv is None else argv)
+    args.command_line = words
     try:
         if args.first:
             _function(f"ptv2kit.cli.first:{args.first}")(args)
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _option_hint(rest: Sequence[str], trailing: str) -> str:
+def _option_hint(rest: Sequence[str], trailing: str, words: Sequence[str]) -> str:
     """What to write instead of an option that there is not, such as `train.learning_rate=1e-3`."""
     option = next((word for word in rest if word.startswith("-")), None)
     if option is None:
@@ -95,7 +96,7 @@ def _option_hint(rest: Sequence[str], trailing: str) -> str:
     key = key_for(name.replace("-", "_")) if trailing else ""
     if not key:
         return "'ptv2kit --help' and 'ptv2kit VERB --help' list the options"
-    after = rest[rest.index(option) + 1 :]
+    after = words[words.index(option) + 1 :]  # argparse of some versions takes the value for an override
     value = value or (after[0] if after and not after[0].startswith("-") else "VALUE")
     return f"values of a recipe are given without dashes: {key}={value}"
 
@@ -167,6 +168,25 @@ class _Notes(logging.Handler):
 
 def entry_point() -> NoReturn:
     """The console script."""
+    codes: list[int] = []
+
+    def leave() -> None:
+        """End without taking a million objects and the libraries' threads apart.
+
+        That takes a tenth of a second, now and then a process group's threads abort in it, and extensions that look
+        for their own objects, as torch's compiler does, would call those that `gc.freeze` keeps leaked.
+        """
+        if not codes:
+            return
+        logging.shutdown()
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except OSError:  # Python says it on its own way out
+            return
+        os._exit(codes[0])
+
+    atexit.register(leave)  # what others register later is called before
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show '→' is no reason to fail
@@ -175,10 +195,5 @@ def entry_point() -> NoReturn:
         _function("ptv2kit.cli.completion:complete")(build_parser())
     if "--debug" not in sys.argv:
         sys.unraisablehook = _unraisable
-    code = main()
-    if "WORLD_SIZE" in os.environ:
-        # Threads of a process group that outlive the interpreter abort now and then while it shuts down.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    codes.append(main())
+    sys.exit(codes[0])

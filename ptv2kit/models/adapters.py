@@ -4,23 +4,26 @@ ALBERT calls one module again and again. Here each call gets a module of its own
 has its own prompt slot, also when gradient checkpointing computes the layers again in reverse order. Megatron-BERT,
 RemBERT, MPNet and RoFormer write their attention out; here each attention module calls the interface instead.
 
-What belongs to transformers' modules is named where it is used: a release that renames it affects that family alone.
+Classes of transformers' modules are found by their names: nothing is imported for families that are not used, and a
+release that renames something affects one family alone.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from types import MethodType, UnionType
-from typing import Any, final
+from types import MethodType
+from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor, nn
 from transformers import AlbertConfig, AlbertModel, AttentionInterface, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.megatron_bert import modeling_megatron_bert
-from transformers.models.mpnet import modeling_mpnet
-from transformers.models.rembert import modeling_rembert
-from transformers.models.roformer import modeling_roformer
+
+if TYPE_CHECKING:
+    from transformers.models.megatron_bert.modeling_megatron_bert import MegatronBertSelfAttention
+    from transformers.models.mpnet.modeling_mpnet import MPNetSelfAttention
+    from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
+    from transformers.models.roformer.modeling_roformer import RoFormerSelfAttention
 
 
 @final
@@ -63,7 +66,7 @@ def adapt_bert_like(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def forward(
-        self: modeling_megatron_bert.MegatronBertSelfAttention | modeling_rembert.RemBertSelfAttention,
+        self: MegatronBertSelfAttention | RemBertSelfAttention,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         *args: Any,
@@ -73,7 +76,7 @@ def adapt_bert_like(backbone: PreTrainedModel) -> None:
         projections = self.query, self.key, self.value
         return _context(attend, self, projections, hidden_states, attention_mask), None
 
-    replace(backbone, modeling_megatron_bert.MegatronBertSelfAttention | modeling_rembert.RemBertSelfAttention, forward)
+    replace(backbone, {"MegatronBertSelfAttention", "RemBertSelfAttention"}, forward)
 
 
 def adapt_roformer(backbone: PreTrainedModel) -> None:
@@ -81,7 +84,7 @@ def adapt_roformer(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def forward(
-        self: modeling_roformer.RoFormerSelfAttention,
+        self: RoFormerSelfAttention,
         hidden_states: Tensor,
         attention_mask: Tensor | None,
         sinusoidal_pos: Tensor,
@@ -98,7 +101,7 @@ def adapt_roformer(backbone: PreTrainedModel) -> None:
         projections = self.query, self.key, self.value
         return _context(attend, self, projections, hidden_states, attention_mask, rotate=rotate), None
 
-    replace(backbone, modeling_roformer.RoFormerSelfAttention, forward)
+    replace(backbone, {"RoFormerSelfAttention"}, forward)
 
 
 def adapt_mpnet(backbone: PreTrainedModel) -> None:
@@ -106,7 +109,7 @@ def adapt_mpnet(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def forward(
-        self: modeling_mpnet.MPNetSelfAttention,
+        self: MPNetSelfAttention,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         position_bias: Tensor | None = None,
@@ -116,12 +119,10 @@ def adapt_mpnet(backbone: PreTrainedModel) -> None:
         projections = self.q, self.k, self.v
         return (self.o(_context(attend, self, projections, hidden_states, attention_mask, position_bias)),)
 
-    replace(backbone, modeling_mpnet.MPNetSelfAttention, forward)
+    replace(backbone, {"MPNetSelfAttention"}, forward)
     # A layer around each, which gradient checkpointing knows, would change the names of its weights.
-    checkpointed = type("CheckpointedMPNetLayer", (GradientCheckpointingLayer, modeling_mpnet.MPNetLayer), {})
-    for module in backbone.modules():
-        if isinstance(module, modeling_mpnet.MPNetLayer):
-            module.__class__ = checkpointed
+    for layer in modules_named(backbone, {"MPNetLayer"}):
+        layer.__class__ = type("CheckpointedMPNetLayer", (GradientCheckpointingLayer, type(layer)), {})
     backbone.supports_gradient_checkpointing = True
 
 
@@ -159,8 +160,12 @@ def attention_of(backbone: PreTrainedModel) -> Any:
     return AttentionInterface()[backbone.config._attn_implementation]  # pyright: ignore[reportPrivateUsage]
 
 
-def replace(backbone: PreTrainedModel, kind: type[nn.Module] | UnionType, method: Callable[..., Any]) -> None:
-    """Give each module of a kind, but not its class, another method of that name."""
-    for module in backbone.modules():
-        if isinstance(module, kind):
-            setattr(module, method.__name__, MethodType(method, module))
+def modules_named(backbone: PreTrainedModel, names: set[str]) -> list[Any]:
+    """The modules whose class, or one that it extends, has one of the names."""
+    return [module for module in backbone.modules() if names & {kind.__name__ for kind in type(module).__mro__}]
+
+
+def replace(backbone: PreTrainedModel, names: set[str], method: Callable[..., Any]) -> None:
+    """Give each module of these classes, but not the class, another method of that name."""
+    for module in modules_named(backbone, names):
+        setattr(module, method.__name__, MethodType(method, module))

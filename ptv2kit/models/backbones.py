@@ -97,8 +97,8 @@ def find_backbone(settings: Backbone, *, planning: bool = False) -> BackboneSpec
         ConfigError: also if the model type is not supported.
     """
     glm.register()
-    decoder_adapters.register()
     found = find_checkpoint(settings, planning=planning)
+    decoder_adapters.register(found.config.model_type)
     attention = _find_attention(found.config, settings)
     if attention.causal:
         found.config.use_cache = False

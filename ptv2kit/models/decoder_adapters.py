@@ -7,39 +7,42 @@ arXiv:2108.12409). A prompt has no place, so that here each score gets the dista
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.models.bloom import modeling_bloom
-from transformers.models.codegen import modeling_codegen
-from transformers.models.falcon import modeling_falcon
-from transformers.models.gpt_neo import modeling_gpt_neo
-from transformers.models.gptj import modeling_gptj
-from transformers.models.mpt import modeling_mpt
-from transformers.models.xglm import modeling_xglm
 
-from ptv2kit.models.adapters import attention_of, replace
+from ptv2kit.models.adapters import attention_of, modules_named, replace
 from ptv2kit.models.injection import IMPLEMENTATIONS
 
+if TYPE_CHECKING:
+    from transformers.models.bloom.modeling_bloom import BloomAttention
+    from transformers.models.codegen.modeling_codegen import CodeGenAttention
+    from transformers.models.falcon.modeling_falcon import FalconAttention
+    from transformers.models.gpt_neo.modeling_gpt_neo import GPTNeoSelfAttention
+    from transformers.models.gptj.modeling_gptj import GPTJAttention
+    from transformers.models.mpt.modeling_mpt import MptAttention
+    from transformers.models.xglm.modeling_xglm import XGLMAttention
+
 _BY_NAME = {
-    modeling_falcon: "FALCON_ATTENTION_CLASSES",
-    modeling_gpt_neo: "GPT_NEO_ATTENTION_CLASSES",
-    modeling_gptj: "GPTJ_ATTENTION_CLASSES",
+    "falcon": "FALCON_ATTENTION_CLASSES",
+    "gpt_neo": "GPT_NEO_ATTENTION_CLASSES",
+    "gptj": "GPTJ_ATTENTION_CLASSES",
 }
 """Where attention classes are looked up by the name of the implementation."""
 
 
-def register() -> None:
-    """Let models that look their attention class up by the implementation's name be made with ours.
+def register(model_type: str) -> None:
+    """Let a model that looks its attention class up by the implementation's name be made with ours.
 
-    They get the class that writes attention out, which is adapted then; may be called again.
+    It gets the class that writes attention out, which is adapted then; may be called again.
     """
-    for module, table in _BY_NAME.items():
-        classes = vars(module).get(table)
-        if classes is not None:  # GPT-J has none since transformers 5.24, where it calls the interface itself
-            classes.update(dict.fromkeys(IMPLEMENTATIONS, classes["eager"]))
+    table = _BY_NAME.get(model_type)
+    classes = None if table is None else vars(_modeling(model_type)).get(table)
+    if classes is not None:  # GPT-J has none since transformers 5.24, where it calls the interface itself
+        classes.update(dict.fromkeys(IMPLEMENTATIONS, classes["eager"]))
 
 
 def adapt_gptj_like(backbone: PreTrainedModel) -> None:
@@ -50,7 +53,7 @@ def adapt_gptj_like(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def _attn(
-        self: modeling_gptj.GPTJAttention | modeling_codegen.CodeGenAttention,
+        self: GPTJAttention | CodeGenAttention,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -63,7 +66,7 @@ def adapt_gptj_like(backbone: PreTrainedModel) -> None:
         context, _ = attend(self, query, key, value, attention_mask, dropout=dropout)
         return context.transpose(1, 2), None
 
-    replace(backbone, modeling_gptj.GPTJAttention | modeling_codegen.CodeGenAttention, _attn)
+    replace(backbone, {"GPTJAttention", "CodeGenAttention"}, _attn)
 
 
 def adapt_gpt_neo(backbone: PreTrainedModel) -> None:
@@ -71,7 +74,7 @@ def adapt_gpt_neo(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def _attn(
-        self: modeling_gpt_neo.GPTNeoSelfAttention, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor
+        self: GPTNeoSelfAttention, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor
     ) -> tuple[Tensor, None]:
         """As transformers' own, whose scores are not scaled; context `[batch, heads, length, head_dim]`."""
         if self.attention_type == "local":
@@ -81,7 +84,7 @@ def adapt_gpt_neo(backbone: PreTrainedModel) -> None:
         context, _ = attend(self, query, key, value, attention_mask, dropout=dropout, scaling=1.0)
         return context.transpose(1, 2), None
 
-    replace(backbone, modeling_gpt_neo.GPTNeoSelfAttention, _attn)
+    replace(backbone, {"GPTNeoSelfAttention"}, _attn)
 
 
 def adapt_xglm(backbone: PreTrainedModel) -> None:
@@ -89,7 +92,7 @@ def adapt_xglm(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def forward(
-        self: modeling_xglm.XGLMAttention, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+        self: XGLMAttention, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, None]:
         """As transformers' own of self-attention, for `[batch, length, hidden]`."""
         apart = (*hidden_states.shape[:-1], self.num_heads, self.head_dim)
@@ -99,7 +102,7 @@ def adapt_xglm(backbone: PreTrainedModel) -> None:
         context, _ = attend(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling)
         return self.out_proj(context.flatten(2)), None
 
-    replace(backbone, modeling_xglm.XGLMAttention, forward)
+    replace(backbone, {"XGLMAttention"}, forward)
 
 
 def adapt_bloom(backbone: PreTrainedModel) -> None:
@@ -107,7 +110,7 @@ def adapt_bloom(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def forward(
-        self: modeling_bloom.BloomAttention,
+        self: BloomAttention,
         hidden_states: Tensor,
         residual: Tensor,
         alibi: Tensor,
@@ -121,10 +124,10 @@ def adapt_bloom(backbone: PreTrainedModel) -> None:
         context, _ = attend(
             self, query, key, value, attention_mask, dropout=dropout, scaling=scaling, position_bias=bias
         )
-        output = self.dense(context.flatten(2))
-        return modeling_bloom.dropout_add(output, residual, self.hidden_dropout, self.training), None
+        output = nn.functional.dropout(self.dense(context.flatten(2)), self.hidden_dropout, self.training)
+        return output + residual, None
 
-    replace(backbone, modeling_bloom.BloomAttention, forward)
+    replace(backbone, {"BloomAttention"}, forward)
 
 
 def adapt_mpt(backbone: PreTrainedModel) -> None:
@@ -132,7 +135,7 @@ def adapt_mpt(backbone: PreTrainedModel) -> None:
     attend = attention_of(backbone)
 
     def forward(
-        self: modeling_mpt.MptAttention,
+        self: MptAttention,
         hidden_states: Tensor,
         position_bias: Tensor,
         attention_mask: Tensor | None = None,
@@ -151,15 +154,15 @@ def adapt_mpt(backbone: PreTrainedModel) -> None:
         )
         return self.out_proj(context.flatten(2)), None
 
-    replace(backbone, modeling_mpt.MptAttention, forward)
+    replace(backbone, {"MptAttention"}, forward)
 
 
 def adapt_falcon(backbone: PreTrainedModel) -> None:
     """Let each attention module of a Falcon call the attention interface."""
-    attend = attention_of(backbone)
+    attend, rotate = attention_of(backbone), _modeling("falcon").apply_rotary_pos_emb
 
     def forward(
-        self: modeling_falcon.FalconAttention,
+        self: FalconAttention,
         hidden_states: Tensor,
         alibi: Tensor | None,
         attention_mask: Tensor,
@@ -173,7 +176,7 @@ def adapt_falcon(backbone: PreTrainedModel) -> None:
         query, key, value = (part.transpose(1, 2) for part in (query, key, value))
         position_bias, dropout = None, 0.0
         if alibi is None:
-            query, key = modeling_falcon.apply_rotary_pos_emb(query, key, *position_embeddings)
+            query, key = rotate(query, key, *position_embeddings)
         else:
             position_bias = _distances(alibi.float() * self.inv_norm_factor)
             dropout = self.attention_dropout.p if self.training else 0.0
@@ -182,13 +185,17 @@ def adapt_falcon(backbone: PreTrainedModel) -> None:
         context, _ = attend(self, query, key, value, attention_mask, dropout=dropout, position_bias=position_bias)
         return self.dense(context.flatten(2)), None
 
-    replace(backbone, modeling_falcon.FalconAttention, forward)
-    for module in backbone.modules():
-        attention: Any = module
-        if isinstance(module, modeling_falcon.FalconAttention) and not module.new_decoder_architecture:
+    replace(backbone, {"FalconAttention"}, forward)
+    for attention in modules_named(backbone, {"FalconAttention"}):
+        if not attention.new_decoder_architecture:
             # The first Falcons have one head of keys and values for all heads of queries; torch's fused kernels on GPUs
             # want it repeated, as the later Falcons do by themselves.
             attention.num_key_value_groups = attention.num_heads // attention.num_kv_heads
+
+
+def _modeling(model_type: str) -> Any:
+    """transformers' module of a model type."""
+    return importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
 
 
 def _distances(places: Tensor) -> Tensor:

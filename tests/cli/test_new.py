@@ -255,5 +255,6 @@ def test_a_class_that_is_rare_may_count_more(
     assert main(["new", "task", "mails.csv"]) == 0
     text = (tmp_path / "mails.yaml").read_text()
     assert ("; weights: balanced lets the others count as much in the loss" in text) is said
+    assert ("metrics: [macro_f1, accuracy]" in text) is said
     (tmp_path / "mails.yaml").write_text(text.replace("column: kind", "column: kind, weights: balanced"))
     assert main(["validate", "mails.yaml"]) == 0

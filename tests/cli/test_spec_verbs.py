@@ -215,7 +215,7 @@ def test_torch_is_imported_without_looking_for_garbage(verb: str) -> None:
         "sys.exit(code or f'{sum(whole)} {gc.get_freeze_count() > 100_000} {gc.isenabled()}')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.stderr.splitlines()[-1] == "0 True True", done.stderr
+    assert "0 True True" in done.stderr.splitlines(), done.stderr
 
 
 def test_the_module_runs_like_the_command() -> None:

@@ -170,7 +170,7 @@ def test_a_column_cannot_write_into_the_proposed_task(tmp_path: Path) -> None:
 DIGITS = "9" * 5000
 BAD: dict[str, tuple[str, bytes, str]] = {
     "a deep value": ("jsonl", b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "nested too deeply"),
-    "a deep file": ("squad", b"[" * 100_000, "not readable as JSON"),
+    "a deep file": ("squad", b"[" * 100_000, "not readable: the JSON is nested too deeply"),
     "half of a pair": ("jsonl", b'{"a": "\\ud83d", "label": "no"}\n', "half of a surrogate pair"),
     "many digits": ("jsonl", f'{{"a": {DIGITS}, "label": "no"}}\n'.encode(), "not JSON"),
     "an index of many digits": ("srl_lines", f"{DIGITS} ada met ||| O B-V\n".encode(), "must begin with the index"),

@@ -56,8 +56,10 @@ def _read_array(path: Path, on_fault: Fault, records: str | None = None) -> Iter
         whole: Any = json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise DataError(f"not JSON: {error.msg} at column {error.colno}", location=f"{path}:{error.lineno}") from error
-    except (RecursionError, ValueError) as error:
-        raise DataError(f"not readable as JSON: {error}", location=str(path)) from error
+    except RecursionError as error:
+        raise DataError("not readable: the JSON is nested too deeply", location=str(path)) from error
+    except ValueError as error:
+        raise DataError(f"not JSON: {error}", location=str(path)) from error
     values: list[object] = whole if records is None else _array_within(whole, records, path)
     for number, value in enumerate(values, start=1):
         location = f"{path}: row {number}"

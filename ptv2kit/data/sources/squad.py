@@ -97,5 +97,7 @@ def _parse(path: Path) -> object:
     except json.JSONDecodeError as error:
         message = f"not JSON: {error.msg} at column {error.colno}"
         raise DataError(message, location=f"{path}:{error.lineno}") from error
-    except (RecursionError, ValueError) as error:
-        raise DataError(f"not readable as JSON: {error}", location=str(path)) from error
+    except RecursionError as error:
+        raise DataError("not readable: the JSON is nested too deeply", location=str(path)) from error
+    except ValueError as error:
+        raise DataError(f"not JSON: {error}", location=str(path)) from error
