@@ -519,7 +519,13 @@ def losses(folder: Path, record: dict[str, Any]) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [[], ["--jobs", "2"]], ids=["in this process", "by workers"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param([], id="in this process"),
+        pytest.param(["--jobs", "2"], id="by workers", marks=pytest.mark.night),
+    ],
+)
 def test_a_cell_is_trained_by_several_processes(
     suites: SuiteProject, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -545,7 +551,7 @@ def test_a_cell_is_trained_by_several_processes(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_cell_whose_process_is_killed_fails_and_goes_on_later(suites: SuiteProject) -> None:
     text = WIDE.replace("train.epochs: 2", "train.epochs: 400")
     process = suites.start(text, "train.patience=400")
