@@ -93,15 +93,19 @@ class Predictor:
         features: list[Feature] = []
         given: list[Mapping[str, Any]] = []
         found: list[int | Answer] = []
-        for plain in rows:
+        expanded = [(plain, *_until_fault(unlabelled_rows(self._task, plain, before))) for plain in rows]
+        self._scheme.encode_ahead([row for _, made, _ in expanded for row in made])
+        for plain, made, fault in expanded:
             try:
-                for row in unlabelled_rows(self._task, plain, before):
+                for row in made:
                     of_row = self._scheme.encode(row, len(read), labelled=False)
                     found.append(len(read))
                     read.append(row)
                     derived = self._task.derive.keys() - plain.values.keys()
                     given.append({name: value for name, value in row.values.items() if name not in derived})
                     features += of_row
+                if fault is not None:
+                    raise fault
             except DataError as error:
                 found.append(Answer(plain.location, None, error, columns=plain.values))
         truncated = {feature.row for feature in features if feature.truncated}
@@ -129,6 +133,17 @@ class Predictor:
                     raise TrainingError(f"the logits became {float(logits.sum())} while rows were predicted")
                 predictions += self._scheme.decode(chosen, logits.float().cpu())
         return self._scheme.join(predictions)
+
+
+def _until_fault(rows: Iterator[Row]) -> tuple[list[Row], DataError | None]:
+    """The rows before the first that is at fault, and its fault."""
+    made: list[Row] = []
+    try:
+        for row in rows:
+            made.append(row)
+    except DataError as error:
+        return made, error
+    return made, None
 
 
 def _pools(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 import ptv2kit
 from ptv2kit.cli.main import main
+from ptv2kit.data.tokens import Subwords
 from ptv2kit.errors import ConfigError, DataError
 from tests.projects import Project, project, read_json
 
@@ -84,6 +86,26 @@ def test_classes(project: Project) -> None:
     for row in found:
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert row["probability"] == max(row["probabilities"].values()) == row["probabilities"][row["label"]]
+
+
+def test_the_texts_of_a_few_batches_are_cut_together(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"who": who, "where": "paris", "kind": kind, "group": 1, "answer": "paris", "rights": ["paris"]}
+        for who in ("ada", "alan")
+        for kind in "ab"
+    ]
+    loaded = ptv2kit.load(write(project, CLASSES, rows))
+    together: list[int] = []
+    ahead = Subwords.encode_texts_ahead
+
+    def record(self: Subwords, texts: Sequence[tuple[str, str | None]], shorten: Any) -> None:
+        together.append(len(texts))
+        ahead(self, texts, shorten)
+
+    monkeypatch.setattr(Subwords, "encode_texts_ahead", record)
+    found = loaded.predict([*rows, *rows, rows[0]], batch_size=1)
+    assert together == [8, 1]
+    assert [row["label"] for row in found[:4]] == [row["label"] for row in found[4:8]]
 
 
 def test_choices(project: Project) -> None:
