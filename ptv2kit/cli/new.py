@@ -23,7 +23,7 @@ from ptv2kit.files import is_folder, write_atomically
 from ptv2kit.spec.catalog import find_file
 from ptv2kit.spec.layers import SMOLLM2
 from ptv2kit.spec.load import load_recipe, load_task
-from ptv2kit.spec.sources import SHARE, DataSource, HubSource, Splits
+from ptv2kit.spec.sources import SHARE, DataSource, HubSource, Splits, TextsSource
 from ptv2kit.spec.task import AnyTask
 from ptv2kit.spec.yaml import quoted
 
@@ -65,8 +65,11 @@ def new_task(args: argparse.Namespace) -> int:
     rows = list(itertools.islice(read, _LOOKED_AT))
     if not rows:
         raise DataError("the file has no rows", location=splits["train"])
-    proposal = propose(rows)
+    unscored = _folders_only_trained(splits) if isinstance(source, TextsSource) else set[str]()
+    proposal = propose([row for row in rows if row.values.get("label") not in unscored])
     proposal = replace(proposal, doubts=(*doubts, *proposal.doubts))
+    if unscored:
+        proposal = _without_folders(proposal, unscored, _folders(splits["train"]) - unscored)
     _write(target, _task_text(name, source, splits, target, proposal, len(rows)))
     load_task(target)
     show(f"{target}: scheme {proposal.scheme}, for {proposal.why}")
@@ -86,6 +89,29 @@ def _named_splits(path: Path, config: str | None) -> dict[str, str]:
     if "train" not in found:
         raise DataError(f"no split is called train; there are {', '.join(names)}", location=str(path))
     return found
+
+
+def _folders(pattern: str) -> set[str]:
+    """The names of the folders that the files of a pattern are in."""
+    return {file.parent.name for file in matching_files(Path(), pattern)}
+
+
+def _folders_only_trained(splits: Mapping[str, str]) -> set[str]:
+    """The classes of training documents that no other split has, such as IMDB's `unsup`, whose texts have none.
+
+    Empty unless the others have two of the classes.
+    """
+    others = [_folders(given) for split, given in splits.items() if split != "train" and not SHARE.fullmatch(given)]
+    trained, scored = _folders(splits["train"]), set[str]().union(*others)
+    return trained - scored if len(trained & scored) > 1 else set()
+
+
+def _without_folders(proposal: Proposal, left_out: set[str], kept: set[str]) -> Proposal:
+    """The proposal for the rows of some folders alone."""
+    names = " and ".join(map(repr, sorted(left_out)))
+    where = {"where": (f"{{label: {_flow(sorted(kept))}}}", f"not {names}, which only the training rows have")}
+    doubt = f"the texts in {names} are left out: no other split has that folder"
+    return replace(proposal, sections={**where, **proposal.sections}, doubts=(doubt, *proposal.doubts))
 
 
 def _require_file(split: str, given: str) -> None:

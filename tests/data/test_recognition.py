@@ -314,6 +314,34 @@ def test_documents_have_a_file_each(
 
 
 @pytest.mark.parametrize(
+    ("test", "kept"),
+    [(("neg", "pos"), ["neg", "pos"]), (("neg", "pos", "unsup"), None), (("neg",), None), (("bad", "good"), None)],
+)
+def test_texts_of_which_only_the_training_rows_have_the_class_are_left_out(
+    test: tuple[str, ...],
+    kept: list[str] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """IMDB as it is published has 50,000 texts without a class in `train/unsup`."""
+    monkeypatch.chdir(tmp_path)
+    folders = [*(f"train/{name}" for name in ("neg", "pos", "unsup")), *(f"test/{name}" for name in test)]
+    for folder in folders:
+        for number in range(8):
+            path = Path("aclImdb", folder, f"{number}_7.txt")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"a film of {folder} for {number}")
+    assert main(["new", "task", "aclImdb"]) == 0
+    task = load_task(Path("aclImdb.yaml")).task
+    assert task.where.get("label") == (None if kept is None else tuple(kept))
+    names = {row.value("label") for row in read_split(task, "train", task_path=Path("x"), data_root=None).rows}
+    assert names == set(kept or ("neg", "pos", "unsup"))
+    assert ("'unsup' are left out: no other split has that folder" in capsys.readouterr().out) is (kept is not None)
+    assert main(["validate", "aclImdb.yaml"]) == 0
+
+
+@pytest.mark.parametrize(
     ("labels", "kept"), [((-1, 0, 1, 2), 3), ((-1, 0, 1), 3), ((0, 1, 2), 3), (("+", "-", "0"), 3)]
 )
 def test_minus_one_is_a_class_beside_zero_and_one_only(
