@@ -11,7 +11,9 @@ import datasets
 import pytest
 
 from ptv2kit.cli.main import main
+from ptv2kit.data.proposals.recognition import find_files
 from ptv2kit.data.sources import read_split
+from ptv2kit.errors import DataError
 from ptv2kit.spec.load import load_task
 from ptv2kit.spec.task import scheme_of
 
@@ -311,6 +313,59 @@ def test_documents_have_a_file_each(
         assert len(rows) == (10 if splits is inside else 11), "two tenths are kept from training, or one"
         assert scheme == "spans" or {row.value("label") for row in rows} == {"hoch", "niedrig"}
         assert "\ufffd" not in str(rows)
+
+
+SNLI = [f"snli_1.0_{split}.{ending}" for split in ("train", "dev", "test") for ending in ("jsonl", "txt")]
+UD = [f"en_ewt-ud-{split}.{ending}" for split in ("train", "dev", "test") for ending in ("conllu", "txt")]
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ([*SNLI, "README.txt"], ["snli_1.0_train.jsonl", "snli_1.0_dev.jsonl", "snli_1.0_test.jsonl"]),
+        ([*UD, "stats.xml"], ["en_ewt-ud-train.conllu", "en_ewt-ud-dev.conllu", "en_ewt-ud-test.conllu"]),
+        (["train-v1.1.json", "dev-v1.1.json"], ["train-v1.1.json", "dev-v1.1.json", None]),
+        (["eng.train", "eng.testa", "eng.testb", "metadata"], ["eng.train", "eng.testa", "eng.testb"]),
+        (["SICK_train.txt", "SICK_test_v2.txt", "readme.txt"], ["SICK_train.txt", None, "SICK_test_v2.txt"]),
+        (["m_train.jsonl", "m_dev_matched.jsonl", "m_dev_mismatched.jsonl"], ["m_train.jsonl", None, None]),
+        (["wnut17train.conll", "emerging.dev.conll"], ["wnut17train.conll", "emerging.dev.conll", None]),
+        (
+            ["dataset_infos.json", *(f"data/{part}-of-00002.parquet" for part in ("train-00000", "train-00001"))],
+            ["data/train-*.parquet", None, None],
+        ),
+        (["20news-train/a/60", "20news-test/a/61"], ["20news-train/*/[0-9]*", None, "20news-test/*/[0-9]*"]),
+        (["a_train.csv", "b_train.csv"], None),
+        (["training_guidelines.txt", "reviews.csv"], None),
+        (["restrained.csv", "pretrain.csv"], None),
+        (["train/1/2.png", "test/1/2.png"], None),
+    ],
+)  # fmt: skip
+def test_the_splits_of_published_folders_are_found(
+    files: list[str], found: list[str | None] | None, tmp_path: Path
+) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("x")
+    if found is None:
+        with pytest.raises(DataError, match="this is a folder without a file that is called train"):
+            find_files(tmp_path)
+        return
+    splits = dict(zip(("train", "validation", "test"), found, strict=True))
+    assert find_files(tmp_path) == {name: str(tmp_path / file) for name, file in splits.items() if file is not None}
+
+
+def test_texts_whose_names_are_numbers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in 20 Newsgroups, of which a few are not UTF-8."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(24):
+        path = Path("news-train", ("alt.atheism", "sci.space")[number % 2], str(50_000 + number))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"caf\xe9 {number}" if number == 12 else f"tea {number}", encoding="cp1252")
+    assert main(["new", "task", ".", "--to", "news.yaml"]) == 0
+    assert "# Look at it: the file is not UTF-8 and is read as cp1252" in Path("news.yaml").read_text()
+    rows = read_split(load_task(Path("news.yaml")).task, "train", task_path=Path("news.yaml"), data_root=None).rows
+    assert {row.value("label") for row in rows} == {"alt.atheism", "sci.space"}
+    assert len(rows) == 22
 
 
 @pytest.mark.parametrize(

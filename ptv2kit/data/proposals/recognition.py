@@ -31,18 +31,24 @@ from ptv2kit.spec.sources import (
 )
 
 _TABLES = ("csv", "tsv", "tab", "txt")
-_ENDINGS = frozenset((*JSON_LINES, *CONLL, *_TABLES, "parquet"))
+_SPLIT_ENDINGS = ("train", "dev", "valid", "test", "testa", "testb")
+"""How old corpora call their files: `eng.train`, whose content tells the format."""
+_ENDINGS = (*JSON_LINES, "parquet", *CONLL, *_TABLES, *_SPLIT_ENDINGS)
+"""Of files of data; where one split has several, the first is taken."""
+_OF_THE_HUB = ("dataset_infos.json", "dataset_info.json")
+_SHARD = re.compile(r"\d{5}-of-\d{5}")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _SPLIT_NAMES = {
     "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev", "devel"),
-    "test": ("test",),
+    "validation": ("validation", "valid", "val", "dev", "devel", "testa"),
+    "test": ("test", "testb"),
 }
 """What the files and splits of data sets are called, the usual name first."""
 _CONLLU = {"tokens": 1, "upos": 3, "xpos": 4, "deprels": 7}
 _UNIVERSAL = re.compile("ADJ|ADP|ADV|AUX|CCONJ|DET|INTJ|NOUN|NUM|PART|PRON|PROPN|PUNCT|SCONJ|SYM|VERB|X|_")
-_DOCUMENTS = ("*.ann", "*/*.txt")
-"""How the files of a split with a document in each file are called: brat's, and texts in a folder for each class."""
+_DOCUMENTS = ("*.ann", "*/*.txt", "*/[0-9]*")
+"""How the files of a split with a document in each file are called: brat's, and texts in a folder for each class, which
+have numbers for names in 20 Newsgroups."""
 _LABEL = "__label__"
 _DELIMITERS = (",", "\t", ";", "|")
 _LOOKED_AT = 500
@@ -82,19 +88,24 @@ def find_split_names(names: Iterable[str]) -> dict[str, str]:
 
 def find_files(path: Path) -> dict[str, str]:
     """The files of the splits: a file is that of the training rows, and so is the only one of a folder, or else the one
-    that is called `train`; a pattern where each document has a file of its own.
+    that is called `train`; a pattern where a split has several, or each document has a file of its own.
+
+    A repository of the hub has them in a folder `data`.
 
     Raises:
         DataError: the folder has no file of training rows.
     """
     if not is_folder(path):
         return {"train": str(path)}
-    inside = [str(file) for file in sorted(path.iterdir()) if ending_of(file) in _ENDINGS]
+    files = [file for file in sorted(path.iterdir()) if file.name not in _OF_THE_HUB]
+    inside = [str(file) for file in files if ending_of(file) in _ENDINGS and not is_folder(file)]
     found = find_split_names(inside)
     if len(inside) == 1:
         return {"train": inside[0]}
     if "train" not in found:
-        found = _find_documents(path)
+        found = _find_called(inside) or _find_documents(path)
+    if "train" not in found and is_folder(path / "data"):
+        return find_files(path / "data")
     if "train" not in found:
         shown = ", ".join(Path(file).name for file in inside[:10]) or "no file of data"
         hint = f"name the file of the training rows; the folder has {shown}"
@@ -102,15 +113,46 @@ def find_files(path: Path) -> dict[str, str]:
     return found
 
 
+def _find_called(names: Sequence[str]) -> dict[str, str]:
+    """The splits among files or folders whose names have the word somewhere, such as `snli_1.0_train.jsonl`; none if
+    more than one could be that of the training rows.
+
+    Of one split in several formats, as SNLI's and UD's, one is taken; of `train-00000-of-00002.parquet` all parts.
+    """
+    found: dict[str, str] = {}
+    ending = ""
+    for split, usual in _SPLIT_NAMES.items():
+        word = re.compile(rf"(?<![a-z])({'|'.join(usual)})(?![a-z])")
+        those = [name for name in names if word.search(Path(name).name.lower())]
+        endings = {ending_of(Path(name)) for name in those}
+        ending = ending or next((each for each in _ENDINGS if each in endings), "")
+        if ending not in _SPLIT_ENDINGS:
+            those = [name for name in those if ending in ("", ending_of(Path(name)))]
+        patterns = {_SHARD.sub("*", name) for name in those}
+        if split == "train" and ending == "txt" and {ending_of(Path(name)) for name in names} != {"txt"}:
+            return {}  # guidelines for training, beside a table
+        if len(patterns) == 1:
+            found[split] = those[0] if len(those) == 1 else patterns.pop()
+        elif split == "train":
+            return {}
+    return found
+
+
 def _find_documents(path: Path) -> dict[str, str]:
     """The patterns of splits whose documents are files, in a folder for each split or without any."""
-    folders = find_split_names(str(each) for each in path.iterdir() if is_folder(each))
+    folders = [str(each) for each in path.iterdir() if is_folder(each)]
+    named = find_split_names(folders)
     for pattern in _DOCUMENTS:
-        for roots in (folders, {"train": str(path)}):
-            found = {split: f"{root}/{pattern}" for split, root in roots.items() if any(Path(root).glob(pattern))}
+        for roots in (named if "train" in named else _find_called(folders), {"train": str(path)}):
+            found = {split: f"{root}/{pattern}" for split, root in roots.items() if _has_documents(Path(root), pattern)}
             if "train" in found:
                 return found
     return {}
+
+
+def _has_documents(root: Path, pattern: str) -> bool:
+    files = (file for file in root.glob(pattern) if is_file(file))
+    return any(file.suffix in (".ann", ".txt") or file.name.isdecimal() for file in files)
 
 
 def recognise(path: Path, splits: Splits, columns: Sequence[str] | None = None) -> Recognised:
@@ -129,11 +171,12 @@ def recognise(path: Path, splits: Splits, columns: Sequence[str] | None = None) 
     if not files:
         raise DataError("there is no such file", location=str(path))
     kind = ending_of(path)
-    if path != files[0] and kind in ("ann", "txt"):
-        encoding = encoding_of(files[0].with_suffix(".txt"))
+    if path != files[0] and (kind in ("ann", "txt") or files[0].name.isdecimal()):
+        texts = [file.with_suffix(".txt") if kind == "ann" else file for file in files[:: len(files) // _LOOKED_AT + 1]]
+        encoding = next((each for each in map(encoding_of, texts) if each != "utf-8"), "utf-8")
         if kind == "ann":
-            return Recognised(BratSource(source="brat", splits=splits, encoding=encoding), ())
-        return Recognised(TextsSource(source="texts", splits=splits, encoding=encoding), ())
+            return _doubted(Recognised(BratSource(source="brat", splits=splits, encoding=encoding), ()), encoding)
+        return _doubted(Recognised(TextsSource(source="texts", splits=splits, encoding=encoding), ()), encoding)
     path = files[0]
     if columns is not None and kind not in _TABLES:
         raise ConfigError(f"--columns names the columns of a table, and '{path}' is not one by its name")
@@ -141,7 +184,7 @@ def recognise(path: Path, splits: Splits, columns: Sequence[str] | None = None) 
         return Recognised(_json_source(path, splits) if kind == "json" else _json_lines(splits), ())
     if kind == "parquet":
         return Recognised(ParquetSource(source="parquet", splits=splits), ())
-    if kind in CONLL or kind in _TABLES or _begins_with_label(path):
+    if kind in CONLL or kind in (*_TABLES, *_SPLIT_ENDINGS) or _begins_with_label(path):
         encoding = encoding_of(path)
         lines = [line.rstrip("\r\n") for _, line in itertools.islice(read_lines(path, encoding=encoding), _LOOKED_AT)]
         if lines and lines[0].startswith(_LABEL):
@@ -150,14 +193,20 @@ def recognise(path: Path, splits: Splits, columns: Sequence[str] | None = None) 
             found = _conll_source(lines, splits, encoding)
         else:
             found = _table_source(path, kind, splits, encoding, columns)
-        doubt = f"the file is not UTF-8 and is read as {encoding}: are letters with accents right?"
-        return found if encoding == "utf-8" else found._replace(doubts=(doubt, *found.doubts))
+        return _doubted(found, encoding)
     spreadsheet = "save the sheet as CSV" if kind in ("xlsx", "xls", "ods") else ""
     raise ConfigError(
         f"'{path}' is not a JSON, CSV, TSV, Parquet or CoNLL file by its name",
         hint=spreadsheet
         or "'ptv2kit schema task --markdown' lists all formats; 'ptv2kit cp conll03' copies an example",
     )
+
+
+def _doubted(found: Recognised, encoding: str) -> Recognised:
+    if encoding == "utf-8":
+        return found
+    doubt = f"the file is not UTF-8 and is read as {encoding}: are letters with accents right?"
+    return found._replace(doubts=(doubt, *found.doubts))
 
 
 def _json_source(path: Path, splits: Splits) -> DataSource:
