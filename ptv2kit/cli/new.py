@@ -66,7 +66,7 @@ def new_task(args: argparse.Namespace) -> int:
     if not rows:
         raise DataError("the file has no rows", location=splits["train"])
     unscored = _folders_only_trained(splits) if isinstance(source, TextsSource) else set[str]()
-    proposal = propose([row for row in rows if row.values.get("label") not in unscored])
+    proposal = propose([row for row in rows if not unscored or row.values["label"] not in unscored])
     proposal = replace(proposal, doubts=(*doubts, *proposal.doubts))
     if unscored:
         proposal = _without_folders(proposal, unscored, _folders(splits["train"]) - unscored)
