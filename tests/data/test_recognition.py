@@ -334,6 +334,8 @@ UD = [f"en_ewt-ud-{split}.{ending}" for split in ("train", "dev", "test") for en
             ["data/train-*.parquet", None, None],
         ),
         (["20news-train/a/60", "20news-test/a/61"], ["20news-train/*/[0-9]*", None, "20news-test/*/[0-9]*"]),
+        (["README", "imdbEr.txt", "train/neg/0_3.txt", "test/neg/0_2.txt"], ["train/*/*.txt", None, "test/*/*.txt"]),
+        (["reviews.csv", "notes/a/b.txt"], ["reviews.csv", None, None]),
         (["a_train.csv", "b_train.csv"], None),
         (["training_guidelines.txt", "reviews.csv"], None),
         (["restrained.csv", "pretrain.csv"], None),

@@ -99,14 +99,15 @@ def find_files(path: Path) -> dict[str, str]:
         return {"train": str(path)}
     files = [file for file in sorted(path.iterdir()) if file.name not in _OF_THE_HUB]
     inside = [str(file) for file in files if ending_of(file) in _ENDINGS and not is_folder(file)]
-    found = find_split_names(inside)
-    if len(inside) == 1:
-        return {"train": inside[0]}
-    if "train" not in found:
-        found = _find_called(inside) or _find_documents(path)
-    if "train" not in found and is_folder(path / "data"):
+    folders = [str(each) for each in files if is_folder(each)]
+    found = (
+        _find_called(inside)
+        or _find_documents(_find_called(folders))  # before a single file: IMDB has one of ratings beside its folders
+        or ({"train": inside[0]} if len(inside) == 1 else _find_documents({"train": str(path)}))
+    )
+    if not found and is_folder(path / "data"):
         return find_files(path / "data")
-    if "train" not in found:
+    if not found:
         shown = ", ".join(Path(file).name for file in inside[:10]) or "no file of data"
         hint = f"name the file of the training rows; the folder has {shown}"
         raise DataError("this is a folder without a file that is called train", location=str(path), hint=hint)
@@ -114,13 +115,15 @@ def find_files(path: Path) -> dict[str, str]:
 
 
 def _find_called(names: Sequence[str]) -> dict[str, str]:
-    """The splits among files or folders whose names have the word somewhere, such as `snli_1.0_train.jsonl`; none if
-    more than one could be that of the training rows.
+    """The splits among files or folders that are called so, or else whose names have the word somewhere, such as
+    `snli_1.0_train.jsonl`; none if not exactly one is that of the training rows.
 
     Of one split in several formats, as SNLI's and UD's, one is taken; of `train-00000-of-00002.parquet` all parts.
     """
-    found: dict[str, str] = {}
-    ending = ""
+    found = find_split_names(names)
+    if "train" in found:
+        return found
+    found, ending = {}, ""
     for split, usual in _SPLIT_NAMES.items():
         word = re.compile(rf"(?<![a-z])({'|'.join(usual)})(?![a-z])")
         those = [name for name in names if word.search(Path(name).name.lower())]
@@ -138,15 +141,12 @@ def _find_called(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _find_documents(path: Path) -> dict[str, str]:
-    """The patterns of splits whose documents are files, in a folder for each split or without any."""
-    folders = [str(each) for each in path.iterdir() if is_folder(each)]
-    named = find_split_names(folders)
+def _find_documents(roots: Mapping[str, str]) -> dict[str, str]:
+    """The patterns of splits whose documents are files, below the folder of each; empty without any to train on."""
     for pattern in _DOCUMENTS:
-        for roots in (named if "train" in named else _find_called(folders), {"train": str(path)}):
-            found = {split: f"{root}/{pattern}" for split, root in roots.items() if _has_documents(Path(root), pattern)}
-            if "train" in found:
-                return found
+        found = {split: f"{root}/{pattern}" for split, root in roots.items() if _has_documents(Path(root), pattern)}
+        if "train" in found:
+            return found
     return {}
 
 
