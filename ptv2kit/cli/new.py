@@ -18,6 +18,7 @@ from ptv2kit.data.proposals.propose import propose
 from ptv2kit.data.proposals.recognition import find_files, find_split_names, is_data_set, recognise
 from ptv2kit.data.sources import matching_files, read_rows, read_split_if_here
 from ptv2kit.data.sources.hub import read_hub, split_names
+from ptv2kit.data.unlabelled import has_labels
 from ptv2kit.errors import ConfigError, DataError, TrainingError
 from ptv2kit.files import is_folder, write_atomically
 from ptv2kit.spec.catalog import find_file
@@ -28,6 +29,7 @@ from ptv2kit.spec.task import AnyTask
 from ptv2kit.spec.yaml import quoted
 
 _LOOKED_AT = 100_000
+_FIRST = 100
 
 
 def new_task(args: argparse.Namespace) -> int:
@@ -71,7 +73,21 @@ def new_task(args: argparse.Namespace) -> int:
     if unscored:
         proposal = _without_folders(proposal, unscored, _folders(splits["train"]) - unscored)
     _write(target, _task_text(name, source, splits, target, proposal, len(rows)))
-    load_task(target)
+    task = load_task(target).task
+    named_here = {"train"} | {split for split in ("validation", "test") if getattr(args, split) is not None}
+    looked_at = () if in_datasets else [split for split in found if split in splits and split not in named_here]
+    bare = [split for split in looked_at if _is_bare(task, source, found[split])]
+    if bare:
+        files = " and ".join(f"'{splits.pop(split)}'" for split in bare)
+        doubt = f"there are no labels in {files}, so they are no split: 'ptv2kit predict' answers their rows"
+        proposal = replace(proposal, doubts=(*proposal.doubts, doubt))
+        _write(
+            target,
+            _task_text(
+                name, source, {"train": splits["train"], "validation": "10%", **splits}, target, proposal, len(rows)
+            ),
+        )
+        load_task(target)
     show(f"{target}: scheme {proposal.scheme}, for {proposal.why}")
     if len(rows) == _LOOKED_AT:
         show(f"look at it: labels that do not occur in the first {_LOOKED_AT:,} rows are missing in 'labels.names'")
@@ -89,6 +105,13 @@ def _named_splits(path: Path, config: str | None) -> dict[str, str]:
     if "train" not in found:
         raise DataError(f"no split is called train; there are {', '.join(names)}", location=str(path))
     return found
+
+
+def _is_bare(task: AnyTask, source: DataSource, pattern: str) -> bool:
+    """Whether the first rows of a split have no labels, as test rows of GLUE and of competitions."""
+    file = matching_files(Path(), pattern)[0]
+    rows = list(itertools.islice(read_rows(file, source, lambda _: None, takes_names=lambda _: True), _FIRST))
+    return bool(rows) and not has_labels(task, rows)
 
 
 def _folders(pattern: str) -> set[str]:

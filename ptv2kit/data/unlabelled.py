@@ -56,7 +56,7 @@ def unlabelled_rows(task: AnyTask, row: Row, before: Before) -> Iterator[Row]:
     Raises:
         DataError: a column is missing or of the wrong kind, or a new column already exists.
     """
-    needed = _needed(task)
+    needed = _with_sources(task, task.input_columns())
     derive = {
         name: derivation
         for name, derivation in task.derive.items()
@@ -66,10 +66,19 @@ def unlabelled_rows(task: AnyTask, row: Row, before: Before) -> Iterator[Row]:
         yield with_derived(expanded, derive, before)
 
 
+def has_labels(task: AnyTask, rows: Iterable[Row]) -> bool:
+    """Whether any of some rows has a value in a column that the task's labels are read from; an empty one is none, and
+    neither is -1."""
+    labels = task.labels.model_dump()
+    columns = _with_sources(task, [labels[key] for key in ("column", "text") if labels.get(key)])
+    found = (row.values.get(name) for row in rows for name in {column.partition(".")[0] for column in columns})
+    return any(value not in (None, "", "-", -1, "-1", [], {}) for value in found)
+
+
 def given_columns(task: AnyTask) -> list[str]:
     """The columns that a request must have."""
     made = [*task.derive, *(step.item for step in task.expand), *task.defaults]
-    columns = [column for column in _needed(task) if not _among(column, made)]
+    columns = [column for column in _with_sources(task, task.input_columns()) if not _among(column, made)]
     return list(dict.fromkeys([*columns, *(step.column for step in task.expand if not _among(step.column, made))]))
 
 
@@ -216,9 +225,9 @@ def _kind_of(path: Path) -> str:
     )
 
 
-def _needed(task: AnyTask) -> list[str]:
-    """The columns that the input needs, and those that they are made from."""
-    needed = task.input_columns()
+def _with_sources(task: AnyTask, columns: list[str]) -> list[str]:
+    """Columns, and those that they are made from."""
+    needed = list(columns)
     for name in reversed(task.derive):
         if any(column == name or column.startswith(f"{name}.") for column in needed):
             needed += _columns_of(task.derive[name])

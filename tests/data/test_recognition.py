@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pandas
 import pytest
 
 from ptv2kit.cli.main import main
@@ -396,6 +397,51 @@ def test_texts_of_which_only_the_training_rows_have_the_class_are_left_out(
     assert names == set(kept or ("neg", "pos", "unsup"))
     assert ("'unsup' are left out: no other split has that folder" in capsys.readouterr().out) is (kept is not None)
     assert main(["validate", "aclImdb.yaml"]) == 0
+
+
+BARE = [{"text": "a film"}, {"text": "b", "label": None}, {"text": "c", "label": -1}, {"text": "d", "label": ""}]
+LABELLED = {"text": "x", "label": "hoch"}
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+@pytest.mark.parametrize(
+    ("dev", "test", "left_out"),
+    [
+        ([LABELLED], BARE[:1], ["test"]),
+        ([LABELLED], BARE[1:2], ["test"]),
+        (BARE[2:], BARE, ["dev", "test"]),
+        ([*BARE, LABELLED], [LABELLED], []),
+    ],
+)
+def test_a_file_without_labels_is_no_split(
+    dev: list[dict[str, Any]],
+    test: list[dict[str, Any]],
+    left_out: list[str],
+    ending: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As the test rows of GLUE and of competitions."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    for name, rows in (
+        ("train", [{"text": text, "label": label} for text, label in TEXTS]),
+        ("dev", dev),
+        ("test", test),
+    ):
+        table, file = pandas.DataFrame(rows), f"mine/{name}.{ending}"
+        table.to_csv(file, index=False) if ending == "csv" else table.to_json(file, orient="records", lines=True)
+    assert main(["new", "task", "mine"]) == 0
+    splits = {"train": f"mine/train.{ending}", "validation": "10%" if "dev" in left_out else f"mine/dev.{ending}"}
+    splits |= {} if "test" in left_out else {"test": f"mine/test.{ending}"}
+    found = load_task(Path("mine.yaml")).task.data.splits.by_name()
+    assert list(found.items()) == list(splits.items())
+    files = " and ".join(f"'mine/{name}.{ending}'" for name in left_out)
+    assert (f"look at it: there are no labels in {files}, so" in capsys.readouterr().out) is bool(left_out)
+    Path("mine.yaml").unlink()
+    assert main(["new", "task", "mine", "--test", f"mine/test.{ending}"]) == 0
+    assert "test" in load_task(Path("mine.yaml")).task.data.splits.by_name(), "it was asked for"
 
 
 @pytest.mark.parametrize(
