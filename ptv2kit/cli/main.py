@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TextIO, final
 
 from ptv2kit.cli.imports import let_threads_sleep, without_collections
@@ -187,6 +188,9 @@ def entry_point() -> NoReturn:
         os._exit(codes[0])
 
     atexit.register(leave)  # what others register later is called before
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as services and `>&-` start a command
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show '→' is no reason to fail

@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -157,6 +158,27 @@ def test_a_command_that_has_ended_well_does_not_fail_while_libraries_are_taken_a
     )
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "done, at the end\n", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes streams as a shell does")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_command_without_streams_ends_as_ever(closed: str) -> None:
+    for file, code in (("recipes/quickstart.yaml", 0), ("recipes/none.yaml", 2)):
+        command = f"{shlex.quote(sys.executable)} -m ptv2kit validate {file} {closed}"
+        ended = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert ended.returncode == code
+        said = "cannot read the file" if code and closed == ">&-" else ""
+        assert said in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_output_that_a_full_device_refuses_is_an_error() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "ptv2kit", "validate", "recipes/quickstart.yaml"]
+        ended = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode not in (0, 2)
+    assert "No space left on device" in ended.stderr
 
 
 @pytest.mark.night
