@@ -74,19 +74,15 @@ def new_task(args: argparse.Namespace) -> int:
         proposal = _without_folders(proposal, unscored, _folders(splits["train"]) - unscored)
     _write(target, _task_text(name, source, splits, target, proposal, len(rows)))
     task = load_task(target).task
-    named_here = {"train"} | {split for split in ("validation", "test") if getattr(args, split) is not None}
-    looked_at = () if in_datasets else [split for split in found if split in splits and split not in named_here]
-    bare = [split for split in looked_at if _is_bare(task, source, found[split])]
+    asked_for = {"train", *(split for split in ("validation", "test") if getattr(args, split) is not None)}
+    of_folder = [] if in_datasets else [split for split in found if split in splits and split not in asked_for]
+    bare = [split for split in of_folder if _is_bare(task, source, found[split])]
     if bare:
         files = " and ".join(f"'{splits.pop(split)}'" for split in bare)
         doubt = f"there are no labels in {files}, so they are no split: 'ptv2kit predict' answers their rows"
         proposal = replace(proposal, doubts=(*proposal.doubts, doubt))
-        _write(
-            target,
-            _task_text(
-                name, source, {"train": splits["train"], "validation": "10%", **splits}, target, proposal, len(rows)
-            ),
-        )
+        splits = {"train": splits["train"], "validation": "10%", **splits}
+        _write(target, _task_text(name, source, splits, target, proposal, len(rows)))
         load_task(target)
     show(f"{target}: scheme {proposal.scheme}, for {proposal.why}")
     if len(rows) == _LOOKED_AT:
