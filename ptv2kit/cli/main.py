@@ -179,7 +179,6 @@ def entry_point() -> NoReturn:
         """
         if not codes:
             return
-        logging.shutdown()
         try:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -88,6 +88,24 @@ def test_classes(project: Project) -> None:
         assert row["probability"] == max(row["probabilities"].values()) == row["probabilities"][row["label"]]
 
 
+def test_the_items_before_a_faulty_one_are_answered(project: Project) -> None:
+    task = """task: tiny
+data: {source: jsonl, splits: {train: rows.jsonl, validation: rows.jsonl}}
+expand: [{column: parts, item: part}]
+derive: {joiner: {column: part.kind, map: {a: in, b: for}}}
+input: {text: "{part.who} {joiner}", max_length: 16}
+labels: {scheme: classes, column: part.label, names: [no, yes]}
+"""
+    parts = [{"who": "ada", "kind": kind, "label": label} for kind, label in (("a", "no"), ("b", "yes"), ("a", "yes"))]
+    run = write(project, task, [{"parts": parts}])
+    faulty = {"parts": [parts[0], {"who": "ada", "kind": "c"}, parts[1]]}
+    (project.folder / "new.jsonl").write_text(json.dumps(faulty) + "\n" + json.dumps({"parts": parts[:1]}) + "\n")
+    project.capsys.readouterr()
+    assert main(["predict", str(run), "new.jsonl", "--json"]) == 3
+    found = [json.loads(line) for line in project.capsys.readouterr().out.splitlines()]
+    assert ["error" if "error" in row else "label" for row in found] == ["label", "error", "label"]
+
+
 def test_the_texts_of_a_few_batches_are_cut_together(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         {"who": who, "where": "paris", "kind": kind, "group": 1, "answer": "paris", "rights": ["paris"]}

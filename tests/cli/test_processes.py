@@ -173,11 +173,18 @@ def test_a_command_without_streams_ends_as_ever(closed: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
-def test_output_that_a_full_device_refuses_is_an_error() -> None:
+def test_output_that_a_full_device_refuses_at_the_end_is_an_error() -> None:
+    script = (
+        "from ptv2kit.cli import main as command\n"
+        "command.main = lambda: print('not flushed yet') or 0\ncommand.entry_point()\n"
+    )
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "ptv2kit", "validate", "recipes/quickstart.yaml"]
-        ended = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert ended.returncode not in (0, 2)
+        command = [sys.executable, "-c", script]
+        buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+        ended = subprocess.run(
+            command, cwd=ROOT, env=buffered, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode == 120, "Python's own"
     assert "No space left on device" in ended.stderr
 
 

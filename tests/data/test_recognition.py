@@ -392,6 +392,7 @@ def test_texts_of_which_only_the_training_rows_have_the_class_are_left_out(
             path.write_text(f"a film of {folder} for {number}")
     assert main(["new", "task", "aclImdb"]) == 0
     task = load_task(Path("aclImdb.yaml")).task
+    assert task.labels.model_dump()["names"] == tuple(kept or ("neg", "pos", "unsup"))
     assert task.where.get("label") == (None if kept is None else tuple(kept))
     names = {row.value("label") for row in read_split(task, "train", task_path=Path("x"), data_root=None).rows}
     assert names == set(kept or ("neg", "pos", "unsup"))
@@ -401,6 +402,29 @@ def test_texts_of_which_only_the_training_rows_have_the_class_are_left_out(
 
 BARE = [{"text": "a film"}, {"text": "b", "label": None}, {"text": "c", "label": -1}, {"text": "d", "label": ""}]
 LABELLED = {"text": "x", "label": "hoch"}
+
+
+def test_labels_that_are_made_of_a_column_and_rows_that_cannot_be_read_are_no_lack_of_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    row = json.dumps({"sentence": "anna saw bonn", "word_labels": "B-PER O B-LOC"}) + "\n"
+    for name, content in (("train", row * 9), ("dev", row), ("test", "{\n")):
+        Path(f"mine/{name}.jsonl").write_text(content)
+    assert main(["new", "task", "mine"]) == 0
+    task = load_task(Path("mine.yaml")).task
+    assert task.labels.model_dump()["column"] in task.derive
+    assert list(task.data.splits.by_name()) == ["train", "validation", "test"]
+
+
+def test_old_corpora_are_known_by_what_is_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("eng.train", "eng.testa"):
+        Path(name).write_text("-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nleft VBZ B-VP O\n\n" * 5)
+    assert main(["new", "task", ".", "--to", "task.yaml"]) == 0
+    task = load_task(Path("task.yaml")).task
+    assert (scheme_of(task), task.data.splits.by_name()) == ("iob2", {"train": "eng.train", "validation": "eng.testa"})
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
@@ -437,6 +461,7 @@ def test_a_file_without_labels_is_no_split(
     splits |= {} if "test" in left_out else {"test": f"mine/test.{ending}"}
     found = load_task(Path("mine.yaml")).task.data.splits.by_name()
     assert list(found.items()) == list(splits.items())
+    assert "splits: {train: " in Path("mine.yaml").read_text()
     files = " and ".join(f"'mine/{name}.{ending}'" for name in left_out)
     assert (f"look at it: there are no labels in {files}, so" in capsys.readouterr().out) is bool(left_out)
     Path("mine.yaml").unlink()

@@ -478,6 +478,13 @@ def test_path_that_the_system_refuses(tmp_path: Path) -> None:
         locate_split(spec, "train", task_path=tmp_path / "t.yaml", data_root=None)
 
 
+def test_path_through_a_file(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    spec = task({"source": "jsonl", "splits": {"train": "rows.jsonl/train.jsonl", "validation": "v"}})
+    with refused(str(tmp_path / "t.yaml"), "file 'rows.jsonl/train.jsonl' of split 'train' was not found"):
+        locate_split(spec, "train", task_path=tmp_path / "t.yaml", data_root=None)
+
+
 @pytest.mark.parametrize(
     ("data", "content"),
     [
