@@ -415,7 +415,9 @@ def test_labels_that_are_made_of_a_column_and_rows_that_cannot_be_read_are_no_la
     assert main(["new", "task", "mine"]) == 0
     task = load_task(Path("mine.yaml")).task
     assert task.labels.model_dump()["column"] in task.derive
-    assert list(task.data.splits.by_name()) == ["train", "validation", "test"]
+    assert task.data.splits.by_name() == {
+        name: f"mine/{file}.jsonl" for name, file in (("train", "train"), ("validation", "dev"), ("test", "test"))
+    }
 
 
 def test_old_corpora_are_known_by_what_is_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
