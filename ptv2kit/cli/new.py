@@ -106,7 +106,10 @@ def _named_splits(path: Path, config: str | None) -> dict[str, str]:
 def _is_bare(task: AnyTask, source: DataSource, pattern: str) -> bool:
     """Whether the first rows of a split have no labels, as test rows of GLUE and of competitions."""
     file = matching_files(Path(), pattern)[0]
-    rows = list(itertools.islice(read_rows(file, source, lambda _: None, takes_names=lambda _: True), _FIRST))
+    try:
+        rows = list(itertools.islice(read_rows(file, source, lambda _: None, takes_names=lambda _: True), _FIRST))
+    except DataError:
+        return False  # it stays a split, and `validate --data` names what is wrong with it
     return bool(rows) and not has_labels(task, rows)
 
 

@@ -172,11 +172,11 @@ def recognise(path: Path, splits: Splits, columns: Sequence[str] | None = None) 
         raise DataError("there is no such file", location=str(path))
     kind = ending_of(path)
     if path != files[0] and (kind in ("ann", "txt") or files[0].name.isdecimal()):
-        texts = [file.with_suffix(".txt") if kind == "ann" else file for file in files[:: len(files) // _LOOKED_AT + 1]]
-        encoding = next((each for each in map(encoding_of, texts) if each != "utf-8"), "utf-8")
-        if kind == "ann":
-            return _doubted(Recognised(BratSource(source="brat", splits=splits, encoding=encoding), ()), encoding)
-        return _doubted(Recognised(TextsSource(source="texts", splits=splits, encoding=encoding), ()), encoding)
+        some = [file.with_suffix(".txt") if kind == "ann" else file for file in files[:: len(files) // _LOOKED_AT + 1]]
+        encoding = next((each for each in map(encoding_of, some) if each != "utf-8"), "utf-8")
+        brat = BratSource(source="brat", splits=splits, encoding=encoding)
+        texts = TextsSource(source="texts", splits=splits, encoding=encoding)
+        return _doubted(Recognised(brat if kind == "ann" else texts, ()), encoding)
     path = files[0]
     if columns is not None and kind not in _TABLES:
         raise ConfigError(f"--columns names the columns of a table, and '{path}' is not one by its name")
