@@ -65,6 +65,7 @@ def test_a_data_set_and_a_model_of_the_hub(command: Command) -> None:
     assert "are loaded from the hub" not in err, "they are in the cache"
 
 
+@pytest.mark.night
 def test_what_the_hub_refuses_is_said_with_what_can_be_done(command: Command) -> None:
     code, _, err = command("plan", "quickstart", "backbone.name=ada/gated-model")
     assert code == 3

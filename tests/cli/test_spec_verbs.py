@@ -202,7 +202,10 @@ def test_configuration_verbs_load_no_heavy_library(words: list[str]) -> None:
         assert done.stdout == f"ptv2kit {__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["preview", "plan", "run --dry-run", "validate --data"])
+@pytest.mark.parametrize(
+    "verb",
+    ["plan", *(pytest.param(verb, marks=pytest.mark.slow) for verb in ("preview", "run --dry-run", "validate --data"))],
+)
 def test_torch_is_imported_without_looking_for_garbage(verb: str) -> None:
     script = (
         "import gc, sys\nfrom ptv2kit.cli.main import main\n"

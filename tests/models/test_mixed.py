@@ -15,7 +15,7 @@ from ptv2kit.models.build import Unit, build_model
 from ptv2kit.models.mixed import MixedModel, MixedPart
 from ptv2kit.models.model import PromptedModel
 from ptv2kit.spec.recipe import Recipe
-from tests.tiny_backbones import FAMILIES, save_tiny
+from tests.tiny_backbones import FAMILIES, in_turn, save_tiny
 
 SIZES: dict[Unit, int] = {"sequence": 3, "choices": 2, "token": 5, "start_end": 2}
 
@@ -55,7 +55,7 @@ def same(part: MixedPart, found: Tensor, alone: Tensor) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", in_turn(FAMILIES))
 def test_rows_of_several_tasks_are_as_each_alone(tmp_path: Path, family: str) -> None:
     folder = save_tiny(tmp_path, family)
     spec, first = build(folder, "token", None, 1, prompt={"length": 5})

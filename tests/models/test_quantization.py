@@ -286,13 +286,13 @@ def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_the_library_is_imported_only_when_it_is_needed(tmp_path: Path) -> None:
     done = run_python("import ptv2kit.models.quantization; print('bitsandbytes' in sys.modules)", tmp_path)
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.usefixtures("library")
 @pytest.mark.parametrize(
     "use", ["quantization.bitsandbytes()", "lora.lora_targets(Lora(), AutoModel.from_config(BertConfig()))"]

@@ -34,7 +34,7 @@ def limited(*words: str, memory: int = _LIMIT) -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_bombs_in_yaml_need_no_memory(tmp_path: Path, bomb: str) -> None:
     path = tmp_path / "bomb.yaml"

@@ -76,6 +76,7 @@ def doubling(levels: int) -> str:
     return "".join(f"a{level}: ${{a{level + 1}}}${{a{level + 1}}}\n" for level in range(levels)) + f"a{levels}: x\n"
 
 
+NIGHT = pytest.mark.night
 BOMBS = {
     "references that double": (doubling(60), "references go in a circle, or deeper than 32 levels"),
     "references that double, in 25 levels": (doubling(25), "references expand to more than 1,000,000 characters"),
@@ -108,7 +109,7 @@ BOMBS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["task", "recipe", "suite"])
+@pytest.mark.parametrize("kind", ["recipe", *(pytest.param(name, marks=NIGHT) for name in ("task", "suite"))])
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_bombs_end_with_a_message(tmp_path: Path, bomb: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text, message = BOMBS[bomb]

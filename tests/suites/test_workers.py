@@ -271,7 +271,7 @@ def test_a_second_command_is_one_more_worker(suites: SuiteProject) -> None:
 
 @pytest.mark.slow
 def test_a_killed_process_costs_its_cell_only_and_that_goes_on(suites: SuiteProject) -> None:
-    text = GRID.replace("epochs: 2", "epochs: 400").replace("[2, 4, 8]", "[2, 4]")
+    text = GRID.replace("epochs: 2", "epochs: 150").replace("[2, 4, 8]", "[2, 4]")
     command = suites.start(text, "--jobs", "2", "--json")
     cells = suites.folder / "runs/sizes/cells"
     assert command.stderr is not None

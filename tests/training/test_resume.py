@@ -15,7 +15,7 @@ from tests.training.tiny import prepare_with
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [1, 3, 5, 9, 10])
+@pytest.mark.parametrize("at", [1, 5, 9, *(pytest.param(step, marks=pytest.mark.night) for step in (3, 10))])
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
