@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,8 @@ from typing import Any, cast
 from ptv2kit.cli.output import show
 from ptv2kit.data.proposals.proposal import Proposal
 from ptv2kit.data.proposals.propose import propose
-from ptv2kit.data.proposals.recognition import find_files, find_split_names, is_data_set, recognise
+from ptv2kit.data.proposals.recognition import Found, find_files, find_split_names, is_data_set, recognise
+from ptv2kit.data.rows import Row
 from ptv2kit.data.sources import matching_files, read_rows, read_split_if_here
 from ptv2kit.data.sources.hub import read_hub, split_names
 from ptv2kit.data.unlabelled import has_labels
@@ -45,38 +46,26 @@ def new_task(args: argparse.Namespace) -> int:
     name = _name(args.name or (args.to.stem if args.to else read_name))
     target: Path = args.to or Path(f"{name}.yaml")
     _require_new(target)
-    in_datasets = is_data_set(path)
-    found = _named_splits(path, args.config) if in_datasets else find_files(path)
-    splits = {"train": found["train"], "validation": args.validation or found.get("validation", "10%")}
-    test = args.test or found.get("test")
+    found = _named_splits(path, args.config) if is_data_set(path) else find_files(path)
+    splits = {"train": found.splits["train"], "validation": args.validation or found.splits.get("validation", "10%")}
+    test = args.test or found.splits.get("test")
     # One file cannot be both; two shares of 10% are different rows.
     if test is not None and (test != splits["validation"] or SHARE.fullmatch(test)):
         splits["test"] = test
-    named = Splits.model_validate(splits)
-    if in_datasets:
-        whole = str(path.absolute()) if is_folder(path) else str(path)
-        source, doubts = HubSource(source="hub", path=whole, name=args.config, splits=named), ()
-        read = read_hub(source, splits["train"], name, "train", takes_names=lambda _: True)
-    else:
-        for split, given in splits.items():
-            _require_file(split, given)
-        columns = None if args.columns is None else [column.strip() for column in args.columns.split(",")]
-        source, doubts = recognise(Path(splits["train"]), named, columns)
-        files = matching_files(Path(), splits["train"])
-        read = itertools.chain.from_iterable(read_rows(file, source, takes_names=lambda _: True) for file in files)
-    rows = list(itertools.islice(read, _LOOKED_AT))
-    if not rows:
-        raise DataError("the file has no rows", location=splits["train"])
+    source, rows, doubts = _first_rows(args, name, splits)
     unscored = _folders_only_trained(splits) if isinstance(source, TextsSource) else set[str]()
     proposal = propose([row for row in rows if not unscored or row.values["label"] not in unscored])
-    proposal = replace(proposal, doubts=(*doubts, *proposal.doubts))
     if unscored:
         proposal = _without_folders(proposal, unscored, _folders(splits["train"]) - unscored)
+    others = [f"'{each}' is not used: --test takes one" for each in found.others if each not in splits.values()]
+    proposal = replace(proposal, doubts=(*doubts, *others, *proposal.doubts))
     _write(target, _task_text(name, source, splits, target, proposal, len(rows)))
     task = load_task(target).task
     asked_for = {"train", *(split for split in ("validation", "test") if getattr(args, split) is not None)}
-    of_folder = [] if in_datasets else [split for split in found if split in splits and split not in asked_for]
-    bare = [split for split in of_folder if _is_bare(task, source, found[split])]
+    of_folder = {} if isinstance(source, HubSource) else found.splits
+    bare = [
+        split for split in of_folder if split in splits.keys() - asked_for and _is_bare(task, source, splits[split])
+    ]
     if bare:
         files = " and ".join(f"'{splits.pop(split)}'" for split in bare)
         doubt = f"there are no labels in {files}, so they are no split: 'ptv2kit predict' answers their rows"
@@ -93,14 +82,38 @@ def new_task(args: argparse.Namespace) -> int:
     return 0
 
 
-def _named_splits(path: Path, config: str | None) -> dict[str, str]:
+def _named_splits(path: Path, config: str | None) -> Found:
     """What the splits of a data set are called; a test split only where it is all that could choose the epoch, because
     many have no labels there."""
     names = split_names(str(path), config)
-    found = {split: name for split, name in find_split_names(names).items() if split != "test" or len(names) == 2}
-    if "train" not in found:
+    found = find_split_names(names)
+    if "train" not in found.splits:
         raise DataError(f"no split is called train; there are {', '.join(names)}", location=str(path))
-    return found
+    taken = {split: name for split, name in found.splits.items() if split != "test" or len(names) == 2}
+    return Found(taken, tuple(name for name in found.others if "test" not in name))
+
+
+def _first_rows(
+    args: argparse.Namespace, name: str, splits: Mapping[str, str]
+) -> tuple[DataSource, list[Row], Sequence[str]]:
+    """How the training rows are read, the first of them, and what is doubtful about it."""
+    named = Splits.model_validate(splits)
+    doubts: Sequence[str] = ()
+    if is_data_set(args.file):
+        whole = str(args.file.absolute()) if is_folder(args.file) else str(args.file)
+        source = HubSource(source="hub", path=whole, name=args.config, splits=named)
+        read = read_hub(source, splits["train"], name, "train", takes_names=lambda _: True)
+    else:
+        for split, given in splits.items():
+            _require_file(split, given)
+        columns = None if args.columns is None else [column.strip() for column in args.columns.split(",")]
+        source, doubts = recognise(Path(splits["train"]), named, columns)
+        files = matching_files(Path(), splits["train"])
+        read = itertools.chain.from_iterable(read_rows(file, source, takes_names=lambda _: True) for file in files)
+    rows = list(itertools.islice(read, _LOOKED_AT))
+    if not rows:
+        raise DataError("the file has no rows", location=splits["train"])
+    return source, rows, doubts
 
 
 def _is_bare(task: AnyTask, source: DataSource, pattern: str) -> bool:

@@ -10,7 +10,7 @@ import pandas
 import pytest
 
 from ptv2kit.cli.main import main
-from ptv2kit.data.proposals.recognition import find_files
+from ptv2kit.data.proposals.recognition import find_files, find_split_names
 from ptv2kit.data.sources import read_split
 from ptv2kit.errors import DataError
 from ptv2kit.spec.load import load_task
@@ -77,6 +77,7 @@ def test_documents_have_a_file_each(
 
 
 SNLI = [f"snli_1.0_{split}.{ending}" for split in ("train", "dev", "test") for ending in ("jsonl", "txt")]
+MNLI = ["train.tsv", *(f"{split}_{kind}.tsv" for split in ("dev", "test") for kind in ("matched", "mismatched"))]
 UD = [f"en_ewt-ud-{split}.{ending}" for split in ("train", "dev", "test") for ending in ("conllu", "txt")]
 
 
@@ -88,7 +89,8 @@ UD = [f"en_ewt-ud-{split}.{ending}" for split in ("train", "dev", "test") for en
         (["train-v1.1.json", "dev-v1.1.json"], ["train-v1.1.json", "dev-v1.1.json", None]),
         (["eng.train", "eng.testa", "eng.testb", "metadata"], ["eng.train", "eng.testa", "eng.testb"]),
         (["SICK_train.txt", "SICK_test_v2.txt", "readme.txt"], ["SICK_train.txt", None, "SICK_test_v2.txt"]),
-        (["m_train.jsonl", "m_dev_matched.jsonl", "m_dev_mismatched.jsonl"], ["m_train.jsonl", None, None]),
+        (["m_train.txt", "m_dev_matched.txt", "m_dev_mismatched.txt"], ["m_train.txt", "m_dev_matched.txt", None]),
+        (MNLI, ["train.tsv", "dev_matched.tsv", "test_matched.tsv"]),
         (["wnut17train.conll", "emerging.dev.conll"], ["wnut17train.conll", "emerging.dev.conll", None]),
         (
             ["dataset_infos.json", *(f"data/{part}-of-00002.parquet" for part in ("train-00000", "train-00001"))],
@@ -114,7 +116,40 @@ def test_the_splits_of_published_folders_are_found(
             find_files(tmp_path)
         return
     splits = dict(zip(("train", "validation", "test"), found, strict=True))
-    assert find_files(tmp_path) == {name: str(tmp_path / file) for name, file in splits.items() if file is not None}
+    assert find_files(tmp_path).splits == {
+        name: str(tmp_path / file) for name, file in splits.items() if file is not None
+    }
+
+
+@pytest.mark.parametrize("beginning", ["", "m_"])
+def test_files_that_could_be_a_split_too_are_named(
+    beginning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    for name in MNLI:
+        Path("mine", f"{beginning}{name}").write_text(table("\t"))
+    other = f"mine/{beginning}dev_mismatched.tsv"
+    assert main(["new", "task", "mine"]) == 0
+    out = capsys.readouterr().out
+    assert f"look at it: '{other}' is not used: --test takes one" in out
+    assert f"# Look at it: '{other}' is not used" in Path("mine.yaml").read_text()
+    assert load_task(Path("mine.yaml")).task.data.splits.by_name() == {
+        "train": f"mine/{beginning}train.tsv",
+        "validation": f"mine/{beginning}dev_matched.tsv",
+        "test": f"mine/{beginning}test_matched.tsv",
+    }
+    assert main(["new", "task", "mine", "--test", other, "--to", "other.yaml"]) == 0
+    assert f"'{other}' is not used" not in capsys.readouterr().out
+    assert load_task(Path("other.yaml")).task.data.splits.by_name()["test"] == other
+
+
+def test_the_names_of_splits_that_begin_like_a_usual_one() -> None:
+    names = ["train", "validation_mismatched", "validation_matched", "test_matched", "trained_on", "devices"]
+    assert find_split_names(names) == (
+        {"train": "train", "validation": "validation_matched", "test": "test_matched"},
+        ("validation_mismatched",),
+    )
 
 
 def test_texts_whose_names_are_numbers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,17 +76,36 @@ def is_data_set(path: Path) -> bool:
     return not is_file(path) and _REPOSITORY.fullmatch(str(path)) is not None and ending_of(path) not in _ENDINGS
 
 
-def find_split_names(names: Iterable[str]) -> dict[str, str]:
-    """Which of some names, or files by the first part of theirs, are the splits."""
-    parts = {name: Path(name).name.lower().split(".")[0] for name in names}
-    found: dict[str, str] = {}
+class Found(NamedTuple):
+    """Which names, files or patterns of files are the splits.
+
+    Args:
+        splits: `train`, `validation` and `test`, as far as there are.
+        others: that could be one of these too, such as `dev_mismatched` beside `dev_matched`.
+    """
+
+    splits: dict[str, str]
+    others: tuple[str, ...] = ()
+
+
+def find_split_names(names: Iterable[str]) -> Found:
+    """Which of some names, or files by the first part of theirs, are the splits.
+
+    Where none is called `dev`, one that begins so is taken, such as `dev_matched`.
+    """
+    parts = {name: Path(name).name.lower().split(".")[0] for name in sorted(names)}
+    splits, others = dict[str, str](), list[str]()
     for split, usual in _SPLIT_NAMES.items():
-        ordered = [name for part in usual for name in sorted(parts) if parts[name] == part]
-        found |= {split: ordered[0]} if ordered else {}
-    return found
+        ordered = [name for part in usual for name in parts if parts[name] == part][:1]
+        if not ordered and split != "train":
+            ordered = [name for name, part in parts.items() if re.match(rf"({'|'.join(usual)})[^a-z]", part)]
+        if ordered:
+            splits[split] = ordered[0]
+            others += ordered[1:]
+    return Found(splits, tuple(others))
 
 
-def find_files(path: Path) -> dict[str, str]:
+def find_files(path: Path) -> Found:
     """The files of the splits: a file is that of the training rows, and so is the only one of a folder, or else the one
     that is called `train`; a pattern where a split has several, or each document has a file of its own.
 
@@ -96,34 +115,36 @@ def find_files(path: Path) -> dict[str, str]:
         DataError: the folder has no file of training rows.
     """
     if not is_folder(path):
-        return {"train": str(path)}
+        return Found({"train": str(path)})
     files = [file for file in sorted(path.iterdir()) if file.name not in _OF_THE_HUB]
     inside = [str(file) for file in files if ending_of(file) in _ENDINGS and not is_folder(file)]
     folders = [str(each) for each in files if is_folder(each)]
-    found = (
-        _find_called(inside)
-        or _find_documents(_find_called(folders))  # before a single file: IMDB has one of ratings beside its folders
+    found = _find_called(inside)
+    # Folders come before a single file: IMDB has one of ratings beside its folders.
+    splits = (
+        found.splits
+        or _find_documents(_find_called(folders).splits)
         or ({"train": inside[0]} if len(inside) == 1 else _find_documents({"train": str(path)}))
     )
-    if not found and is_folder(path / "data"):
+    if not splits and is_folder(path / "data"):
         return find_files(path / "data")
-    if not found:
+    if not splits:
         shown = ", ".join(Path(file).name for file in inside[:10]) or "no file of data"
         hint = f"name the file of the training rows; the folder has {shown}"
         raise DataError("this is a folder without a file that is called train", location=str(path), hint=hint)
-    return found
+    return found._replace(splits=splits)
 
 
-def _find_called(names: Sequence[str]) -> dict[str, str]:
+def _find_called(names: Sequence[str]) -> Found:
     """The splits among files or folders that are called so, or else whose names have the word somewhere, such as
     `snli_1.0_train.jsonl`; none if not exactly one is that of the training rows.
 
     Of one split in several formats, as SNLI's and UD's, one is taken; of `train-00000-of-00002.parquet` all parts.
     """
     found = find_split_names(names)
-    if "train" in found:
+    if "train" in found.splits:
         return found
-    found, ending = {}, ""
+    splits, others, ending = dict[str, str](), list[str](), ""
     for split, usual in _SPLIT_NAMES.items():
         word = re.compile(rf"(?<![a-z])({'|'.join(usual)})(?![a-z])")
         those = [name for name in names if word.search(Path(name).name.lower())]
@@ -133,12 +154,13 @@ def _find_called(names: Sequence[str]) -> dict[str, str]:
             those = [name for name in those if ending in ("", ending_of(Path(name)))]
         patterns = {_SHARD.sub("*", name) for name in those}
         if split == "train" and ending == "txt" and {ending_of(Path(name)) for name in names} != {"txt"}:
-            return {}  # guidelines for training, beside a table
-        if len(patterns) == 1:
-            found[split] = those[0] if len(those) == 1 else patterns.pop()
-        elif split == "train":
-            return {}
-    return found
+            return Found({})  # guidelines for training, beside a table
+        if split == "train" and len(patterns) != 1:
+            return Found({})
+        if patterns:
+            splits[split], *more = those if len(those) == len(patterns) else sorted(patterns)
+            others += more
+    return Found(splits, tuple(others))
 
 
 def _find_documents(roots: Mapping[str, str]) -> dict[str, str]:
