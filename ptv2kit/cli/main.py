@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import importlib
 import io
 import logging
@@ -54,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.first:
             _function(f"ptv2kit.cli.first:{args.first}")(args)
-        return _function(args.handler)(args)
+        code: int = _function(args.handler)(args)
+        sys.stdout.flush()
+        return code
     except ProjectError as error:
         if args.debug:
             traceback.print_exc()
@@ -70,8 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         show("error: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader went away; without this, Python would complain once more while it shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_output_go()
         return 1
     except UnicodeEncodeError as error:
         if args.debug:
@@ -83,9 +85,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort of a command line
         if args.debug:
             traceback.print_exc()
+        # What is written to files has messages of its own, which name them.
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            show(f"error: the output of this command cannot be written: {error.strerror}", file=sys.stderr)
+            _let_output_go()
+            return 1
         show(f"error: internal error: {type(error).__name__}: {error}", file=sys.stderr)
         show("  hint: run again with 'ptv2kit --debug …' and report what it prints", file=sys.stderr)
         return 1
+
+
+def _let_output_go() -> None:
+    """Send nowhere what is still in the buffer of an output that takes no more.
+
+    Without this, Python would try once more while it shuts down, and complain.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _option_hint(rest: Sequence[str], trailing: str, words: Sequence[str]) -> str:

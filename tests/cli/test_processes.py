@@ -173,19 +173,29 @@ def test_a_command_without_streams_ends_as_ever(closed: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
-def test_output_that_a_full_device_refuses_at_the_end_is_an_error() -> None:
-    script = (
-        "from ptv2kit.cli import main as command\n"
-        "command.main = lambda: print('not flushed yet') or 0\ncommand.entry_point()\n"
-    )
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_a_full_device_refuses_is_an_error(unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-c", script]
-        buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
         ended = subprocess.run(
-            command, cwd=ROOT, env=buffered, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [sys.executable, "-m", "ptv2kit", "validate", "recipes/quickstart.yaml"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
         )
-    assert ended.returncode == 120, "Python's own"
-    assert "No space left on device" in ended.stderr
+    assert ended.returncode == 1
+    assert ended.stderr == "error: the output of this command cannot be written: No space left on device\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_is_no_complaint(unbuffered: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m ptv2kit ls tasks | true; exit ${{PIPESTATUS[0]}}"
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "")
 
 
 @pytest.mark.night
