@@ -275,7 +275,7 @@ def _add_predict(verbs: Any) -> None:
         "--to",
         type=Path,
         metavar="FILE",
-        help="write the rows, with columns 'prediction' and 'probability', to a .csv, .tsv or .jsonl file",
+        help="write the rows, with columns 'prediction' and 'probability', to a .csv, .tsv, .parquet or .jsonl file",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr, only errors")
 

@@ -247,6 +247,19 @@ def test_spans_stand_in_a_table_as_json(project: Project) -> None:
     assert json.loads(spans) == printed["spans"]
 
 
+def test_spans_stand_in_parquet_as_structs(project: Project) -> None:
+    assert project.run("train.epochs=1")[0] == 0
+    [run] = project.runs
+    rows = [{"words": ["ada", "met", "ada", "in", "paris"]}, {"words": ["ada"]}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), project.folder / "texts.parquet")
+    printed = answers(project, run, "texts.parquet")
+    assert main(["predict", str(run), "texts.parquet", "--to", "found.parquet", "--quiet"]) == 0
+    assert pyarrow.parquet.read_table(project.folder / "found.parquet").to_pylist() == [
+        {**row, "prediction": found["spans"], "probability": found["probability"]}
+        for row, found in zip(rows, printed, strict=True)
+    ]
+
+
 def test_a_file_of_answers_is_whole_or_as_it_was(project: Project) -> None:
     assert project.run("train.epochs=1")[0] == 0
     [run] = project.runs
@@ -263,7 +276,7 @@ def test_a_file_of_answers_is_whole_or_as_it_was(project: Project) -> None:
         assert message in project.capsys.readouterr().err
         assert (project.folder / "found.csv").read_text() == "before"
     for name, code, message in (
-        ("found.xlsx", 2, "--to 'found.xlsx' does not end in .csv, .tsv or .jsonl"),
+        ("found.xlsx", 2, "--to 'found.xlsx' does not end in .csv, .tsv, .parquet or .jsonl"),
         ("texts.txt/found.csv", 1, "texts.txt/found.csv: error: cannot be written: "),
     ):
         (project.folder / "texts.txt").write_text("ada\n")
