@@ -65,6 +65,8 @@ def _require_deep(resolved: ResolvedRecipe) -> None:
         raise ConfigError("an imported prompt belongs to one task, and the recipe has several")
     if recipe.method not in DEEP_METHODS:
         raise ConfigError(f"an imported prompt is one in every layer, but method is {recipe.method}")
+    if recipe.prompt.attention != "joint":
+        raise ConfigError("an imported prompt was trained in one softmax, but prompt.attention is separate")
     if recipe.prompt.layers != "all":
         raise ConfigError(f"an imported prompt covers all layers, but prompt.layers is {recipe.prompt.layers}")
 

@@ -155,6 +155,8 @@ def _why_not(recipe: Recipe, spec: BackboneSpec) -> tuple[str, str]:
         return f"PEFT's prefix tuning is for prompts in every layer, and its method is {recipe.method}", ""
     if recipe.prompt.layers != "all":
         return f"PEFT's prompts cover all layers, and prompt.layers is {recipe.prompt.layers}", ""
+    if recipe.prompt.attention != "joint":
+        return "its prompt has a softmax of its own (prompt.attention: separate), which PEFT does not know", ""
     if recipe.train.layer_norm_learning_rate is not None:
         return "its prompt belongs to LayerNorms that were trained with it, which PEFT would not have", ""
     if recipe.backbone.quantization is not None:

@@ -50,7 +50,10 @@ def shifts_positions(recipe: Recipe, spec: BackboneSpec) -> bool:
             f"prompt.positions is shifted, but models of type '{spec.family.model_type}' count their tokens themselves",
             hint="set prompt.positions to auto",
         )
-    return spec.family.shifts if recipe.prompt.positions == "auto" else recipe.prompt.positions == "shifted"
+    if recipe.prompt.positions == "auto":
+        # Nothing is in front of the tokens where the prompt has a softmax of its own.
+        return spec.family.shifts and recipe.prompt.attention == "joint"
+    return recipe.prompt.positions == "shifted"
 
 
 def check_model(recipe: Recipe, spec: BackboneSpec, max_length: int) -> None:
@@ -233,8 +236,9 @@ def _build_prompt(recipe: Recipe, spec: BackboneSpec, backbone: PreTrainedModel)
         return None
     indices = covered(recipe, spec)
     layers = spec.layers if indices is None else [spec.layers[index] for index in indices]
+    separate = settings.attention == "separate"
     if reparameterization == "none":
-        return EmbeddingPrompt(layers, settings.length, settings.dropout, settings.init_scale)
+        return EmbeddingPrompt(layers, settings.length, settings.dropout, settings.init_scale, separate=separate)
     return NetworkPrompt(
         layers,
         settings.length,
@@ -243,6 +247,7 @@ def _build_prompt(recipe: Recipe, spec: BackboneSpec, backbone: PreTrainedModel)
         width=width,
         hidden=settings.reparameterization_size,
         lstm=reparameterization == "lstm",
+        separate=separate,
     )
 
 

@@ -30,7 +30,7 @@ from transformers.models.deberta.modeling_deberta import DisentangledSelfAttenti
 from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention as AttentionV2
 
 from ptv2kit.errors import ConfigError
-from ptv2kit.models.injection import AttentionLayer, Injection, LayerPrompt, PromptSlot
+from ptv2kit.models.injection import AttentionLayer, Injection, PromptSlot
 
 MODEL_TYPES = frozenset({"deberta", "deberta-v2"})
 """Model types that `adapt` takes; DeBERTa v3 is of the second."""
@@ -162,7 +162,7 @@ def _forward(
         assert relative_pos is not None
         assert rel_embeddings is not None
         bias = _relative_bias(self, query, key, relative_pos, rel_embeddings)
-    weights, value = _weights(self, query, key, value, bias, slot.prompt, attention_mask.bool(), slot.visible)
+    weights, value = _weights(self, slot, query, key, value, bias, attention_mask.bool())
     context = (weights @ value).transpose(1, 2).flatten(2)
     return context, weights if output_attentions else None
 
@@ -210,28 +210,27 @@ def _relative_bias(
 
 def _weights(
     module: _Attention,
+    slot: PromptSlot,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
-    prompt: LayerPrompt,
     visible: Tensor,
-    prompt_visible: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Attention weights over prompt and tokens, and the values that they weigh.
 
     Args:
         module: with the talking heads and the dropout.
+        slot: with a prompt.
         query: `[batch, heads, length, head_dim]`, as are `key` and `value`.
         bias: `[batch, heads, length, length]`.
-        prompt: keys and values.
         visible: boolean `[batch, 1, length, length]`.
-        prompt_visible: boolean `[batch, prompt_length]`, or None = all.
 
     Returns:
         `[batch, heads, length, prompt_length + length]` and `[batch, heads, prompt_length + length, head_dim]`.
     """
-    prompt_key, prompt_value = (part.to(key.dtype).expand(len(key), -1, -1, -1) for part in prompt)
+    assert slot.prompt is not None
+    prompt_key, prompt_value = (part.to(key.dtype).expand(len(key), -1, -1, -1) for part in slot.prompt)
     prompt_length = prompt_key.shape[2]
     scores = (query / _scale(module)) @ torch.cat([prompt_key, key], dim=2).transpose(-1, -2)
     if bias is not None:
@@ -241,10 +240,12 @@ def _weights(
         scores = _mix_heads(module.get_submodule("head_logits_proj"), scores)
     real_query = visible.any(dim=-1, keepdim=True)
     of_prompt = real_query.expand(-1, -1, -1, prompt_length)
-    if prompt_visible is not None:
-        of_prompt = of_prompt & prompt_visible[:, None, None, :]
+    if slot.visible is not None:
+        of_prompt = of_prompt & slot.visible[:, None, None, :]
     visible = torch.cat([of_prompt, visible], dim=-1)
-    weights = scores.masked_fill(~visible, torch.finfo(scores.dtype).min).softmax(dim=-1)
+    scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+    widths = [prompt_length, key.shape[2]] if slot.separate else [prompt_length + key.shape[2]]
+    weights = torch.cat([part.softmax(dim=-1) for part in scores.split(widths, dim=-1)], dim=-1)
     # A row that sees nothing has even weights here.
     weights = module.dropout(weights.masked_fill(~visible, 0))
     if talking:

@@ -90,7 +90,8 @@ class PromptSlot(nn.Module):
     """What the next forward pass of one attention module puts in front of its keys and values.
 
     `visible` tells which columns of the prompt each input of the batch sees, boolean `[batch, prompt_length]`; None:
-    all. While `recording`, the module's own keys and values are kept in `recorded`.
+    all. With `separate`, the prompt has a softmax of its own. While `recording`, the module's own keys and values are
+    kept in `recorded`.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -98,6 +99,7 @@ class PromptSlot(nn.Module):
         self.kernel: Kernel = kernel
         self.prompt: LayerPrompt | None = None
         self.visible: Tensor | None = None
+        self.separate = False
         self.recording = False
         self.recorded: LayerPrompt | None = None
 
@@ -114,7 +116,7 @@ def prompted_attention(
     position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention over the module's prompt and its own keys and values.
+    """Attention over the module's prompt and its own keys and values, in one softmax or in two that are added.
 
     Args:
         module: attention module with a `PromptSlot`.
@@ -133,6 +135,7 @@ def prompted_attention(
     """
     slot = module.get_submodule(_SLOT)
     assert isinstance(slot, PromptSlot)
+    of_prompt: Tensor | None = None
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
     assert attention_mask is not None or not causal, "a causal layer was given no mask"
     assert attention_mask is None or attention_mask.dtype == torch.bool
@@ -143,40 +146,61 @@ def prompted_attention(
         slot.recorded = (of_key, of_value)
     if slot.prompt is not None:
         # Of multi-head latent attention values are narrower than keys; the other columns of the prompt go unused.
-        prompt_key, prompt_value = slot.prompt[0][..., : key.shape[3]], slot.prompt[1][..., : value.shape[3]]
         batch_size = key.shape[0]
-        # [batch, kv_heads, prompt_length + length, head_dim]; grouped queries repeat the heads only behind this.
-        key = torch.cat([prompt_key.to(key.dtype).expand(batch_size, -1, -1, -1), key], dim=2)
-        value = torch.cat([prompt_value.to(value.dtype).expand(batch_size, -1, -1, -1), value], dim=2)
-        if position_bias is not None:
-            position_bias = nn.functional.pad(position_bias, (prompt_key.shape[2], 0))
-        if slot.visible is not None:
-            attention_mask = _mask_beside(slot.visible, attention_mask, query.shape[2])
-        elif attention_mask is not None:
-            # [batch, 1, length, prompt_length + length]: every token sees the whole prompt, also in a causal model.
-            attention_mask = nn.functional.pad(attention_mask, (prompt_key.shape[2], 0), value=True)
-    if slot.kernel == "sdpa":
+        prompt_key = slot.prompt[0][..., : key.shape[3]].to(key.dtype).expand(batch_size, -1, -1, -1)
+        prompt_value = slot.prompt[1][..., : value.shape[3]].to(value.dtype).expand(batch_size, -1, -1, -1)
+        if slot.separate:
+            seen = None if slot.visible is None else slot.visible[:, None, None, :].expand(-1, -1, query.shape[2], -1)
+            of_prompt = _attend(slot.kernel, module, query, prompt_key, prompt_value, seen, dropout, scaling, **kwargs)
+        else:
+            # [batch, kv_heads, prompt_length + length, head_dim]; grouped queries repeat the heads only behind this.
+            key = torch.cat([prompt_key, key], dim=2)
+            value = torch.cat([prompt_value, value], dim=2)
+            if position_bias is not None:
+                position_bias = nn.functional.pad(position_bias, (prompt_key.shape[2], 0))
+            if slot.visible is not None:
+                attention_mask = _mask_beside(slot.visible, attention_mask, query.shape[2])
+            elif attention_mask is not None:
+                # [batch, 1, length, prompt_length + length]: each token sees the whole prompt, in a causal model too.
+                attention_mask = nn.functional.pad(attention_mask, (prompt_key.shape[2], 0), value=True)
+    if position_bias is not None:
+        kwargs["position_bias"] = position_bias
+    context = _attend(slot.kernel, module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    return context if of_prompt is None else context + of_prompt, None
+
+
+def _attend(
+    kernel: Kernel,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float,
+    scaling: float | None,
+    **kwargs: Any,
+) -> Tensor:
+    """The context `[batch, length, heads, head_dim]` of queries, over columns that a boolean mask shows."""
+    if kernel == "sdpa":
         dtype = query.dtype
         if dtype == torch.bfloat16 and query.device.type == "cpu" and torch.is_grad_enabled():
             # On a processor torch 2.13 needs 1.3 to 8 times as long for the backward pass in bf16 as in fp32.
             query, key, value = query.float(), key.float(), value.float()
-        if position_bias is not None:
-            kwargs["position_bias"] = position_bias.to(query.dtype)
+        if kwargs.get("position_bias") is not None:
+            kwargs["position_bias"] = kwargs["position_bias"].to(query.dtype)
         context, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=False, **kwargs
         )
-        return context.to(dtype), None
+        return context.to(dtype)
     if attention_mask is not None:
         # Eager attention adds the mask to the scores; -inf would make a row without any visible key NaN.
         hidden = torch.finfo(query.dtype).min
         attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill(~attention_mask, hidden)
     eager = _own_eager_attention(module)
     assert eager is not None
-    if position_bias is not None:
-        kwargs["position_bias"] = position_bias
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     context, _ = eager(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
-    return context, None
+    return context
 
 
 def _mask_beside(visible: Tensor, attention_mask: Tensor | None, length: int) -> Tensor:
@@ -335,6 +359,8 @@ class Injection:
         self,
         prompts: Sequence[LayerPrompt | None] | None,
         visible: Sequence[Tensor | None] | None = None,
+        *,
+        separate: bool = False,
     ) -> None:
         """Let the coming forward passes put `prompts`, one for each covered layer, in front; None: nothing.
 
@@ -344,9 +370,11 @@ class Injection:
             prompts: of each covered layer; None in place of one, or of all: nothing.
             visible: for each covered layer which columns of its prompt an input sees, boolean `[batch,
                 prompt_length]`; None in place of one, or of all: each input sees all columns.
+            separate: whether the prompts have a softmax of their own.
         """
         for slot in self._all:
             slot.prompt = slot.visible = None
+            slot.separate = separate
         for slot, prompt in zip(self._slots, prompts, strict=True) if prompts is not None else ():
             slot.prompt = prompt
         for slot, columns in zip(self._slots, visible, strict=True) if visible is not None else ():

@@ -115,7 +115,8 @@ class PromptedModel(nn.Module):
         elif trunk_states is not None:
             assert self.prompt is None, "a prompt on all layers leaves none to be replaced"
             return self._pooled(trunk_states, attention_mask)
-        self._injection.set(made)  # also None: another model of this backbone may have left a prompt in the slots
+        # also None: another model of this backbone may have left a prompt in the slots
+        self._injection.set(made, separate=isinstance(self.prompt, DeepPrompt) and self.prompt.separate)
         output = self._run_backbone(input_ids, attention_mask, token_type_ids, self.shift, **cloze)
         # Heads and losses are fp32, whatever the precision of the backbone.
         pooled = output.get("pooler_output")
@@ -228,6 +229,7 @@ class PromptedModel(nn.Module):
             # [batch, kv_heads, length, head_dim] → [tokens, kv_heads, head_dim]
             tokens = torch.stack([part.transpose(1, 2)[real] for part in layer])
             parameter.copy_(tokens.repeat(1, repeats, 1, 1)[:, : self.prompt.length].transpose(1, 2))
+        self.prompt.start_without_effect()
 
     def _run_backbone(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None, shift: int, **cloze: Tensor
@@ -259,7 +261,9 @@ class PromptedModel(nn.Module):
         """Put plain keys and values in place of a prompt that a network makes; they can be trained on or replaced."""
         if isinstance(self.prompt, NetworkPrompt):
             made = self.prompt.keys_and_values()
-            plain = EmbeddingPrompt(self._layers, self.prompt.length, self.prompt.dropout.p, init_scale=0.02)
+            plain = EmbeddingPrompt(
+                self._layers, self.prompt.length, self.prompt.dropout.p, init_scale=0.02, separate=self.prompt.separate
+            )
         elif isinstance(self.prompt, ShallowPrompt) and self.prompt.vectors.encoder != "none":
             made = [self.prompt.vectors()]
             width = made[0].shape[1]

@@ -19,11 +19,13 @@ class DeepPrompt(nn.Module, ABC):
     Args:
         length: prompt vectors per layer.
         dropout: on keys and values while training; each example of a batch has its own mask, as in the official code.
+        separate: whether tokens look at the prompt in a softmax of its own.
     """
 
-    def __init__(self, length: int, dropout: float) -> None:
+    def __init__(self, length: int, dropout: float, *, separate: bool = False) -> None:
         super().__init__()
         self.length = length
+        self.separate = separate
         self.dropout = nn.Dropout(dropout)
 
     @abstractmethod
@@ -53,15 +55,34 @@ class EmbeddingPrompt(DeepPrompt):
         length: prompt vectors per layer.
         dropout: as of `DeepPrompt`.
         init_scale: standard deviation of the normal distribution of the initial values.
+        separate: as of `DeepPrompt`.
     """
 
-    def __init__(self, layers: Sequence[AttentionLayer], length: int, dropout: float, init_scale: float) -> None:
-        super().__init__(length, dropout)
+    def __init__(
+        self,
+        layers: Sequence[AttentionLayer],
+        length: int,
+        dropout: float,
+        init_scale: float,
+        *,
+        separate: bool = False,
+    ) -> None:
+        super().__init__(length, dropout, separate=separate)
         self.layers = nn.ParameterList(
             nn.Parameter(torch.empty(2, layer.kv_heads, length, layer.head_dim)) for layer in layers
         )
         for parameter in self.layers:
             nn.init.normal_(parameter, std=init_scale)
+        self.start_without_effect()
+
+    @torch.no_grad()
+    def start_without_effect(self) -> None:
+        """Let the values of a prompt with a softmax of its own be 0: the backbone then computes what it did without.
+
+        In a common softmax the prompt takes attention from the tokens whatever its values are, so nothing is changed.
+        """
+        for parameter in self.layers if self.separate else ():
+            parameter[1].zero_()
 
     def keys_and_values(self) -> list[Tensor]:
         """The parameters."""
@@ -82,6 +103,7 @@ class NetworkPrompt(DeepPrompt):
         width: of the vectors, the backbone's hidden size in the official code.
         hidden: width between the two linear layers.
         lstm: whether the vectors go through an LSTM first; its weights start as torch starts them.
+        separate: as of `DeepPrompt`; what the network makes does not start at 0.
     """
 
     def __init__(
@@ -93,8 +115,10 @@ class NetworkPrompt(DeepPrompt):
         width: int,
         hidden: int,
         lstm: bool = False,
+        *,
+        separate: bool = False,
     ) -> None:
-        super().__init__(length, dropout)
+        super().__init__(length, dropout, separate=separate)
         self._shapes = [(2, layer.kv_heads, layer.head_dim) for layer in layers]
         self._sizes = [kv * heads * head_dim for kv, heads, head_dim in self._shapes]
         self.embedding = nn.Parameter(torch.empty(length, width))

@@ -78,7 +78,11 @@ class Prompt(Section):
     """Standard deviation of the normal distribution; only `init: normal` uses it."""
     positions: Literal["auto", "shifted", "unshifted"] = "auto"
     """Whether tokens are counted from after the prompt; `auto`: shifted where a model has learned positions, as in the
-    official code, and unshifted for rotary, relative and two-dimensional ones."""
+    official code, and unshifted for rotary, relative and two-dimensional ones, and with `attention: separate`."""
+    attention: Literal["joint", "separate"] = "joint"
+    """How tokens look at a deep prompt: in one softmax over prompt and tokens, as in the paper, or in a separate one
+    whose result is added. The prompt's values then start at 0, so that a run begins with what the backbone computes;
+    on a small backbone it learns more from the same steps. PEFT does not know it."""
     layers: Layers = "all"
     """The layers that a deep prompt covers: `all`, `upper-half`, `17-24`, `17..`, `-8..` (the highest eight), or a
     list; they count from 1. With `upper-half` the lower layers are computed only once for each example, where

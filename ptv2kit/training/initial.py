@@ -99,6 +99,12 @@ def read_initial(recipe: Recipe, spec: BackboneSpec) -> InitialTensors | None:
             f"init_from: the prompt in '{folder}' has length {facts.get('prompt_length')}, "
             f"but prompt.length is {recipe.prompt_length}"
         )
+    attention = facts.get("prompt_attention", "joint")  # of runs before there was a choice
+    if recipe.method in DEEP_METHODS and attention != recipe.prompt.attention:
+        raise ConfigError(
+            f"init_from: the prompt in '{folder}' was trained with prompt.attention: {attention}, "
+            f"but it is {recipe.prompt.attention}"
+        )
     if bool(norms) != (recipe.train.layer_norm_learning_rate is not None):
         raise ConfigError(
             f"init_from: the run '{folder}' {'trained' if norms else 'did not train'} the LayerNorms of the backbone",

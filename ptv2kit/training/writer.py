@@ -188,6 +188,7 @@ class RunWriter:
             "backbone": self._recipe.backbone.name,
             "method": self._recipe.method,
             "prompt_length": self._recipe.prompt_length,
+            "prompt_attention": self._recipe.prompt.attention,
             "epoch": epoch,
             "validation": dict(values),
         }
