@@ -234,7 +234,7 @@ def _recipe_text(name: str, path: Path, task: AnyTask, backbone: str, target: Pa
             "method: p_tuning_v2           # compare: fine_tuning, lora, linear_probe, prompt_tuning",
             f"prompt: {prompt}  # easy tasks need 8 to 20, tagging and answers 64 and more",
             f"train: {{{train}}}  #{of_rows} search the learning rate first: 1e-3 to 1e-1",
-            "# worth a try on words and answers: train.layer_norm_learning_rate=5e-3, which trains the LayerNorms too",
+            "# worth a try on words and answers: prompt.attention=separate, train.layer_norm_learning_rate=5e-3",
             "",
         ]
     )
