@@ -289,6 +289,7 @@ def test_a_prompt_without_a_head_is_a_start_only(project: Project) -> None:
         ({**official(), "classifier.weight": torch.ones(7, 32), "classifier.bias": torch.ones(7)}, [], 2, "has 7 rows"),
         (official(), ["method=prompt_tuning"], 2, "method is prompt_tuning"),
         (official(), ["prompt.layers=[1]"], 2, "covers all layers"),
+        (official(), ["prompt.attention=separate"], 2, "in one softmax, but prompt.attention is separate"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(

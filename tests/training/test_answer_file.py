@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import io
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import pytest
 
 from ptv2kit.errors import DataError
 from ptv2kit.training import answer_file as module
-from ptv2kit.training.answer_file import answer_file
+from ptv2kit.training.answer_file import AnswerFile, answer_file
 from ptv2kit.training.predict import Answer
 
 SPAN = {"type": "PER", "text": "Ada", "start": 0, "end": 3, "words": [0, 1], "probability": 0.5}
@@ -91,3 +95,24 @@ def test_values_of_several_types_are_an_error_that_says_what_to_do(
     assert "--to answers.jsonl" in str(caught.value)
     assert target.read_text() == "before"
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+class FullDisk(io.BytesIO):
+    """Takes the first bytes of a file."""
+
+    def write(self, data: Any, /) -> int:
+        if self.tell() + len(data) > 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def test_a_full_disk_is_one_error() -> None:
+    """And no complaint of a writer that is thrown away, which would fail here as all warnings do."""
+    answers = AnswerFile(FullDisk(), ".parquet")
+    answers.write(Answer("rows: row 1", {"label": "a", "probability": 1.0}, columns={"id": 1}))
+    with pytest.raises(OSError, match="No space left on device"):
+        answers.end()
+    with suppress(OSError):  # nothing if Arrow has given up already
+        answers.close()
+    del answers
+    gc.collect()
