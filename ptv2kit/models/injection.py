@@ -145,8 +145,8 @@ def prompted_attention(
         of_key, of_value = (nn.functional.pad(part.detach(), (0, widest - part.shape[3])) for part in (key, value))
         slot.recorded = (of_key, of_value)
     if slot.prompt is not None:
-        # Of multi-head latent attention values are narrower than keys; the other columns of the prompt go unused.
         batch_size = key.shape[0]
+        # Of multi-head latent attention values are narrower than keys; the other columns of the prompt go unused.
         prompt_key = slot.prompt[0][..., : key.shape[3]].to(key.dtype).expand(batch_size, -1, -1, -1)
         prompt_value = slot.prompt[1][..., : value.shape[3]].to(value.dtype).expand(batch_size, -1, -1, -1)
         if slot.separate:

@@ -52,11 +52,6 @@ class MixedPart:
         return self.model.prompt.length if isinstance(self.model.prompt, ShallowPrompt) else 0
 
     @property
-    def separate(self) -> bool:
-        """Whether its prompt has a softmax of its own."""
-        return isinstance(self.model.prompt, DeepPrompt) and self.model.prompt.separate
-
-    @property
     def width(self) -> int:
         """Columns that the backbone reads: vectors and tokens."""
         return self.vectors + self.length
@@ -79,10 +74,11 @@ class MixedModel:
     def __call__(self, parts: Sequence[MixedPart]) -> list[Tensor]:
         """The logits of each part, as its own model's `forward` gives them; at least one part."""
         assert all(part.model.backbone is self._backbone and not part.model.training for part in parts)
-        joint, separate = [part for part in parts if not part.separate], [part for part in parts if part.separate]
+        joint = [part for part in parts if not part.model.separate]
+        separate = [part for part in parts if part.model.separate]
         if joint and separate:  # one pass has one kind of attention
             first, second = iter(self(joint)), iter(self(separate))
-            return [next(second if part.separate else first) for part in parts]
+            return [next(second if part.model.separate else first) for part in parts]
         width = max(part.width for part in parts)
         mask = torch.cat([_mask(part, width) for part in parts])
         self._injection.set(*self._prompts(parts), separate=bool(separate))

@@ -59,6 +59,11 @@ class PromptedModel(nn.Module):
         lowest = min(covered, default=0) if covered is not None and isinstance(prompt, DeepPrompt) else 0
         self.trunk: Trunk | None = Trunk(backbone, spec.layers, lowest) if lowest > 0 else None
 
+    @property
+    def separate(self) -> bool:
+        """Whether the prompt has a softmax of its own."""
+        return isinstance(self.prompt, DeepPrompt) and self.prompt.separate
+
     def with_head(self, head: Head) -> PromptedModel:
         """A model of another task: the same backbone, prompt and injection, with `head`."""
         other = copy.copy(self)
@@ -116,7 +121,7 @@ class PromptedModel(nn.Module):
             assert self.prompt is None, "a prompt on all layers leaves none to be replaced"
             return self._pooled(trunk_states, attention_mask)
         # also None: another model of this backbone may have left a prompt in the slots
-        self._injection.set(made, separate=isinstance(self.prompt, DeepPrompt) and self.prompt.separate)
+        self._injection.set(made, separate=self.separate)
         output = self._run_backbone(input_ids, attention_mask, token_type_ids, self.shift, **cloze)
         # Heads and losses are fp32, whatever the precision of the backbone.
         pooled = output.get("pooler_output")
